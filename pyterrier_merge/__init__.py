@@ -1,0 +1,62 @@
+"""Domain-specific retrieval without labelled data: merge a retriever with a domain language model, in PyTerrier."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .version import __version__
+
+if TYPE_CHECKING:
+    from .collections import get_collection, list_collections
+    from .collections.base import TestCollection
+    from .encoding.encoders import E5Encoder, MergedE5Encoder
+    from .recipe import MergeRecipe, Segment
+    from .retrieval.bm25 import bm25
+    from .retrieval.index import FaissIndex
+    from .sweep import sweep
+    from .training.domain import DomainTraining, train_domain_model
+
+_ROOMS = {
+    "E5Encoder": "encoding.encoders",
+    "MergedE5Encoder": "encoding.encoders",
+    "MergeRecipe": "recipe",
+    "Segment": "recipe",
+    "FaissIndex": "retrieval.index",
+    "bm25": "retrieval.bm25",
+    "TestCollection": "collections.base",
+    "get_collection": "collections",
+    "list_collections": "collections",
+    "sweep": "sweep",
+    "DomainTraining": "training.domain",
+    "train_domain_model": "training.domain",
+}
+
+__all__ = [
+    "DomainTraining",
+    "E5Encoder",
+    "FaissIndex",
+    "MergeRecipe",
+    "MergedE5Encoder",
+    "Segment",
+    "TestCollection",
+    "__version__",
+    "bm25",
+    "get_collection",
+    "list_collections",
+    "sweep",
+    "train_domain_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: importing the package loads neither torch nor transformers."""
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_ROOMS[name]}", __name__), name)
+    globals()[name] = value  # a function may have the name of its module: keep the function
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

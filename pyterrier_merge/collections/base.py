@@ -1,0 +1,104 @@
+"""What a test collection is: a corpus, its topics and judgements by split, and what a report must say about them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyterrier as pt
+
+if TYPE_CHECKING:
+    from ir_measures.measures import Measure
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class TestCollection(ABC):
+    """A test collection. A subclass says where documents, topics and judgements come from; this class checks and shapes them.
+
+    Attributes:
+        name: What ``get_collection`` knows it by.
+        title: One line that says what is searched and with what.
+        language: ISO 639-1 code of documents and topics.
+        domain: The field, in a word or two.
+        task: The instruction given to a retrieval model that takes one (``Instruct: {task}``).
+        splits: Names of the splits, as ``topics`` and ``qrels`` take them.
+        measures: ``ir_measures`` measures, the official one first.
+        licence: Licence of the data, as its owners state it.
+        citation: The work to cite.
+        default_domain_model: Hub name of a domain language model that suits it, where the paper names one.
+    """
+
+    __test__ = False  # a name that begins with "Test" is pytest's, unless it is told otherwise
+
+    name: str
+    title: str
+    language: str
+    domain: str
+    task: str
+    splits: tuple[str, ...]
+    measures: tuple[Measure, ...]
+    licence: str
+    citation: str
+    default_domain_model: str | None = None
+
+    @property
+    @abstractmethod
+    def num_docs(self) -> int:
+        """Number of documents."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change when the documents or their text do; cheap, it reads no corpus."""
+
+    def corpus_iter(self, verbose: bool = False) -> Iterator[dict[str, str]]:
+        """Iterate over the documents, in the same order each time.
+
+        Args:
+            verbose: Show a progress bar.
+
+        Yields:
+            A dictionary with ``docno``, ``text`` (the title, where there is one, in front) and the collection's own fields.
+        """
+        documents = self._documents()
+        if verbose:
+            documents = pt.tqdm(documents, total=self.num_docs, desc=self.name, unit="doc")
+        return documents
+
+    def topics(self, split: str) -> pd.DataFrame:
+        """Return the topics of one split: columns ``qid`` and ``query``, both strings.
+
+        Raises:
+            ValueError: There is no such split.
+        """
+        self._check_split(split)
+        return self._topics(split)[["qid", "query"]].astype(str).reset_index(drop=True)
+
+    def qrels(self, split: str) -> pd.DataFrame:
+        """Return the judgements of one split: columns ``qid`` and ``docno`` (strings) and ``label`` (an integer).
+
+        Raises:
+            ValueError: There is no such split.
+        """
+        self._check_split(split)
+        columns: dict[str, Any] = {"qid": str, "docno": str, "label": int}
+        return self._qrels(split)[list(columns)].astype(columns).reset_index(drop=True)
+
+    @abstractmethod
+    def _documents(self) -> Iterator[dict[str, str]]: ...
+
+    @abstractmethod
+    def _topics(self, split: str) -> pd.DataFrame: ...
+
+    @abstractmethod
+    def _qrels(self, split: str) -> pd.DataFrame: ...
+
+    def _check_split(self, split: str) -> None:
+        if split not in self.splits:
+            raise ValueError(f"{self.name} has no split {split!r}; it has {', '.join(self.splits)}")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}: {self.title}; splits {', '.join(self.splits)}>"

@@ -1,0 +1,136 @@
+"""SciFact and NFCorpus as BEIR distributes them, read through ``ir_datasets`` (which downloads and caches them)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from pyterrier_merge.collections.base import TestCollection
+from pyterrier_merge.fingerprint import fingerprint
+
+# SciFact has no development queries: those training queries come first whose SHA-256 with this seed is smallest.
+DEV_SEED = 42
+DEV_SHARE = 0.2
+
+
+def scifact() -> TestCollection:
+    """Return SciFact: scientific claims -> 5,183 abstracts. 300 test queries; of 809 for training, 162 are set aside as "dev"."""
+    from ir_measures import AP, RR, R, nDCG
+
+    return BeirCollection(
+        name="scifact",
+        title="scientific claims -> abstracts that support or refute them",
+        language="en",
+        domain="medical",
+        task="Given a scientific claim, retrieve documents that support or refute the claim",
+        splits=("train", "dev", "test"),
+        measures=(nDCG @ 10, R @ 100, AP, RR @ 10),
+        licence="claims CC BY-NC 2.0, abstracts ODC-BY 1.0",
+        citation="Wadden et al.: Fact or Fiction: Verifying Scientific Claims. EMNLP 2020",
+        default_domain_model="BioMistral/BioMistral-7B",
+        source_splits=("train", "test"),
+    )
+
+
+def nfcorpus() -> TestCollection:
+    """Return NFCorpus: questions about nutrition -> 3,633 medical documents. 2,590 training, 324 dev and 323 test queries."""
+    from ir_measures import AP, R, nDCG
+
+    return BeirCollection(
+        name="nfcorpus",
+        title="questions about nutrition and health -> medical documents",
+        language="en",
+        domain="medical",
+        task="Given a question, retrieve relevant documents that best answer the question",
+        splits=("train", "dev", "test"),
+        measures=(nDCG @ 10, R @ 100, AP),
+        licence="free for academic use; other use is subject to the terms of NutritionFacts.org and PubMed",
+        citation="Boteva et al.: A Full-Text Learning to Rank Dataset for Medical Information Retrieval. ECIR 2016",
+        default_domain_model="BioMistral/BioMistral-7B",
+        source_splits=("train", "dev", "test"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class BeirCollection(TestCollection):
+    """A collection of BEIR that ``ir_datasets`` names ``beir/<name>``.
+
+    Attributes:
+        source_splits: The splits that BEIR has. Where "dev" is not one of them, it is taken from "train".
+    """
+
+    source_splits: tuple[str, ...]
+
+    @property
+    def num_docs(self) -> int:
+        """Number of documents."""
+        with self._reading():
+            store = self._dataset().docs_store()
+            store.build()
+            return int(store.count())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Fingerprint of BEIR's checksum of the collection and of the way title and text are joined."""
+        return fingerprint([f"beir/{self.name}", "title text", self._download["expected_md5"]])
+
+    def _documents(self) -> Iterator[dict[str, str]]:
+        with self._reading():
+            for doc in self._dataset().docs_iter():
+                fields = doc._asdict()
+                yield {"docno": fields.pop("doc_id"), **fields, "text": doc.default_text().strip()}
+
+    def _topics(self, split: str) -> pd.DataFrame:
+        with self._reading():
+            queries = pd.DataFrame(self._dataset(self._source(split)).queries_iter())
+        return self._part(split, queries.rename(columns={"query_id": "qid", "text": "query"}))
+
+    def _qrels(self, split: str) -> pd.DataFrame:
+        with self._reading():
+            qrels = pd.DataFrame(self._dataset(self._source(split)).qrels_iter())
+        return self._part(split, qrels.rename(columns={"query_id": "qid", "doc_id": "docno", "relevance": "label"}))
+
+    def _source(self, split: str) -> str:
+        return split if split in self.source_splits else "train"
+
+    def _part(self, split: str, frame: pd.DataFrame) -> pd.DataFrame:
+        if "dev" in self.source_splits or split == "test":
+            return frame
+        return frame[frame["qid"].isin(_dev_qids(frame["qid"])) == (split == "dev")]
+
+    def _dataset(self, split: str | None = None) -> Any:
+        import ir_datasets
+
+        return ir_datasets.load("/".join(filter(None, ("beir", self.name, split))))
+
+    @cached_property
+    def _download(self) -> dict[str, Any]:
+        from ir_datasets.util import DownloadConfig
+
+        source: dict[str, Any] = DownloadConfig.context("beir").contents()[self.name]
+        return source
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:  # what requests raises is an OSError too, and so is a checksum that does not match
+            from ir_datasets.util import home_path
+
+            url, megabytes = self._download["url"], self._download["size_hint"] / 1e6
+            raise RuntimeError(
+                f"cannot read {self.name}: {error}. ir_datasets downloads it once, {megabytes:.1f} MB from {url}, into "
+                f"{home_path()} (set IR_DATASETS_HOME before Python starts to choose another folder). Without a network, "
+                f"put that file there yourself, as {home_path() / 'beir' / self._download['cache_path']}"
+            ) from error
+
+
+def _dev_qids(train_qids: pd.Series[str]) -> set[str]:
+    qids = sorted(set(train_qids), key=lambda qid: hashlib.sha256(f"{DEV_SEED}:{qid}".encode()).hexdigest())
+    return set(qids[: round(DEV_SHARE * len(qids))])

@@ -1,0 +1,323 @@
+"""The encoders: a retrieval model as it is, and one with a domain model blended in. PyTerrier transformers, both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyterrier_dr
+
+from ..fingerprint import fingerprint
+from ..merging.checkpoint import Checkpoint
+from ..merging.merger import Merger, TensorMerge
+from ..models import fingerprint_model, locate_model
+from ..precision import DTYPES, default_device
+from ..recipe import MergeRecipe, check_alpha
+from .text_model import TextModel
+
+if TYPE_CHECKING:
+    import torch
+
+    from .contract import RetrieverContract
+
+
+class E5Encoder(pyterrier_dr.BiEncoder):
+    """A dense encoder over a sentence-transformers model, such as ``intfloat/e5-mistral-7b-instruct``.
+
+    Pooling, prompts, maximum length and normalisation are read from the model's own files. The model is loaded at the
+    first text, or when :attr:`fingerprint` or :attr:`contract` is asked for.
+
+    Encoders are equal when everything that changes a vector is.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        task: str | None = None,
+        query_prompt: str | None = None,
+        document_prompt: str | None = None,
+        max_length: int | None = None,
+        revision: str | None = None,
+        dtype: str = "auto",
+        device: str | None = None,
+        batch_size: int = 32,
+        text_field: str = "text",
+        verbose: bool = False,
+    ) -> None:
+        r"""Describe the encoder; nothing is loaded yet.
+
+        Args:
+            model: A folder, ``package:NAME/FOLDER``, or a hub id.
+            task: The instruction of models that follow one: ``Instruct: {task}\nQuery: `` is put before each query.
+            query_prompt: Put before each query, instead of the model's own.
+            document_prompt: Put before each document, instead of the model's own.
+            max_length: Tokens of a text at most; the model's own when None.
+            revision: Branch, tag or commit of a hub id.
+            dtype: What the transformer computes in; ``auto`` is bfloat16 where the hardware multiplies in it, else
+                float32. Pooling and normalisation are float32 always.
+            device: A torch device; a GPU where there is one when None.
+            batch_size: How many texts of the maximum length a batch holds; shorter texts share the same token budget.
+            text_field: Column with a document's text.
+            verbose: Show progress bars.
+
+        Raises:
+            ValueError: An unknown dtype, or sizes below 1.
+        """
+        super().__init__(batch_size=batch_size, text_field=text_field, verbose=verbose)
+        self.model = str(model)
+        self.task = task
+        self.query_prompt = query_prompt
+        self.document_prompt = document_prompt
+        self.max_length = max_length
+        self.revision = revision
+        self.dtype = dtype
+        self.device = device
+        if dtype not in DTYPES:
+            raise ValueError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
+        for name, value in (("batch_size", batch_size), ("max_length", max_length)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is at least 1, found {value!r}")
+        self._loaded: TextModel | None = None
+
+    @property
+    def model_name(self) -> str:
+        """Everything that changes a vector, in one string; pyterrier_dr compares encoders by it."""
+        return ", ".join(f"{name}={value!r}" for name, value in self._identity().items() if value is not None)
+
+    @property
+    def contract(self) -> RetrieverContract:
+        """Prompts, length, pooling and special tokens, as read from the model."""
+        return self._text_model().contract
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that change when the vectors would: the models count by content, not by name."""
+        text_model = self._text_model()
+        return fingerprint(
+            {
+                "weights": self._weights_fingerprint(),
+                "contract": asdict(text_model.contract),
+                "dtype": str(text_model.dtype),
+            }
+        )
+
+    def encode_queries_torch(self, texts: Sequence[str], batch_size: int | None = None) -> torch.Tensor:
+        """Encode queries with gradients: ``(n_queries, dim)`` float32 on the model's device."""
+        text_model = self._ready()
+        prompt, budget = text_model.contract.query_prompt, self._token_budget(batch_size)
+        return text_model.forward(list(texts), prompt=prompt, budget=budget)
+
+    def encode_queries(self, texts: Iterable[str], batch_size: int | None = None) -> np.ndarray:
+        """Encode queries: ``(n_queries, dim)`` float32."""
+        text_model = self._ready()
+        return text_model.encode(texts, prompt=text_model.contract.query_prompt, budget=self._token_budget(batch_size))
+
+    def encode_docs(self, texts: Iterable[str], batch_size: int | None = None) -> np.ndarray:
+        """Encode documents: ``(n_docs, dim)`` float32."""
+        text_model = self._ready()
+        return text_model.encode(
+            texts, prompt=text_model.contract.document_prompt, budget=self._token_budget(batch_size)
+        )
+
+    def _identity(self) -> dict[str, Any]:
+        settings = ("task", "query_prompt", "document_prompt", "max_length", "dtype", "device", "text_field")
+        return {"model": self.model, "revision": self.revision, **{name: getattr(self, name) for name in settings}}
+
+    def _weights_fingerprint(self) -> str:
+        return fingerprint_model(locate_model(self.model, revision=self.revision))
+
+    def _ready(self) -> TextModel:
+        """The model, with the weights that it should have now."""
+        return self._text_model()
+
+    def _text_model(self) -> TextModel:
+        if self._loaded is None:
+            self._loaded = TextModel(
+                locate_model(self.model, revision=self.revision),
+                self.model,
+                dtype=self.dtype,
+                device=self.device or default_device(),
+                task=self.task,
+                query_prompt=self.query_prompt,
+                document_prompt=self.document_prompt,
+                max_length=self.max_length,
+            )
+        return self._loaded
+
+    def _token_budget(self, batch_size: int | None) -> int:
+        return (batch_size or self.batch_size) * self.contract.max_length
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, E5Encoder):
+            return NotImplemented
+        return type(self) is type(other) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self._identity().values()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model_name})"
+
+
+class MergedE5Encoder(E5Encoder):
+    """A retrieval model with a domain language model's weights blended in, in memory, without labelled data.
+
+    The lower half of the layers is ``alpha_lower * source + (1 - alpha_lower) * domain``, the upper half likewise with
+    ``alpha_upper`` (arXiv 2509.21966). Tokenizer, token embeddings, prompts and pooling are the source's. Both alphas
+    can be set at any time, by ``pt.GridScan`` too: the next text is encoded with a new merge of the untouched parents.
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        domain: str | Path,
+        *,
+        alpha_lower: float,
+        alpha_upper: float,
+        method: str = "linear",
+        task: str | None = None,
+        query_prompt: str | None = None,
+        document_prompt: str | None = None,
+        max_length: int | None = None,
+        source_revision: str | None = None,
+        domain_revision: str | None = None,
+        dtype: str = "auto",
+        device: str | None = None,
+        batch_size: int = 32,
+        text_field: str = "text",
+        verbose: bool = False,
+    ) -> None:
+        """Describe the merge; nothing is loaded yet.
+
+        Args:
+            source: The retrieval model: a folder, ``package:NAME/FOLDER``, or a hub id.
+            domain: The plain language model of the domain, of the same architecture and depth, named likewise.
+            alpha_lower: Weight of the source in the lower half of the layers, in [0, 1].
+            alpha_upper: The same of the upper half and the final norm.
+            method: ``linear``, ``slerp`` or ``nuslerp`` (mergekit's names).
+            source_revision: Branch, tag or commit, where the source is a hub id.
+            domain_revision: The same of the domain model.
+            task: The instruction of models that follow one.
+            query_prompt: Put before each query, instead of the source's own.
+            document_prompt: Put before each document, instead of the source's own.
+            max_length: Tokens of a text at most; the source's own when None.
+            dtype: What the transformer computes in; merging itself is done in float32 and rounded once.
+            device: A torch device; a GPU where there is one when None.
+            batch_size: How many texts of the maximum length a batch holds.
+            text_field: Column with a document's text.
+            verbose: Show progress bars.
+
+        Raises:
+            ValueError: An alpha outside [0, 1], or an unknown method; at the first text, two models that cannot be
+                merged, or a merge that changed nothing.
+        """
+        super().__init__(
+            source,
+            task=task,
+            query_prompt=query_prompt,
+            document_prompt=document_prompt,
+            max_length=max_length,
+            revision=source_revision,
+            dtype=dtype,
+            device=device,
+            batch_size=batch_size,
+            text_field=text_field,
+            verbose=verbose,
+        )
+        self.source = str(source)
+        self.domain = str(domain)
+        self.method = method
+        self.source_revision = source_revision
+        self.domain_revision = domain_revision
+        self._alpha_lower = check_alpha("alpha_lower", alpha_lower)
+        self._alpha_upper = check_alpha("alpha_upper", alpha_upper)
+        self._merger: Merger | None = None
+        self._merged: MergeRecipe | None = None
+        self._tensor_merges: tuple[TensorMerge, ...] = ()
+        _ = self.recipe  # an unknown method shows now
+
+    @property
+    def alpha_lower(self) -> float:
+        """Weight of the source in the lower half of the layers."""
+        return self._alpha_lower
+
+    @alpha_lower.setter
+    def alpha_lower(self, alpha: float) -> None:
+        self._alpha_lower = check_alpha("alpha_lower", alpha)
+
+    @property
+    def alpha_upper(self) -> float:
+        """Weight of the source in the upper half of the layers and in the final norm."""
+        return self._alpha_upper
+
+    @alpha_upper.setter
+    def alpha_upper(self, alpha: float) -> None:
+        self._alpha_upper = check_alpha("alpha_upper", alpha)
+
+    @property
+    def recipe(self) -> MergeRecipe:
+        """The merge as pure data."""
+        return MergeRecipe.halves(
+            self.source,
+            self.domain,
+            self.alpha_lower,
+            self.alpha_upper,
+            method=self.method,
+            source_revision=self.source_revision,
+            domain_revision=self.domain_revision,
+        )
+
+    @property
+    def tensor_merges(self) -> tuple[TensorMerge, ...]:
+        """What the merge did to each tensor: its weight, and how far it moved. Merges now if that is yet to be done."""
+        self._ready()
+        return self._tensor_merges
+
+    def with_alphas(self, alpha_lower: float, alpha_upper: float) -> MergedE5Encoder:
+        """Return another encoder that differs in its alphas alone and shares nothing with this one."""
+        settings = (
+            "task",
+            "query_prompt",
+            "document_prompt",
+            "max_length",
+            "dtype",
+            "device",
+            "batch_size",
+            "text_field",
+            "verbose",
+        )
+        return MergedE5Encoder(
+            self.source,
+            self.domain,
+            alpha_lower=alpha_lower,
+            alpha_upper=alpha_upper,
+            method=self.method,
+            source_revision=self.source_revision,
+            domain_revision=self.domain_revision,
+            **{name: getattr(self, name) for name in settings},
+        )
+
+    def _identity(self) -> dict[str, Any]:
+        own = ("source", "domain", "alpha_lower", "alpha_upper", "method", "source_revision", "domain_revision")
+        rest = {name: value for name, value in super()._identity().items() if name not in ("model", "revision")}
+        return {**{name: getattr(self, name) for name in own}, **rest}
+
+    def _weights_fingerprint(self) -> str:
+        return self.recipe.fingerprint
+
+    def _ready(self) -> TextModel:
+        text_model = self._text_model()
+        recipe = self.recipe
+        if self._merged != recipe:
+            if self._merger is None:
+                source = Checkpoint(locate_model(self.source, revision=self.source_revision))
+                domain = Checkpoint(locate_model(self.domain, revision=self.domain_revision))
+                self._merger = Merger(text_model.body, source, domain)
+            self._merged = None  # should the merge fail half-way, the next text merges anew
+            self._tensor_merges = self._merger.merge(recipe)
+            self._merged = recipe
+        return text_model

@@ -1,0 +1,1 @@
+"""Blending the weights of two checkpoints into one live model."""

@@ -1,0 +1,43 @@
+"""Which floating-point type to compute in: bfloat16 where the hardware multiplies in it, float32 elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def resolve_dtype(dtype: str, device: str) -> torch.dtype:
+    """Return the torch type for a name; ``"auto"`` goes by the device's instructions, so it is the same in every run.
+
+    Raises:
+        ValueError: The name is not one of ``auto``, ``float32``, ``bfloat16``, ``float16``.
+    """
+    import torch
+
+    if dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
+    if dtype != "auto":
+        return getattr(torch, dtype)
+    return torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
+
+
+def multiplies_bfloat16(device: str) -> bool:
+    """Whether the device has instructions for it: AMX or AVX512-BF16 on a CPU, Ampere and later GPUs."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if torch.device(device).type != "cpu":
+        return False
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+def default_device() -> str:
+    """``"cuda"`` where a GPU is there, else ``"cpu"``."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

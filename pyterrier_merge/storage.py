@@ -1,0 +1,95 @@
+"""Folders on disk: where caches live, and folders that appear finished or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyterrier as pt
+
+
+def cache_folder(*parts: str) -> Path:
+    """Return a folder of the package's cache, ``merge/<parts>`` in PyTerrier's home; made if missing."""
+    folder = Path(pt.io.pyterrier_home(), "merge", *parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def refuse_existing(path: str | Path, *, overwrite: bool) -> None:
+    """Raise ``FileExistsError`` where something stands at ``path`` and ``overwrite`` was not said."""
+    if Path(path).exists() and not overwrite:
+        raise FileExistsError(f"{path} exists already; choose another path, delete it, or pass overwrite=True")
+
+
+@contextmanager
+def finished_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; flush it to disk and rename it to ``path`` when the block ends well.
+
+    When the block raises, the temporary folder is removed and whatever stood at ``path`` stays as it was.
+
+    Args:
+        path: The folder to make. Its parents are made too.
+        overwrite: Replace what stands at ``path``, at the very end.
+
+    Raises:
+        FileExistsError: ``path`` exists and ``overwrite`` is false.
+    """
+    path = Path(path)
+    refuse_existing(path, overwrite=overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    try:
+        yield beside
+        beside.chmod(0o777 & ~_umask())  # mkdtemp makes folders that their owner alone can read
+        finish_folder(beside, path, overwrite=overwrite)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def finish_folder(beside: Path, path: Path, *, overwrite: bool = False) -> None:
+    """Flush every file of ``beside`` to disk and rename it to ``path``: the last step of a build."""
+    for file in sorted(beside.rglob("*")):
+        _fsync(file)
+    _fsync(beside)
+    refuse_existing(path, overwrite=overwrite)
+    if path.is_dir() and not path.is_symlink():
+        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+        path.replace(old / path.name)
+        beside.replace(path)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        beside.replace(path)
+    _fsync(path.parent)
+
+
+def write_file(path: str | Path, text: str) -> None:
+    """Write ``text`` (UTF-8) so that ``path`` holds either all of it or what it held before."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        _fsync(beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    _fsync(path.parent)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
