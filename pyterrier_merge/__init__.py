@@ -5,17 +5,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .version import __version__
+from pyterrier_merge.version import __version__
 
 if TYPE_CHECKING:
-    from .collections import get_collection, list_collections
-    from .collections.base import TestCollection
-    from .encoding.encoders import E5Encoder, MergedE5Encoder
-    from .recipe import MergeRecipe, Segment
-    from .retrieval.bm25 import bm25
-    from .retrieval.index import FaissIndex
-    from .sweep import sweep
-    from .training.domain import DomainTraining, train_domain_model
+    from pyterrier_merge.alpha_search import sweep
+    from pyterrier_merge.collections import get_collection, list_collections
+    from pyterrier_merge.collections.base import TestCollection
+    from pyterrier_merge.encoding.encoders import E5Encoder, MergedE5Encoder
+    from pyterrier_merge.recipe import MergeRecipe, Segment
+    from pyterrier_merge.retrieval.bm25 import bm25
+    from pyterrier_merge.retrieval.index import FaissIndex
+    from pyterrier_merge.training.domain import DomainTraining, train_domain_model
 
 _ROOMS = {
     "E5Encoder": "encoding.encoders",
@@ -27,7 +27,7 @@ _ROOMS = {
     "TestCollection": "collections.base",
     "get_collection": "collections",
     "list_collections": "collections",
-    "sweep": "sweep",
+    "sweep": "alpha_search",
     "DomainTraining": "training.domain",
     "train_domain_model": "training.domain",
 }
@@ -54,7 +54,7 @@ def __getattr__(name: str) -> Any:
     if name not in _ROOMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f".{_ROOMS[name]}", __name__), name)
-    globals()[name] = value  # a function may have the name of its module: keep the function
+    globals()[name] = value
     return value
 
 

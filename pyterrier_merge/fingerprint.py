@@ -6,7 +6,10 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DIGITS = 16
 
@@ -35,6 +38,11 @@ def fingerprint_texts(texts: Iterable[str]) -> str:
         digest.update(len(encoded).to_bytes(8, "little"))
         digest.update(encoded)
     return digest.hexdigest()[:DIGITS]
+
+
+def fingerprint_frame(frame: pd.DataFrame) -> str:
+    """Return the fingerprint of a frame's columns and rows, in their order (topics, judgements)."""
+    return fingerprint_texts([frame.to_csv(index=False)])
 
 
 def fingerprint_file(path: str | Path) -> str:

@@ -7,7 +7,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from .fingerprint import fingerprint, fingerprint_file
+from pyterrier_merge.fingerprint import fingerprint, fingerprint_file
 
 PACKAGE_SCHEME = "package:"
 WEIGHT_FILES = (

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .fingerprint import fingerprint
-from .models import fingerprint_model, locate_model
+from pyterrier_merge.fingerprint import fingerprint
+from pyterrier_merge.models import fingerprint_model, locate_model
 
 METHODS = ("linear", "slerp", "nuslerp")
 
@@ -124,23 +123,3 @@ def check_alpha(name: str, alpha: Any) -> float:
     if math.isnan(value) or not 0 <= value <= 1:
         raise ValueError(f"{name} is the weight of the source model, within [0, 1]; found {alpha!r}")
     return value
-
-
-def alpha_pairs(grid: Sequence[float] | Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-    """Return the (alpha_lower, alpha_upper) pairs of a grid, without repeats, in order.
-
-    Args:
-        grid: Either the values of each axis, of which every pair is taken, or the pairs themselves.
-
-    Raises:
-        ValueError: The grid is empty, mixes both forms, or holds a number outside [0, 1].
-    """
-    points: list[Any] = list(grid)
-    if not points:
-        raise ValueError("the grid of alphas is empty")
-    in_pairs = [isinstance(point, (tuple, list)) and len(point) == 2 for point in points]
-    if any(in_pairs) and not all(in_pairs):
-        raise ValueError(f"a grid holds numbers, or pairs (alpha_lower, alpha_upper), not both; found {points!r}")
-    pairs = points if all(in_pairs) else [(lower, upper) for lower in points for upper in points]
-    checked = [(check_alpha("alpha_lower", lower), check_alpha("alpha_upper", upper)) for lower, upper in pairs]
-    return tuple(dict.fromkeys(checked))

@@ -13,8 +13,12 @@ import pyterrier as pt
 
 
 def cache_folder(*parts: str) -> Path:
-    """Return a folder of the package's cache, ``merge/<parts>`` in PyTerrier's home; made if missing."""
-    folder = Path(pt.io.pyterrier_home(), "merge", *parts)
+    """Return a folder of the package's cache (indexes, trained domain models); made if missing.
+
+    The cache is ``$PYTERRIER_MERGE_CACHE`` where that is set, else ``merge`` in PyTerrier's home.
+    """
+    cache = os.environ.get("PYTERRIER_MERGE_CACHE") or Path(pt.io.pyterrier_home(), "merge")
+    folder = Path(cache, *parts)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

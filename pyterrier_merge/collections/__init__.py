@@ -22,7 +22,7 @@ def list_collections() -> list[str]:
 
 @cache
 def get_collection(name: str) -> TestCollection:
-    """Return the collection of that name, the same object each time. Nothing is downloaded before its data are asked for.
+    """Return the collection of that name, the same object each time; nothing is downloaded before it is asked for.
 
     Raises:
         ValueError: There is no collection of that name.

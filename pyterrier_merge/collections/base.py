@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TestCollection(ABC):
-    """A test collection. A subclass says where documents, topics and judgements come from; this class checks and shapes them.
+    """A test collection: a subclass says where its data come from, this class checks and shapes them.
 
     Attributes:
         name: What ``get_collection`` knows it by.
@@ -61,7 +61,7 @@ class TestCollection(ABC):
             verbose: Show a progress bar.
 
         Yields:
-            A dictionary with ``docno``, ``text`` (the title, where there is one, in front) and the collection's own fields.
+            A dictionary with ``docno``, ``text`` (with the title, where there is one, in front) and further fields.
         """
         documents = self._documents()
         if verbose:

@@ -8,19 +8,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from zipfile import BadZipFile
 
 import pandas as pd
 
 from pyterrier_merge.collections.base import TestCollection
 from pyterrier_merge.fingerprint import fingerprint
 
-# SciFact has no development queries: those training queries come first whose SHA-256 with this seed is smallest.
+# SciFact has no dev queries: this share of the training queries, by the SHA-256 of seed and qid, is set aside.
 DEV_SEED = 42
 DEV_SHARE = 0.2
 
 
 def scifact() -> TestCollection:
-    """Return SciFact: scientific claims -> 5,183 abstracts. 300 test queries; of 809 for training, 162 are set aside as "dev"."""
+    """Return SciFact: claims -> 5,183 abstracts. 647 training, 162 dev (taken from training) and 300 test queries."""
     from ir_measures import AP, RR, R, nDCG
 
     return BeirCollection(
@@ -39,7 +40,7 @@ def scifact() -> TestCollection:
 
 
 def nfcorpus() -> TestCollection:
-    """Return NFCorpus: questions about nutrition -> 3,633 medical documents. 2,590 training, 324 dev and 323 test queries."""
+    """Return NFCorpus: health questions -> 3,633 medical documents. 2,590 training, 324 dev and 323 test queries."""
     from ir_measures import AP, R, nDCG
 
     return BeirCollection(
@@ -120,14 +121,14 @@ class BeirCollection(TestCollection):
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:  # what requests raises is an OSError too, and so is a checksum that does not match
+        except (OSError, BadZipFile) as error:  # what requests raises is an OSError, and so is a wrong checksum
             from ir_datasets.util import home_path
 
             url, megabytes = self._download["url"], self._download["size_hint"] / 1e6
             raise RuntimeError(
                 f"cannot read {self.name}: {error}. ir_datasets downloads it once, {megabytes:.1f} MB from {url}, into "
-                f"{home_path()} (set IR_DATASETS_HOME before Python starts to choose another folder). Without a network, "
-                f"put that file there yourself, as {home_path() / 'beir' / self._download['cache_path']}"
+                f"{home_path()} (set IR_DATASETS_HOME before Python starts to choose another folder). Without a "
+                f"network, put that file there yourself, as {home_path() / 'beir' / self._download['cache_path']}"
             ) from error
 
 

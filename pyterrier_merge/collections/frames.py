@@ -49,10 +49,11 @@ def from_frames(
         default_domain_model: Hub name of a domain language model that suits it.
 
     Raises:
-        ValueError: There is no document, a column is missing, a docno or a qid occurs twice, or the splits of topics and
-            judgements differ.
+        ValueError: There is no document, a column is missing, a docno or a qid occurs twice, a text is not a string, or
+            the splits of topics and judgements differ.
     """
-    documents = docs.to_dict("records") if isinstance(docs, pd.DataFrame) else [dict(doc) for doc in docs]
+    records: Iterable[Mapping[Any, Any]] = docs.to_dict("records") if isinstance(docs, pd.DataFrame) else docs
+    documents = [dict(record) for record in records]
     _check_documents(name, documents)
     topics_of, qrels_of = _by_split(topics), _by_split(qrels)
     if list(topics_of) != list(qrels_of):

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import more_itertools
 import numpy as np
 import pyterrier_dr
 
-from ..fingerprint import fingerprint
-from ..merging.checkpoint import Checkpoint
-from ..merging.merger import Merger, TensorMerge
-from ..models import fingerprint_model, locate_model
-from ..precision import DTYPES, default_device
-from ..recipe import MergeRecipe, check_alpha
-from .text_model import TextModel
+from pyterrier_merge.encoding.text_model import TextModel
+from pyterrier_merge.fingerprint import fingerprint
+from pyterrier_merge.merging.checkpoint import Checkpoint
+from pyterrier_merge.merging.merger import Merger, TensorMerge
+from pyterrier_merge.models import fingerprint_model, locate_model
+from pyterrier_merge.precision import DTYPES, default_device
+from pyterrier_merge.recipe import MergeRecipe, check_alpha
 
 if TYPE_CHECKING:
     import torch
 
-    from .contract import RetrieverContract
+    from pyterrier_merge.encoding.contract import RetrieverContract
 
 
 class E5Encoder(pyterrier_dr.BiEncoder):
@@ -94,6 +95,11 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         return self._text_model().contract
 
     @property
+    def computed_in(self) -> str:
+        """Name of the type that the transformer computes in, ``auto`` decided."""
+        return str(self._text_model().dtype).removeprefix("torch.")
+
+    @property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that change when the vectors would: the models count by content, not by name."""
         text_model = self._text_model()
@@ -113,15 +119,20 @@ class E5Encoder(pyterrier_dr.BiEncoder):
 
     def encode_queries(self, texts: Iterable[str], batch_size: int | None = None) -> np.ndarray:
         """Encode queries: ``(n_queries, dim)`` float32."""
-        text_model = self._ready()
-        return text_model.encode(texts, prompt=text_model.contract.query_prompt, budget=self._token_budget(batch_size))
+        return self._encode(texts, batch_size, lambda contract: contract.query_prompt)
 
     def encode_docs(self, texts: Iterable[str], batch_size: int | None = None) -> np.ndarray:
         """Encode documents: ``(n_docs, dim)`` float32."""
+        return self._encode(texts, batch_size, lambda contract: contract.document_prompt)
+
+    def _encode(
+        self, texts: Iterable[str], batch_size: int | None, prompt: Callable[[RetrieverContract], str]
+    ) -> np.ndarray:
+        first, texts = more_itertools.spy(texts)
+        if not first:  # PyTerrier inspects pipelines with empty frames: that must not load 14 GB
+            return np.empty((0, self._loaded.dim if self._loaded else 0), dtype=np.float32)
         text_model = self._ready()
-        return text_model.encode(
-            texts, prompt=text_model.contract.document_prompt, budget=self._token_budget(batch_size)
-        )
+        return text_model.encode(texts, prompt=prompt(text_model.contract), budget=self._token_budget(batch_size))
 
     def _identity(self) -> dict[str, Any]:
         settings = ("task", "query_prompt", "document_prompt", "max_length", "dtype", "device", "text_field")

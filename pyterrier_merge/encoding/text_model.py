@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import more_itertools
 import numpy as np
 
-from ..precision import resolve_dtype
-from .batching import token_batches
-from .contract import RetrieverContract
+from pyterrier_merge.encoding.batching import token_batches
+from pyterrier_merge.encoding.contract import RetrieverContract
+from pyterrier_merge.precision import resolve_dtype
 
 if TYPE_CHECKING:
     import torch

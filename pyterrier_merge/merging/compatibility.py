@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .checkpoint import Checkpoint, is_final_norm, layer_of
+from pyterrier_merge.merging.checkpoint import Checkpoint, is_final_norm, layer_of
 
 _SAME_SETTINGS = (
     "model_type",

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..recipe import MergeRecipe
-from .checkpoint import Checkpoint, layer_of
-from .compatibility import check_compatible
+from pyterrier_merge.merging.checkpoint import Checkpoint, layer_of
+from pyterrier_merge.merging.compatibility import check_compatible
+from pyterrier_merge.recipe import MergeRecipe
 
 if TYPE_CHECKING:
     import torch

@@ -1,0 +1,62 @@
+"""A part of a collection that is enough to choose on: the documents that matter to one split's queries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import pandas as pd
+
+from pyterrier_merge.collections.base import TestCollection
+from pyterrier_merge.fingerprint import fingerprint
+
+
+def pooled(collection: TestCollection, split: str, runs: Sequence[pd.DataFrame], *, depth: int) -> TestCollection:
+    """Return the collection cut down to the judged documents of one split and the first ``depth`` results of some runs.
+
+    Figures on a pool are higher than on the whole collection and compare only with each other: choose with them, report
+    none of them as a result.
+
+    Args:
+        collection: The whole.
+        split: The only split that the pool has.
+        runs: Results for that split's queries (columns ``qid``, ``docno``, ``rank`` from 0), of systems that differ.
+        depth: Results of each query and run that go into the pool.
+
+    Raises:
+        ValueError: ``depth`` is below 1, or there is no such split.
+    """
+    if depth < 1:
+        raise ValueError(f"the depth of a pool is at least 1, found {depth!r}")
+    docnos = set(collection.qrels(split)["docno"])
+    for run in runs:
+        docnos.update(run.loc[run["rank"] < depth, "docno"])
+    described = {field.name: getattr(collection, field.name) for field in fields(TestCollection)}
+    return PooledCollection(**{**described, "splits": (split,)}, whole=collection, docnos=frozenset(docnos))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PooledCollection(TestCollection):
+    """What ``pooled`` makes."""
+
+    whole: TestCollection
+    docnos: frozenset[str]
+
+    @property
+    def num_docs(self) -> int:
+        """Number of documents in the pool."""
+        return len(self.docnos)
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the whole collection and of the pool's docnos."""
+        return fingerprint({"whole": self.whole.fingerprint, "docnos": sorted(self.docnos)})
+
+    def _documents(self) -> Iterator[dict[str, str]]:
+        return (doc for doc in self.whole.corpus_iter() if doc["docno"] in self.docnos)
+
+    def _topics(self, split: str) -> pd.DataFrame:
+        return self.whole.topics(split)
+
+    def _qrels(self, split: str) -> pd.DataFrame:
+        return self.whole.qrels(split)

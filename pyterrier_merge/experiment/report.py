@@ -1,0 +1,78 @@
+"""Tables of a run: the figures of each system, marked where they differ significantly from a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+LETTERS = "abcdefghij"
+
+
+def marked_table(results: pd.DataFrame, comparisons: pd.DataFrame, baselines: Sequence[str]) -> pd.DataFrame:
+    """Write each figure with four decimals and the marks of the baselines that it differs from significantly.
+
+    ``0.4375 a+ b+`` is significantly better than baselines a and b, ``b-`` significantly worse than b.
+
+    Args:
+        results: A column ``name`` and one column a measure, in [0, 1].
+        comparisons: What :func:`pyterrier_merge.experiment.significance.compare` returned.
+        baselines: Names, lettered in this order.
+    """
+    letters = dict(zip(baselines, LETTERS, strict=False))
+    significant = comparisons[comparisons["significant"]]
+    marks: dict[tuple[str, str], list[str]] = {}
+    for row in significant.to_dict("records"):
+        sign = "+" if row["difference"] > 0 else "-"
+        marks.setdefault((row["system"], row["measure"]), []).append(f"{letters[row['baseline']]}{sign}")
+    table = pd.DataFrame(
+        {"system": [f"{name} ({letters[name]})" if name in letters else name for name in results["name"]]}
+    )
+    for measure in (column for column in results.columns if column != "name"):
+        table[measure] = [
+            " ".join([f"{value:.4f}", *sorted(marks.get((name, measure), []))])
+            for name, value in zip(results["name"], results[measure], strict=True)
+        ]
+    return table
+
+
+def markdown(
+    title: str, table: pd.DataFrame, comparisons: pd.DataFrame, notes: Sequence[str], *, correction: str, level: float
+) -> str:
+    """Return the report of a run as one Markdown page: figures, what the marks mean, all tests, how it was done."""
+    tests = comparisons.copy()
+    for column in ("difference", "low", "high"):
+        tests[column] = tests[column].map("{:+.4f}".format)
+    tests["effect_size"] = tests["effect_size"].map("{:+.3f}".format)
+    for column in ("p_value", "corrected_p"):
+        tests[column] = tests[column].map("{:.2g}".format)
+    return "\n".join(
+        [
+            f"# {title}",
+            "",
+            _pipe_table(table),
+            "",
+            f"`x+` / `x-`: significantly better / worse than the system marked (x); "
+            f"{legend(comparisons, correction, level)}",
+            "",
+            "## Tests",
+            "",
+            _pipe_table(tests),
+            "",
+            "## How it was done",
+            "",
+            *(f"- {note}" for note in notes),
+            "",
+        ]
+    )
+
+
+def legend(comparisons: pd.DataFrame, correction: str, level: float) -> str:
+    """Say how the tests were made, in one line."""
+    how = "uncorrected" if correction == "none" else f"{correction}-corrected over {len(comparisons)} comparisons"
+    return f"two-sided paired t-test over the queries, {how}, p < {level:g}."
+
+
+def _pipe_table(table: pd.DataFrame) -> str:
+    text: str = table.to_markdown(index=False, disable_numparse=True)
+    return text

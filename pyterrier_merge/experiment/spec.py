@@ -1,0 +1,163 @@
+"""What an experiment compares, read from a YAML file and checked before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from ir_measures import parse_measure
+from ir_measures.measures import Measure
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pyterrier_merge.alpha_search import alpha_pairs
+from pyterrier_merge.collections import list_collections
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _known_collection(name: str) -> str:
+    if name not in list_collections():
+        raise ValueError(f"unknown collection {name!r}: there are {', '.join(list_collections())}")
+    return name
+
+
+def _readable_measure(text: str) -> str:
+    try:
+        measure: Measure = parse_measure(text)
+    except (NameError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{text!r} is no measure of ir_measures: {error}") from error
+    return str(measure)
+
+
+Positive = Annotated[int, Field(ge=1)]
+MeasureName = Annotated[str, AfterValidator(_readable_measure)]
+
+
+class BM25Section(_Section):
+    """The lexical baseline: arguments of :func:`pyterrier_merge.bm25`."""
+
+    engine: Literal["pisa", "terrier"] = "pisa"
+    k1: float = 1.2
+    b: float = 0.75
+
+
+class SourceSection(_Section):
+    """The retrieval model: arguments of :class:`pyterrier_merge.E5Encoder`."""
+
+    model: str
+    revision: str | None = None
+    max_length: Positive | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    batch_size: Positive = 32
+
+
+class DomainSection(_Section):
+    """The domain model: one that exists (``model``), or one to train on the collection's own documents (``train``).
+
+    ``train`` takes the fields of :class:`pyterrier_merge.DomainTraining`; ``{}`` takes its defaults.
+    """
+
+    model: str | None = None
+    revision: str | None = None
+    train: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> DomainSection:
+        if (self.model is None) == (self.train is None):
+            raise ValueError("say either 'model' (a folder or hub id) or 'train' (settings; {} for the defaults)")
+        return self
+
+
+class MergedSection(_Section):
+    """How source and domain are merged, and how the alphas are chosen.
+
+    Attributes:
+        method: mergekit's name.
+        grid: Values of both alphas, or pairs ``[alpha_lower, alpha_upper]``. A single pair is taken as it is.
+        split: The split to choose on; never the test split.
+        pool_depth: Choose on the judged documents and the first so many results of BM25 and source for each query of
+            that split, instead of the whole collection. None for the whole.
+    """
+
+    method: Literal["linear", "slerp", "nuslerp"] = "linear"
+    grid: tuple[float, ...] | tuple[tuple[float, float], ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    split: str = "dev"
+    pool_depth: Positive | None = None
+
+    @model_validator(mode="after")
+    def _grid_within_bounds(self) -> MergedSection:
+        alpha_pairs(self.grid)
+        return self
+
+
+class SignificanceSection(_Section):
+    """The paired tests against BM25 and source."""
+
+    correction: Literal["holm", "bonferroni", "fdr_bh", "none"] = "holm"
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.05
+
+
+class ExperimentSpec(_Section):
+    """One comparison on one collection: BM25, the source model, and the merge.
+
+    Attributes:
+        name: Of the run folder.
+        collection: A name that :func:`pyterrier_merge.get_collection` knows.
+        split: The split that the tables are computed on.
+        measures: ``ir_measures`` names, the first of which the alphas are chosen by.
+        num_results: Results for each query, of every system.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    collection: Annotated[str, AfterValidator(_known_collection)]
+    split: str = "test"
+    measures: tuple[MeasureName, ...] = ("nDCG@10", "RR@10", "R@100")
+    num_results: Positive = 100
+    bm25: BM25Section = BM25Section()
+    source: SourceSection
+    domain: DomainSection
+    merged: MergedSection = MergedSection()
+    significance: SignificanceSection = SignificanceSection()
+
+    @model_validator(mode="after")
+    def _nothing_chosen_on_test(self) -> ExperimentSpec:
+        if self.merged.split in (self.split, "test"):
+            raise ValueError(
+                f"merged.split: alphas cannot be chosen on {self.merged.split!r}, which the tables are computed on"
+            )
+        if not self.measures:
+            raise ValueError("measures: at least one")
+        return self
+
+    @property
+    def parsed_measures(self) -> list[Measure]:
+        """The measures as ``ir_measures`` objects."""
+        return [parse_measure(measure) for measure in self.measures]
+
+
+def read_spec(path: str | Path) -> ExperimentSpec:
+    """Read and check a YAML file.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: It is no YAML, or not a valid experiment; the message names each field and what is wrong with it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no experiment file {path}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not readable YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no experiment: expected fields such as 'collection' and 'source'")  # noqa: TRY004
+    try:
+        return ExperimentSpec.model_validate(content)
+    except ValidationError as error:
+        problems = (
+            f"- {'.'.join(map(str, problem['loc'])) or 'experiment'}: {problem['msg']}" for problem in error.errors()
+        )
+        raise ValueError(f"{path}:\n" + "\n".join(problems)) from error

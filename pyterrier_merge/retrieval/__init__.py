@@ -1,0 +1,1 @@
+"""Storing document vectors and searching them, and lexical retrieval to compare with."""

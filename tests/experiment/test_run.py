@@ -1,0 +1,107 @@
+import json
+
+import pandas as pd
+import pyterrier as pt
+import pytest
+
+from pyterrier_merge import E5Encoder, MergedE5Encoder
+from pyterrier_merge.experiment import run as room
+from pyterrier_merge.experiment.run import run_experiment
+from pyterrier_merge.experiment.spec import ExperimentSpec
+
+
+@pytest.fixture
+def spec(bert_retriever, bert_language_model, small_collection, monkeypatch, tmp_path):
+    """A whole experiment on tiny models; ``hpo`` stands for the small collection."""
+    monkeypatch.setattr(room, "get_collection", lambda _: small_collection)
+    monkeypatch.setenv("PYTERRIER_MERGE_CACHE", str(tmp_path / "cache"))
+    return ExperimentSpec.model_validate(
+        {
+            "name": "tiny",
+            "collection": "hpo",
+            "source": {"model": str(bert_retriever), "dtype": "float32"},
+            "domain": {"model": str(bert_language_model)},
+            "merged": {"grid": [[0, 1], [0.5, 1]], "pool_depth": 5},
+            "num_results": 20,
+        }
+    )
+
+
+def test_a_run_leaves_what_a_paper_needs(spec, tmp_path):
+    shown = []
+    results = run_experiment(spec, tmp_path / "run", show=lambda title, table: shown.append((title, table)))
+    folder = tmp_path / "run"
+    assert {path.name for path in folder.iterdir()} == {
+        "environment.json", "per_query.csv", "report.md", "results.csv", "runs", "spec.json", "sweep.csv", "sweep.png",
+        "tensors.csv", "tests.csv",
+    }  # fmt: skip
+    assert len(shown) == 2
+    assert list(shown[0][1]["name"]) == ["BM25 (PISA)", "source"]
+    assert list(results["name"][:2]) == ["BM25 (PISA)", "source"]
+    assert results["name"][2].startswith("merged (0")
+    per_query = pd.read_csv(folder / "per_query.csv")
+    assert per_query.groupby(["name", "measure"]).size().eq(15).all()
+    assert len(pd.read_csv(folder / "tests.csv")) == 3 * 3  # source-BM25, merged-BM25, merged-source; three measures
+    assert len(pd.read_csv(folder / "sweep.csv")) == 2
+    tensors = pd.read_csv(folder / "tensors.csv")
+    assert set(tensors["layer"]) == {0, 1, 2, 3}
+    assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((folder / "environment.json").read_text())["packages"]["mergekit"]
+    report = (folder / "report.md").read_text()
+    assert "BM25 (PISA) (a)" in report
+    assert "30 documents, 15 test queries" in report
+
+
+def test_the_figures_are_those_of_the_public_pieces(spec, small_collection, tmp_path):
+    """The table says what a user gets who writes the pipelines by hand and searches by a full sort."""
+    results = run_experiment(spec, tmp_path / "run").set_index("name")
+    topics, qrels = small_collection.topics("test"), small_collection.qrels("test")
+    chosen = results.index[2].removeprefix("merged (").removesuffix(")").split(", ")
+    encoders = {
+        "source": E5Encoder(spec.source.model, dtype="float32"),
+        results.index[2]: MergedE5Encoder(
+            spec.source.model,
+            spec.domain.model,
+            alpha_lower=float(chosen[0]),
+            alpha_upper=float(chosen[1]),
+            dtype="float32",
+        ),
+    }
+    everything = topics.merge(pd.DataFrame(small_collection.corpus_iter()), how="cross")
+    for name, encoder in encoders.items():
+        by_hand = pt.Evaluate((encoder % spec.num_results)(everything), qrels, spec.parsed_measures)
+        assert results.loc[name].to_dict() == pytest.approx(by_hand)
+
+
+def test_a_second_run_encodes_nothing_and_says_the_same(spec, tmp_path, monkeypatch):
+    first = run_experiment(spec, tmp_path / "run")
+    report = (tmp_path / "run" / "report.md").read_text()
+    monkeypatch.setattr(E5Encoder, "_encode", lambda *_: pytest.fail("encoded again"))
+    second = run_experiment(spec, tmp_path / "run")
+    pd.testing.assert_frame_equal(first, second)
+    assert (tmp_path / "run" / "report.md").read_text() == report
+
+
+def test_a_changed_setting_is_run_anew(spec, tmp_path):
+    first = run_experiment(spec, tmp_path / "run")
+    files = {name: tmp_path / "run" / "runs" / f"{name}.test.res.gz" for name in ("bm25", "source")}
+    before = {name: file.read_bytes() for name, file in files.items()}
+    changed = spec.model_copy(update={"bm25": spec.bm25.model_copy(update={"k1": 0.0, "b": 0.0})})
+    second = run_experiment(changed, tmp_path / "run")
+    assert first.loc[1:].equals(second.loc[1:])
+    assert files["source"].read_bytes() == before["source"]
+    assert files["bm25"].read_bytes() != before["bm25"]
+
+
+def test_a_run_that_was_killed_goes_on(spec, tmp_path, monkeypatch):
+    def killed(*_args, **_settings):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(room, "sweep", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_experiment(spec, tmp_path / "run")
+    written = (tmp_path / "run" / "runs" / "source.test.res.gz").stat().st_mtime_ns
+    resumed = run_experiment(spec, tmp_path / "run")
+    assert (tmp_path / "run" / "runs" / "source.test.res.gz").stat().st_mtime_ns == written
+    pd.testing.assert_frame_equal(resumed, run_experiment(spec, tmp_path / "fresh"))

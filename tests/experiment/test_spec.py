@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pyterrier_merge.experiment.spec import read_spec
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+SMALLEST = {"name": "n", "collection": "hpo", "source": {"model": "m"}, "domain": {"model": "d"}}
+
+
+def write(tmp_path, content):
+    path = tmp_path / "spec.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return path
+
+
+@pytest.mark.parametrize("file", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_experiments_that_we_ship_are_valid(file):
+    assert read_spec(file).collection
+
+
+def test_defaults_are_filled_in(tmp_path):
+    spec = read_spec(write(tmp_path, SMALLEST))
+    assert spec.measures == ("nDCG@10", "RR@10", "R@100")
+    assert spec.merged.grid == (0, 0.25, 0.5, 0.75, 1)
+    assert spec.bm25.engine == "pisa"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"collection": "hpp"}, "collection: .*unknown collection 'hpp'"),
+        ({"measures": ["nDCG@@10"]}, "measures.0: .*is no measure"),
+        ({"sorce": 1}, "sorce: Extra inputs are not permitted"),
+        ({"source": {}}, "source.model: Field required"),
+        ({"domain": {}}, "either 'model' .* or 'train'"),
+        ({"domain": {"model": "d", "train": {}}}, "either 'model' .* or 'train'"),
+        ({"merged": {"grid": [0.5, 2]}}, r"within \[0, 1\]; found 2"),
+        ({"merged": {"grid": []}}, "the grid of alphas is empty"),
+        ({"merged": {"split": "test"}}, "alphas cannot be chosen on 'test'"),
+        ({"split": "dev"}, "alphas cannot be chosen on 'dev'"),
+        ({"merged": {"method": "mean"}}, "merged.method"),
+        ({"num_results": 0}, "num_results"),
+        ({"name": "../up"}, "name"),
+        ({"bm25": {"engine": "lucene"}}, "bm25.engine"),
+    ],
+)
+def test_each_wrong_field_is_named(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        read_spec(write(tmp_path, {**SMALLEST, **change}))
+
+
+@pytest.mark.parametrize(("content", "message"), [("a: [", "not readable YAML"), ("just text", "holds no experiment")])
+def test_what_is_no_experiment_is_refused(tmp_path, content, message):
+    with pytest.raises(ValueError, match=message):
+        read_spec(write(tmp_path, content))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no experiment file .*nowhere\.yaml"):
+        read_spec(tmp_path / "nowhere.yaml")

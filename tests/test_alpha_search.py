@@ -1,0 +1,100 @@
+import numpy as np
+import pyterrier as pt
+import pytest
+from pyterrier.measures import RR, nDCG
+
+from pyterrier_merge import MergedE5Encoder, sweep
+from pyterrier_merge.alpha_search import alpha_pairs
+
+
+@pytest.fixture
+def encoder(bert_retriever, bert_language_model):
+    return MergedE5Encoder(
+        bert_retriever, bert_language_model, alpha_lower=1, alpha_upper=1, dtype="float32", device="cpu"
+    )
+
+
+def test_values_make_every_pair():
+    assert alpha_pairs([0, 1]) == ((0, 0), (0, 1), (1, 0), (1, 1))
+
+
+def test_pairs_are_taken_as_they_are_once_each():
+    assert alpha_pairs([(0.5, 1), [0.25, 1], (0.5, 1)]) == ((0.5, 1), (0.25, 1))
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ([], "is empty"),
+        ([0.5, (0.5, 1)], "not both"),
+        ([0.5, 1.5], r"within \[0, 1\]; found 1.5"),
+        (["a"], "found 'a'"),
+    ],
+)
+def test_a_bad_grid_is_refused(grid, message):
+    with pytest.raises(ValueError, match=message):
+        alpha_pairs(grid)
+
+
+def test_a_sweep_scores_each_pair_as_a_search_by_hand_does(encoder, small_collection, tmp_path):
+    found = sweep(encoder, small_collection, grid=[0, 0.5, 1], metric=nDCG @ 10, root=tmp_path)
+    docs = list(small_collection.corpus_iter())
+    topics, qrels = small_collection.topics("dev"), small_collection.qrels("dev")
+    for row in found.table.to_dict("records"):
+        by_hand = encoder.with_alphas(row["alpha_lower"], row["alpha_upper"])
+        scores = by_hand.encode_queries(list(topics["query"])) @ by_hand.encode_docs([doc["text"] for doc in docs]).T
+        gains = []
+        for qid, line in zip(topics["qid"], scores, strict=True):
+            ranked = [docs[position]["docno"] for position in np.argsort(-line)]
+            rank = ranked.index(qrels.set_index("qid")["docno"][qid])
+            gains.append(1 / np.log2(rank + 2) if rank < 10 else 0)
+        assert row["nDCG@10"] == pytest.approx(np.mean(gains), abs=1e-6)
+    best = found.table.loc[found.table["nDCG@10"].idxmax()]
+    assert found.table["nDCG@10"].max() == best["nDCG@10"]
+    assert (found.best.alpha_lower, found.best.alpha_upper) == (found.alpha_lower, found.alpha_upper)
+    assert found.best is encoder
+    assert "10 dev queries of small, 30 documents" in found.on
+
+
+def test_of_equal_pairs_the_one_with_more_source_wins(encoder, small_collection, tmp_path):
+    from pyterrier_merge.collections import from_frames
+
+    unanswerable = small_collection.qrels("dev").assign(docno="elsewhere")
+    docs, topics = small_collection.corpus_iter(), {"dev": small_collection.topics("dev")}
+    collection = from_frames("unanswerable", docs, topics, {"dev": unanswerable})
+    found = sweep(encoder, collection, grid=[0.25, 0.75], root=tmp_path)
+    assert (found.alpha_lower, found.alpha_upper) == (0.75, 0.75)
+
+
+def test_a_second_sweep_encodes_nothing(encoder, small_collection, tmp_path, monkeypatch):
+    first = sweep(encoder, small_collection, grid=[0, 1], metric=RR, root=tmp_path)
+    monkeypatch.setattr(MergedE5Encoder, "_encode", lambda *_: pytest.fail("encoded again"))
+    second = sweep(encoder.with_alphas(1, 1), small_collection, grid=[0, 1], metric=RR, root=tmp_path)
+    assert first.table.equals(second.table)
+
+
+def test_other_judgements_are_measured_anew(encoder, small_collection, tmp_path):
+    from pyterrier_merge.collections import from_frames
+
+    sweep(encoder, small_collection, grid=[1], metric=RR, root=tmp_path)
+    shifted = small_collection.qrels("dev").assign(docno=["d29"] * 10)
+    other = from_frames(
+        "small", small_collection.corpus_iter(), {"dev": small_collection.topics("dev")}, {"dev": shifted}
+    )
+    assert other.fingerprint == small_collection.fingerprint
+    found = sweep(encoder, other, grid=[1], metric=RR, root=tmp_path)
+    retrieved = pt.Evaluate(
+        (encoder >> _index(tmp_path, encoder, other).retriever(num_results=100))(other.topics("dev")), shifted, [RR]
+    )
+    assert found.table["RR"].iloc[0] == pytest.approx(retrieved["RR"])
+
+
+def _index(root, encoder, collection):
+    from pyterrier_merge.retrieval.dense import dense_index
+
+    return dense_index(encoder, collection, root=root)
+
+
+def test_the_test_split_is_refused(encoder, small_collection):
+    with pytest.raises(ValueError, match="not chosen on test queries"):
+        sweep(encoder, small_collection, split="test")
