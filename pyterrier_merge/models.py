@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ WEIGHT_FILES = (
 )
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
+_OTHER_FORMATS = ["onnx/*", "openvino/*", "original/*"]
 _DEFINING = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model")
 
 
@@ -62,8 +64,27 @@ def fingerprint_model(folder: Path) -> str:
     return fingerprint({str(file.relative_to(folder)): _file_digest(file.resolve()) for file in files})
 
 
+def transformer_folder(folder: Path) -> Path:
+    """Return where the transformer's own files lie: the model's folder, or the part that ``modules.json`` names first.
+
+    Raises:
+        ValueError: ``modules.json`` is not what sentence-transformers writes.
+    """
+    modules = folder / "modules.json"
+    if not modules.is_file():
+        return folder
+    try:
+        return folder / json.loads(modules.read_text(encoding="utf-8"))[0]["path"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{modules} is not a list of sentence-transformers modules: {error!r}") from error
+
+
+def _has_weights(folder: Path) -> bool:
+    return any((transformer_folder(folder) / file).is_file() for file in WEIGHT_FILES)
+
+
 def _with_weights(folder: Path, name: str) -> Path:
-    if not any((folder / file).is_file() for file in WEIGHT_FILES):
+    if not _has_weights(folder):
         raise FileNotFoundError(f"{name!r} holds no weights: expected one of {', '.join(WEIGHT_FILES)} in {folder}")
     return folder
 
@@ -92,9 +113,16 @@ def _hub_snapshot(name: str, revision: str | None) -> Path:
     )
 
     try:
-        return Path(
-            snapshot_download(name, revision=revision, allow_patterns=[*_DEFINING, "*/*.json", "*/*.safetensors"])
-        )
+        for weights in (
+            "*.safetensors",
+            "*.bin",
+        ):  # many repositories hold both: the second only where the first is missing
+            wanted = [weights, "*.json", "*.txt", "*.model"]
+            folder = Path(
+                snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=_OTHER_FORMATS)
+            )
+            if _has_weights(folder):
+                break
     except RevisionNotFoundError as error:
         raise ValueError(f"model {name!r} has no revision {revision!r} on the hub") from error
     except RepositoryNotFoundError as error:

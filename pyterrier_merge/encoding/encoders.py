@@ -15,7 +15,7 @@ from pyterrier_merge.encoding.text_model import TextModel
 from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.merging.checkpoint import Checkpoint
 from pyterrier_merge.merging.merger import Merger, TensorMerge
-from pyterrier_merge.models import fingerprint_model, locate_model
+from pyterrier_merge.models import fingerprint_model, locate_model, transformer_folder
 from pyterrier_merge.precision import DTYPES, default_device
 from pyterrier_merge.recipe import MergeRecipe, check_alpha
 
@@ -325,9 +325,10 @@ class MergedE5Encoder(E5Encoder):
         recipe = self.recipe
         if self._merged != recipe:
             if self._merger is None:
-                source = Checkpoint(locate_model(self.source, revision=self.source_revision))
-                domain = Checkpoint(locate_model(self.domain, revision=self.domain_revision))
-                self._merger = Merger(text_model.body, source, domain)
+                source = locate_model(self.source, revision=self.source_revision)
+                domain = locate_model(self.domain, revision=self.domain_revision)
+                parents = (Checkpoint(transformer_folder(folder)) for folder in (source, domain))
+                self._merger = Merger(text_model.body, *parents)
             self._merged = None  # should the merge fail half-way, the next text merges anew
             self._tensor_merges = self._merger.merge(recipe)
             self._merged = recipe

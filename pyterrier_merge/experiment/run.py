@@ -25,6 +25,7 @@ from pyterrier_merge.models import locate_model
 from pyterrier_merge.retrieval.bm25 import bm25
 from pyterrier_merge.retrieval.dense import dense_retriever
 from pyterrier_merge.storage import write_file
+from pyterrier_merge.training.domain import train_domain_model
 
 ShowTable = Callable[[str, pd.DataFrame], None]
 
@@ -108,13 +109,9 @@ class _Bench:
         section = self.spec.domain
         if section.model is not None:
             return section.model
-        from pyterrier_merge.training.domain import DomainTraining, train_domain_model
-
         texts = [doc["text"] for doc in self.collection.corpus_iter()]
         base = locate_model(source.model, revision=source.revision)
-        return str(
-            train_domain_model(texts, base, settings=DomainTraining(**(section.train or {})), verbose=self.verbose)
-        )
+        return str(train_domain_model(texts, base, settings=section.training(), verbose=self.verbose))
 
     def choose(self, lexical: pt.Transformer, source: E5Encoder, domain: str) -> tuple[MergedE5Encoder, Sweep]:
         """The merged encoder with the alphas that are best on the development queries."""

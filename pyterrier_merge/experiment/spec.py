@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from pyterrier_merge.alpha_search import alpha_pairs
 from pyterrier_merge.collections import list_collections
+from pyterrier_merge.training.domain import DomainTraining
 
 
 class _Section(BaseModel):
@@ -68,7 +69,16 @@ class DomainSection(_Section):
     def _one_of_both(self) -> DomainSection:
         if (self.model is None) == (self.train is None):
             raise ValueError("say either 'model' (a folder or hub id) or 'train' (settings; {} for the defaults)")
+        if self.train is not None:
+            self.training()
         return self
+
+    def training(self) -> DomainTraining:
+        """The settings of ``train``, checked."""
+        try:
+            return DomainTraining(**(self.train or {}))
+        except TypeError as error:
+            raise ValueError(f"train: {error}; the settings are {', '.join(vars(DomainTraining()))}") from error
 
 
 class MergedSection(_Section):

@@ -16,7 +16,7 @@ def frame(**systems):
 
 
 def test_one_comparison_by_hand():
-    """Differences .1 .2 .3 .4: mean .25, s .1291, t = .25 / (.1291 / 2) = 3.873 with 3 degrees of freedom: p = .0305."""
+    """Differences .1 .2 .3 .4: mean .25, s .1291, t = .25 / (.1291 / 2) = 3.873, 3 degrees of freedom: p = .0305."""
     row = compare(frame(base=[0.5, 0.4, 0.3, 0.2], new=[0.6, 0.6, 0.6, 0.6]), ["base"], correction="none").iloc[0]
     assert (row["system"], row["baseline"], row["wins"], row["losses"]) == ("new", "base", 4, 0)
     assert row["difference"] == pytest.approx(0.25)

@@ -36,6 +36,8 @@ def test_defaults_are_filled_in(tmp_path):
         ({"source": {}}, "source.model: Field required"),
         ({"domain": {}}, "either 'model' .* or 'train'"),
         ({"domain": {"model": "d", "train": {}}}, "either 'model' .* or 'train'"),
+        ({"domain": {"train": {"step": 5}}}, "unexpected keyword argument 'step'; the settings are steps, batch_size"),
+        ({"domain": {"train": {"steps": 0}}}, "steps must be"),
         ({"merged": {"grid": [0.5, 2]}}, r"within \[0, 1\]; found 2"),
         ({"merged": {"grid": []}}, "the grid of alphas is empty"),
         ({"merged": {"split": "test"}}, "alphas cannot be chosen on 'test'"),
