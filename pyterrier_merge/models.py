@@ -19,7 +19,7 @@ WEIGHT_FILES = (
 )
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
-_OTHER_FORMATS = ["onnx/*", "openvino/*", "original/*"]
+_OTHER = ["onnx/*", "openvino/*", "original/*"]
 _DEFINING = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model")
 
 
@@ -113,14 +113,9 @@ def _hub_snapshot(name: str, revision: str | None) -> Path:
     )
 
     try:
-        for weights in (
-            "*.safetensors",
-            "*.bin",
-        ):  # many repositories hold both: the second only where the first is missing
+        for weights in ("*.safetensors", "*.bin"):  # many repositories hold both: one is enough
             wanted = [weights, "*.json", "*.txt", "*.model"]
-            folder = Path(
-                snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=_OTHER_FORMATS)
-            )
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=_OTHER))
             if _has_weights(folder):
                 break
     except RevisionNotFoundError as error:
@@ -134,6 +129,7 @@ def _hub_snapshot(name: str, revision: str | None) -> Path:
             f"model {name!r} is neither a folder nor in the hub's cache, and the hub could not be reached; "
             "check the spelling and the connection, or give a local folder"
         ) from error
+    return folder
 
 
 def _file_digest(file: Path) -> str:
