@@ -65,7 +65,7 @@ class HPOCollection(TestCollection):
     @property
     def fingerprint(self) -> str:
         """Fingerprint of the ontology's ``data-version``, which names a release of HPO."""
-        return fingerprint(["hpo", "name. definition", _ontology().data_version])
+        return fingerprint(["hpo", "name definition", _ontology().data_version])
 
     def _documents(self) -> Iterator[dict[str, str]]:
         return ({"docno": term.id, "text": term.text, "name": term.name} for term in _ontology().terms)
@@ -90,7 +90,7 @@ class Term:
     @property
     def text(self) -> str:
         """Name and definition."""
-        return f"{self.name}. {self.definition}" if self.definition else self.name
+        return f"{self.name} {self.definition}" if self.definition else self.name
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def test_parse():
         Term("HP:0000001", "Arachnodactyly", 'Long, "spider-like" fingers.', ("Spider fingers", 'Spidery "digits"')),
         Term("HP:0000003", "All", "", ()),
     )
-    assert ontology.terms[0].text == 'Arachnodactyly. Long, "spider-like" fingers.'
+    assert ontology.terms[0].text == 'Arachnodactyly Long, "spider-like" fingers.'
     assert ontology.terms[1].text == "All"
 
 
@@ -93,7 +93,7 @@ def test_real_documents_and_topics_fit(hpo):
     docnos = {doc["docno"] for doc in docs}
     assert len(docs) == len(docnos) == hpo.num_docs
     arachnodactyly = next(doc for doc in docs if doc["docno"] == "HP:0001166")
-    assert arachnodactyly["text"].startswith("Arachnodactyly. Abnormally long and slender fingers")
+    assert arachnodactyly["text"].startswith("Arachnodactyly Abnormally long and slender fingers")
     qids = set()
     terms = []
     for split in hpo.splits:
