@@ -42,6 +42,9 @@ def run(
         Path | None,
         typer.Option(help="The run folder; runs/NAME when not given. A folder with finished steps is continued."),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Take a folder that holds the run of another spec.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Run an experiment: BM25, the source model and its merge, compared with significance tests."""
@@ -60,7 +63,7 @@ def run(
         def show(title: str, table: pd.DataFrame) -> None:
             _print_table(console, f"{title}  [{time.monotonic() - started:.0f} s]", table)
 
-        run_experiment(experiment, folder, show=show, verbose=not quiet)
+        run_experiment(experiment, folder, overwrite=overwrite, show=show, verbose=not quiet)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         logging.getLogger(__name__).debug("the experiment failed", exc_info=True)
         typer.secho(f"error: {error}", fg="red", err=True)

@@ -8,7 +8,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from pyterrier_merge.fingerprint import fingerprint, fingerprint_file
+from pyterrier_merge.fingerprint import DIGITS, fingerprint, fingerprint_file
 
 PACKAGE_SCHEME = "package:"
 WEIGHT_FILES = (
@@ -19,7 +19,7 @@ WEIGHT_FILES = (
 )
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
-_OTHER = ["onnx/*", "openvino/*", "original/*"]
+_OTHER = ["onnx/*", "openvino/*", "original/*", "lora/*", "consolidated*"]  # the same weights in other forms
 _DEFINING = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model")
 
 
@@ -114,7 +114,7 @@ def _hub_snapshot(name: str, revision: str | None) -> Path:
 
     try:
         for weights in ("*.safetensors", "*.bin"):  # many repositories hold both: one is enough
-            wanted = [weights, "*.json", "*.txt", "*.model"]
+            wanted = [weights, "*.json", "*.txt", "*.model", "[0-9]*_*/*.bin"]
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=_OTHER))
             if _has_weights(folder):
                 break
@@ -134,7 +134,7 @@ def _hub_snapshot(name: str, revision: str | None) -> Path:
 
 def _file_digest(file: Path) -> str:
     if file.parent.name == "blobs" and _DIGEST.match(file.name):
-        return file.name
+        return file.name[:DIGITS]
     stat = file.stat()
     return _digest_at(file, stat.st_size, stat.st_mtime_ns, stat.st_ino)
 

@@ -27,8 +27,8 @@ class Segment:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "alpha", check_alpha("alpha", self.alpha))
-        if self.size < 1:
-            raise ValueError(f"a segment's size is at least 1, found {self.size!r}")
+        if not isinstance(self.size, int) or self.size < 1:
+            raise ValueError(f"a segment's size is a whole number of at least 1, found {self.size!r}")
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,11 @@ class MergeRecipe:
         """The paper's recipe: ``alpha_lower`` for the lower half of the layers, ``alpha_upper`` for the upper half."""
         segments = (Segment(check_alpha("alpha_lower", alpha_lower)), Segment(check_alpha("alpha_upper", alpha_upper)))
         return cls(str(source), str(domain), segments, **settings)
+
+    @property
+    def parents(self) -> tuple[str | None, ...]:
+        """The models and their revisions."""
+        return self.source, self.source_revision, self.domain, self.domain_revision
 
     @property
     def keeps_source(self) -> bool:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-INSTRUCTION = "Instruct: {task}\nQuery: "
 _CLASSIC_E5 = re.compile(r"(^|/)(multilingual-)?e5-(small|base|large)(-v2|-unsupervised)?$")
 
 
@@ -62,8 +61,9 @@ class RetrieverContract:
         """
         pooling = "+".join(_pooling_modes(model))
         prompts = {key: value for key, value in model.prompts.items() if value}
-        if pooling == "lasttoken" or any(prompt.startswith("Instruct:") for prompt in prompts.values()):
-            default_query = INSTRUCTION.format(task=task) if task else prompts.get("query", "")
+        own = next((prompt for prompt in prompts.values() if prompt.startswith("Instruct:")), None)
+        if own or pooling == "lasttoken" or name.endswith("-instruct"):
+            default_query = _instruction(task, own) if task else prompts.get("query", "")
             default_document = prompts.get("document", "")
             if not task and query_prompt is None and not default_query:
                 logger.warning("%s follows instructions and was given no task: queries are encoded without one", name)
@@ -91,9 +91,19 @@ class RetrieverContract:
                 )
 
 
+def _instruction(task: str, own: str | None) -> str:
+    """The paper's prompt; where the model's own spaces its second line otherwise (Qwen3 does), as that one does."""
+    query = own[own.index("\nQuery:") :] if own and "\nQuery:" in own else "\nQuery: "
+    return f"Instruct: {task}{query}"
+
+
 def _pooling_modes(model: SentenceTransformer) -> list[str]:
     modes: list[str] = []
     for module in model:
+        if not getattr(module, "include_prompt", True):
+            raise ValueError(
+                "the model pools over the text without its prompt (include_prompt is false): not supported"
+            )
         mode = getattr(module, "pooling_mode", None)
         if mode is not None:
             modes.extend([mode] if isinstance(mode, str) else mode)
@@ -102,7 +112,7 @@ def _pooling_modes(model: SentenceTransformer) -> list[str]:
 
 def _length(model: SentenceTransformer, name: str, wanted: int | None) -> int:
     own = model.max_seq_length
-    positions = getattr(getattr(model.transformers_model, "config", None), "max_position_embeddings", None)
+    positions = _positions(model.transformers_model)
     known = [limit for limit in (own, positions) if limit]
     if wanted is None:
         if not known:
@@ -113,8 +123,16 @@ def _length(model: SentenceTransformer, name: str, wanted: int | None) -> int:
     return int(wanted)
 
 
+def _positions(body: Any) -> int | None:
+    """How many tokens the model has positions for; RoBERTa's family begins to count after its padding token."""
+    table = getattr(getattr(body, "embeddings", None), "position_embeddings", None)
+    reserved = getattr(table, "padding_idx", None)
+    positions = getattr(body.config, "max_position_embeddings", None)
+    return positions if positions is None or reserved is None else positions - reserved - 1
+
+
 def _missing_end(tokenizer: Any, pooling: str) -> tuple[int, ...]:
     if pooling != "lasttoken" or tokenizer.eos_token_id is None:
         return ()
-    ids = tokenizer("text")["input_ids"]
-    return () if ids[-1] == tokenizer.eos_token_id else (tokenizer.eos_token_id,)
+    framed, bare = tokenizer("text")["input_ids"], tokenizer("text", add_special_tokens=False)["input_ids"]
+    return () if framed[-1] != bare[-1] else (tokenizer.eos_token_id,)  # Qwen3 ends with another token than its EOS

@@ -20,6 +20,7 @@ from pyterrier_merge.precision import DTYPES, default_device
 from pyterrier_merge.recipe import MergeRecipe, check_alpha
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
 
     from pyterrier_merge.encoding.contract import RetrieverContract
@@ -31,7 +32,8 @@ class E5Encoder(pyterrier_dr.BiEncoder):
     Pooling, prompts, maximum length and normalisation are read from the model's own files. The model is loaded at the
     first text, or when :attr:`fingerprint` or :attr:`contract` is asked for.
 
-    Encoders are equal when everything that changes a vector is.
+    Encoders are equal when everything that changes a vector is. Any setting can be changed later, also by
+    ``pt.GridScan``: what has to be loaded anew is.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class E5Encoder(pyterrier_dr.BiEncoder):
             ValueError: An unknown dtype, or sizes below 1.
         """
         super().__init__(batch_size=batch_size, text_field=text_field, verbose=verbose)
-        self.model = str(model)
+        self.model = str(model).rstrip("/")
         self.task = task
         self.query_prompt = query_prompt
         self.document_prompt = document_prompt
@@ -83,6 +85,7 @@ class E5Encoder(pyterrier_dr.BiEncoder):
             if value is not None and value < 1:
                 raise ValueError(f"{name} is at least 1, found {value!r}")
         self._loaded: TextModel | None = None
+        self._loaded_settings: tuple[Any, ...] = ()
 
     @property
     def model_name(self) -> str:
@@ -111,6 +114,16 @@ class E5Encoder(pyterrier_dr.BiEncoder):
             }
         )
 
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Add ``query_vec``, ``doc_vec`` or ``score``, by the columns that are there (see ``pyterrier_dr.BiEncoder``).
+
+        Query frames carry the encoder's fingerprint in their ``attrs``, which an index compares with its own.
+        """
+        result: pd.DataFrame = super().transform(inp)
+        if len(result) and "query_vec" in result and "query_vec" not in inp:
+            result.attrs["query_encoder"] = self.fingerprint
+        return result
+
     def encode_queries_torch(self, texts: Sequence[str], batch_size: int | None = None) -> torch.Tensor:
         """Encode queries with gradients: ``(n_queries, dim)`` float32 on the model's device."""
         text_model = self._ready()
@@ -128,6 +141,8 @@ class E5Encoder(pyterrier_dr.BiEncoder):
     def _encode(
         self, texts: Iterable[str], batch_size: int | None, prompt: Callable[[RetrieverContract], str]
     ) -> np.ndarray:
+        if isinstance(texts, str):
+            raise ValueError("expected many texts, found a single string; put it in a list")  # noqa: TRY004 (data)
         first, texts = more_itertools.spy(texts)
         if not first:  # PyTerrier inspects pipelines with empty frames: that must not load 14 GB
             return np.empty((0, self._loaded.dim if self._loaded else 0), dtype=np.float32)
@@ -135,8 +150,8 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         return text_model.encode(texts, prompt=prompt(text_model.contract), budget=self._token_budget(batch_size))
 
     def _identity(self) -> dict[str, Any]:
-        settings = ("task", "query_prompt", "document_prompt", "max_length", "dtype", "device", "text_field")
-        return {"model": self.model, "revision": self.revision, **{name: getattr(self, name) for name in settings}}
+        settings = ("model", "revision", "task", "query_prompt", "document_prompt", "max_length", "dtype", "text_field")
+        return {name: getattr(self, name) for name in settings}
 
     def _weights_fingerprint(self) -> str:
         return fingerprint_model(locate_model(self.model, revision=self.revision))
@@ -146,21 +161,25 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         return self._text_model()
 
     def _text_model(self) -> TextModel:
-        if self._loaded is None:
+        contract = {name: getattr(self, name) for name in ("task", "query_prompt", "document_prompt", "max_length")}
+        settings = (self.model, self.revision, self.dtype, self.device, *contract.values())
+        if self._loaded is None or self._loaded_settings != settings:
             self._loaded = TextModel(
                 locate_model(self.model, revision=self.revision),
                 self.model,
                 dtype=self.dtype,
                 device=self.device or default_device(),
-                task=self.task,
-                query_prompt=self.query_prompt,
-                document_prompt=self.document_prompt,
-                max_length=self.max_length,
+                **contract,
             )
+            self._loaded_settings = settings
         return self._loaded
 
     def _token_budget(self, batch_size: int | None) -> int:
         return (batch_size or self.batch_size) * self.contract.max_length
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or another process gets: the settings; it loads the models itself."""
+        return {**self.__dict__, "_loaded": None}
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, E5Encoder):
@@ -239,17 +258,34 @@ class MergedE5Encoder(E5Encoder):
             text_field=text_field,
             verbose=verbose,
         )
-        self.source = str(source)
-        self.domain = str(domain)
+        self.domain = str(domain).rstrip("/")
         self.method = method
-        self.source_revision = source_revision
         self.domain_revision = domain_revision
         self._alpha_lower = check_alpha("alpha_lower", alpha_lower)
         self._alpha_upper = check_alpha("alpha_upper", alpha_upper)
         self._merger: Merger | None = None
+        self._merger_parents: tuple[str | None, ...] = ()
         self._merged: MergeRecipe | None = None
         self._tensor_merges: tuple[TensorMerge, ...] = ()
         _ = self.recipe  # an unknown method shows now
+
+    @property
+    def source(self) -> str:
+        """The retrieval model: another name of ``model``."""
+        return self.model
+
+    @source.setter
+    def source(self, source: str | Path) -> None:
+        self.model = str(source).rstrip("/")
+
+    @property
+    def source_revision(self) -> str | None:
+        """Its revision: another name of ``revision``."""
+        return self.revision
+
+    @source_revision.setter
+    def source_revision(self, revision: str | None) -> None:
+        self.revision = revision
 
     @property
     def alpha_lower(self) -> float:
@@ -313,9 +349,8 @@ class MergedE5Encoder(E5Encoder):
         )
 
     def _identity(self) -> dict[str, Any]:
-        own = ("source", "domain", "alpha_lower", "alpha_upper", "method", "source_revision", "domain_revision")
-        rest = {name: value for name, value in super()._identity().items() if name not in ("model", "revision")}
-        return {**{name: getattr(self, name) for name in own}, **rest}
+        own = ("domain", "domain_revision", "alpha_lower", "alpha_upper", "method")
+        return {**super()._identity(), **{name: getattr(self, name) for name in own}}
 
     def _weights_fingerprint(self) -> str:
         return self.recipe.fingerprint
@@ -323,13 +358,19 @@ class MergedE5Encoder(E5Encoder):
     def _ready(self) -> TextModel:
         text_model = self._text_model()
         recipe = self.recipe
+        if self._merger is None or self._merger.model is not text_model.body or self._merger_parents != recipe.parents:
+            source = locate_model(self.source, revision=self.source_revision)
+            domain = locate_model(self.domain, revision=self.domain_revision)
+            self._merged = None
+            self._merger = Merger(
+                text_model.body, *(Checkpoint(transformer_folder(folder)) for folder in (source, domain))
+            )
+            self._merger_parents = recipe.parents
         if self._merged != recipe:
-            if self._merger is None:
-                source = locate_model(self.source, revision=self.source_revision)
-                domain = locate_model(self.domain, revision=self.domain_revision)
-                parents = (Checkpoint(transformer_folder(folder)) for folder in (source, domain))
-                self._merger = Merger(text_model.body, *parents)
             self._merged = None  # should the merge fail half-way, the next text merges anew
             self._tensor_merges = self._merger.merge(recipe)
             self._merged = recipe
         return text_model
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_merger": None, "_merged": None, "_tensor_merges": ()}

@@ -57,6 +57,8 @@ class TextModel:
         self.body: torch.nn.Module = self._model.transformers_model
         self.dtype = resolve_dtype(dtype, device)
         self.body.to(self.dtype)
+        for module in list(self._model)[1:]:
+            module.float()  # pooling, dense layers and normalisation
         self._device = device
         self.dim = int(self._model.get_embedding_dimension())
 
@@ -78,8 +80,8 @@ class TextModel:
 
         with torch.inference_mode():
             windows = [
-                self.forward(window, prompt=prompt, budget=budget).cpu().numpy()
-                for window in more_itertools.chunked(texts, WINDOW)
+                self.forward(window, prompt=prompt, budget=budget, first_row=number * WINDOW).cpu().numpy()
+                for number, window in enumerate(more_itertools.chunked(texts, WINDOW))
             ]
         vectors = np.concatenate(windows) if windows else np.empty((0, self.dim), dtype=np.float32)
         if not np.isfinite(vectors).all():
@@ -89,10 +91,16 @@ class TextModel:
             )
         return vectors
 
-    def forward(self, texts: list[str], *, prompt: str, budget: int) -> torch.Tensor:
-        """Encode one window of texts, with gradients unless the caller turned them off: ``(n_texts, dim)`` float32."""
+    def forward(self, texts: list[str], *, prompt: str, budget: int, first_row: int = 0) -> torch.Tensor:
+        """Encode one window of texts, with gradients unless the caller turned them off: ``(n_texts, dim)`` float32.
+
+        ``first_row`` is the window's place in the stream, for messages.
+        """
         import torch
 
+        for row, text in enumerate(texts, first_row):
+            if not isinstance(text, str):
+                raise ValueError(f"text {row} is {text!r}, expected a string")  # noqa: TRY004 (data, not a call)
         ids = self._tokenise(texts, prompt)
         if not ids:
             return torch.empty((0, self.dim), device=self._device)
@@ -104,14 +112,11 @@ class TextModel:
         return torch.cat(batches)[torch.tensor(order, device=batches[0].device).argsort()]
 
     def _tokenise(self, texts: list[str], prompt: str) -> list[list[int]]:
-        for row, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise ValueError(f"text {row} is {text!r}, expected a string")  # noqa: TRY004 (data, not a call)
         if not texts:
             return []
         appended = list(self.contract.appended)
         encoded = self._model.tokenizer(
-            [prompt + text for text in texts],
+            [prompt + text.encode(errors="replace").decode() for text in texts],  # a lone surrogate becomes "?"
             truncation=True,
             max_length=self.contract.max_length - len(appended),  # cut first, then append: the end must survive
             return_attention_mask=False,

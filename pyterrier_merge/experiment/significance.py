@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +31,8 @@ def compare(
         and ``losses`` (queries), ``p_value``, ``corrected_p``, ``significant``.
 
     Raises:
-        ValueError: An unknown baseline or correction, or systems that were not measured on the same queries.
+        ValueError: An unknown baseline or correction, fewer than two systems or queries, or systems that were not
+            measured on the same queries.
     """
     names = list(dict.fromkeys(per_query["name"]))
     unknown = [baseline for baseline in baselines if baseline not in names]
@@ -41,6 +43,8 @@ def compare(
     rows: list[dict[str, Any]] = []
     for measure, scores in per_query.groupby("measure", sort=False):
         table = scores.pivot(index="qid", columns="name", values="value")
+        if len(table) < 2 or len(names) < 2:
+            raise ValueError(f"{measure}: a paired test needs two queries and two systems, there are {table.shape}")
         if table.isna().to_numpy().any():
             raise ValueError(f"{measure}: the systems were not measured on the same queries")
         for position, baseline in enumerate(baselines):
@@ -65,7 +69,7 @@ def _paired(system: pd.Series[float], baseline: pd.Series[float]) -> dict[str, f
         certain = {"difference": constant, "low": constant, "high": constant}
         return {
             **certain,
-            "effect_size": 0.0 if constant == 0 else float("inf"),
+            "effect_size": 0.0 if constant == 0 else math.copysign(math.inf, constant),
             **counts,
             "p_value": float(constant == 0),
         }

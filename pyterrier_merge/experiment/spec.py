@@ -69,6 +69,8 @@ class DomainSection(_Section):
     def _one_of_both(self) -> DomainSection:
         if (self.model is None) == (self.train is None):
             raise ValueError("say either 'model' (a folder or hub id) or 'train' (settings; {} for the defaults)")
+        if self.train is not None and self.revision is not None:
+            raise ValueError("'revision' goes with 'model'; what is trained here has none")
         if self.train is not None:
             self.training()
         return self
@@ -138,8 +140,11 @@ class ExperimentSpec(_Section):
             raise ValueError(
                 f"merged.split: alphas cannot be chosen on {self.merged.split!r}, which the tables are computed on"
             )
-        if not self.measures:
-            raise ValueError("measures: at least one")
+        if not self.measures or len(set(map(parse_measure, self.measures))) < len(self.measures):
+            raise ValueError(f"measures: expected at least one, each once; found {list(self.measures)}")
+        for measure in self.parsed_measures:
+            if measure.params.get("cutoff", 0) > self.num_results:
+                raise ValueError(f"measures: {measure} looks deeper than num_results, {self.num_results}")
         return self
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
     import torch
 
 _LAYER = re.compile(
-    r"^(?P<prefix>(?:\w+\.)*?)(?P<stack>(?:(?:encoder|transformer)\.)?(?:layers|layer|h|block))\.(?P<index>\d+)\."
+    r"^(?P<prefix>(?:\w+\.)*?)(?P<stack>(?:encoder\.)?(?:layers|layer|h|block)|transformer\.layer)\.(?P<index>\d+)\."
 )
+_BUFFER = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids)$")
+_OLD_NORM = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}  # BERTs before 2019
 _FINAL_NORM = re.compile(r"^((encoder|transformer)\.)?(norm|final_norm|ln_f|layer_norm|final_layer_norm)\.")
 
 
@@ -52,7 +55,9 @@ class Checkpoint:
         stored = _read_headers(self.folder)
         prefix = _body_prefix(stored, self.folder)
         self.body: Mapping[str, StoredTensor] = {
-            key.removeprefix(prefix): tensor for key, tensor in stored.items() if key.startswith(prefix)
+            _modern(key.removeprefix(prefix)): tensor
+            for key, tensor in stored.items()
+            if key.startswith(prefix) and not _BUFFER.search(key)
         }
         self.heads = tuple(sorted(key for key in stored if not key.startswith(prefix)))
         self._open_files: dict[Path, Any] = {}
@@ -104,6 +109,11 @@ def is_final_norm(name: str) -> bool:
     return bool(_FINAL_NORM.match(name))
 
 
+def _modern(name: str) -> str:
+    parent, _, norm = name.rpartition("LayerNorm.")
+    return parent + _OLD_NORM.get(f"LayerNorm.{norm}", f"LayerNorm.{norm}") if "LayerNorm." in name else name
+
+
 def _read_headers(folder: Path) -> dict[str, StoredTensor]:
     stored: dict[str, StoredTensor] = {}
     for file in _weight_files(folder):
@@ -139,7 +149,7 @@ def _open_weights(file: Path) -> Any:
     try:
         if file.suffix == ".safetensors":
             return safe_open(file, framework="pt")
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
         raise ValueError(f"{file} is not a readable checkpoint (truncated or corrupt?): {error}") from error
     except Exception as error:  # torch raises pickle's own class for files that hold more than tensors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from pyterrier_merge.merging.checkpoint import Checkpoint, is_final_norm, layer_of
 
@@ -60,20 +61,29 @@ def check_compatible(source: Checkpoint, domain: Checkpoint) -> Compatibility:
         f"{setting}: {source.config.get(setting)!r} in {source.folder}, "
         f"{domain.config.get(setting)!r} in {domain.folder}"
         for setting in _SAME_SETTINGS
-        if source.config.get(setting) != domain.config.get(setting)
+        if setting in source.config and setting in domain.config and source.config[setting] != domain.config[setting]
     ]
     if source.num_layers != domain.num_layers:
         problems.append(f"layers: {source.num_layers} in {source.folder}, {domain.num_layers} in {domain.folder}")
     else:
         problems.extend(_tensor_problems(merged, source, domain))
+    used, other = _noted(source), _noted(domain)
     notes = [
-        f"{setting} differs: {source.config.get(setting)!r} (source, used), {domain.config.get(setting)!r} (domain)"
-        for setting in _NOTED_SETTINGS
-        if source.config.get(setting) != domain.config.get(setting)
+        f"{setting} differs: {used[setting]!r} (source, used), {other[setting]!r} (domain)"
+        for setting in used.keys() & other.keys()
+        if used[setting] != other[setting]
     ]
     if domain.heads:
         notes.append(f"left out: {len(domain.heads)} tensors of the domain model's head, such as {domain.heads[0]}")
     return Compatibility(merged, kept, tuple(problems), tuple(notes))
+
+
+def _noted(checkpoint: Checkpoint) -> dict[str, Any]:
+    config = {
+        **checkpoint.config,
+        **(checkpoint.config.get("rope_parameters") or {}),
+    }  # so written since transformers 5
+    return {setting: config[setting] for setting in _NOTED_SETTINGS if setting in config}
 
 
 def _tensor_problems(names: tuple[str, ...], source: Checkpoint, domain: Checkpoint) -> list[str]:

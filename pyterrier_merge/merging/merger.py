@@ -60,6 +60,7 @@ class Merger:
         """
         self._compatibility = check_compatible(source, domain)
         self._compatibility.require()
+        self.model = model
         self._parameters = dict(model.named_parameters())
         _require_loaded(self._parameters, source)
         self._source = source

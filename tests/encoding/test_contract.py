@@ -27,6 +27,38 @@ def test_a_last_token_retriever_takes_the_papers_prompt_and_gets_its_end_back(mi
     assert contract.appended == (mistral.tokenizer.eos_token_id,)
 
 
+def test_another_end_token_than_eos_is_an_end(mistral):
+    """Qwen3's tokenizer ends text with <|endoftext|>, its EOS is <|im_end|>."""
+    from tokenizers import processors
+
+    mistral.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A <extra>", special_tokens=[("<s>", 1), ("<extra>", 4)]
+    )
+    assert RetrieverContract.read(mistral, "some/model", task="t").appended == ()
+
+
+def test_the_models_own_spacing_of_the_prompt_is_kept(mistral):
+    mistral.prompts = {"query": "Instruct: Given a query, find things\nQuery:"}
+    assert RetrieverContract.read(mistral, "m", task="Find").query_prompt == "Instruct: Find\nQuery:"
+
+
+def test_a_mean_pooled_instruct_model_takes_the_task(bert):
+    contract = RetrieverContract.read(bert, "intfloat/multilingual-e5-large-instruct", task="Find")
+    assert contract.query_prompt == "Instruct: Find\nQuery: "
+
+
+def test_pooling_without_the_prompt_is_refused(bert):
+    bert[1].include_prompt = False
+    with pytest.raises(ValueError, match="include_prompt is false"):
+        RetrieverContract.read(bert, "m")
+
+
+def test_roberta_counts_positions_after_its_padding(bert):
+    bert.transformers_model.embeddings.position_embeddings.padding_idx = 1
+    bert.max_seq_length = 64
+    assert RetrieverContract.read(bert, "m").max_length == 62
+
+
 def test_an_instruction_model_without_a_task_is_warned_about(mistral, caplog):
     assert RetrieverContract.read(mistral, "some/model").query_prompt == ""
     assert "was given no task" in caplog.text

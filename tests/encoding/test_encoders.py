@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import numpy as np
 import pandas as pd
 import pyterrier as pt
@@ -164,6 +167,68 @@ def test_setting_alpha_merges_anew(bert_pair):
     encoder.encode_docs(TEXTS)
     encoder.alpha_lower, encoder.alpha_upper = 0.5, 0.75
     np.testing.assert_array_equal(encoder.encode_docs(TEXTS), merged(bert_pair, 0.5, 0.75).encode_docs(TEXTS))
+
+
+def test_any_setting_can_be_changed_after_the_first_text(bert_pair, bert_retriever, tmp_path):
+    from transformers import BertForMaskedLM
+
+    torch.manual_seed(7)
+    other = BertForMaskedLM(BertForMaskedLM.from_pretrained(bert_pair[1]).config)
+    other.save_pretrained(tmp_path / "other")
+    encoder = merged(bert_pair, 0.5, 0.5)
+    encoder.encode_docs(TEXTS)
+    encoder.domain = str(tmp_path / "other")
+    fresh = merged((bert_pair[0], tmp_path / "other"), 0.5, 0.5)
+    np.testing.assert_array_equal(encoder.encode_docs(TEXTS), fresh.encode_docs(TEXTS))
+    encoder.max_length, fresh.max_length = 8, 8
+    np.testing.assert_array_equal(encoder.encode_docs(TEXTS), fresh.encode_docs(TEXTS))
+    assert encoder.contract.max_length == 8
+    short = merged((bert_pair[0], tmp_path / "other"), 0.5, 0.5, max_length=8)
+    np.testing.assert_array_equal(encoder.encode_docs(TEXTS), short.encode_docs(TEXTS))
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda encoder: pickle.loads(pickle.dumps(encoder))])
+def test_a_copy_shares_no_weights(bert_pair, duplicate):
+    encoder = merged(bert_pair, 0.5, 1)
+    vectors = encoder.encode_docs(TEXTS)
+    other = duplicate(encoder)
+    assert other == encoder
+    other.alpha_lower = 0
+    assert np.abs(other.encode_docs(TEXTS) - vectors).max() > 0.01
+    np.testing.assert_array_equal(encoder.encode_docs(TEXTS), vectors)
+
+
+def test_queries_carry_the_fingerprint_of_their_encoder(bert_pair):
+    encoder = merged(bert_pair, 0.5, 1)
+    assert encoder(pd.DataFrame({"qid": ["1"], "query": ["fever"]})).attrs["query_encoder"] == encoder.fingerprint
+
+
+def test_a_lone_surrogate_does_no_harm(encoder):
+    np.testing.assert_array_equal(encoder.encode_docs(["fever \ud800"]), encoder.encode_docs(["fever ?"]))
+
+
+def test_a_single_string_is_not_taken_for_many(encoder):
+    with pytest.raises(ValueError, match="put it in a list"):
+        encoder.encode_docs("kidney failure")
+
+
+def test_a_bad_text_is_counted_from_the_start_of_the_stream(encoder, monkeypatch):
+    monkeypatch.setattr("pyterrier_merge.encoding.text_model.WINDOW", 2)
+    with pytest.raises(ValueError, match="text 4 is 5"):
+        encoder.encode_docs(["a", "b", "c", "d", 5])
+
+
+def test_a_dense_module_works_in_any_dtype(bert_retriever, tmp_path):
+    from sentence_transformers.models import Dense
+
+    model = SentenceTransformer(str(bert_retriever), device="cpu")
+    torch.manual_seed(0)
+    model.append(Dense(32, 8))
+    model.bfloat16().save(str(tmp_path / "dense"))
+    for dtype in ("float32", "bfloat16"):
+        vectors = E5Encoder(tmp_path / "dense", dtype=dtype, device="cpu").encode_docs(TEXTS)
+        assert vectors.shape == (6, 8)
+        assert vectors.dtype == np.float32
 
 
 def test_a_merge_that_fails_is_not_served_by_the_next_call(bert_pair, monkeypatch):

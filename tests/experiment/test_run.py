@@ -6,6 +6,7 @@ import pytest
 
 from pyterrier_merge import E5Encoder, MergedE5Encoder
 from pyterrier_merge.experiment import run as room
+from pyterrier_merge.experiment import run_folder
 from pyterrier_merge.experiment.run import run_experiment
 from pyterrier_merge.experiment.spec import ExperimentSpec
 
@@ -22,6 +23,7 @@ def spec(bert_retriever, bert_language_model, small_collection, monkeypatch, tmp
             "source": {"model": str(bert_retriever), "dtype": "float32"},
             "domain": {"model": str(bert_language_model)},
             "merged": {"grid": [[0, 1], [0.5, 1]], "pool_depth": 5},
+            "measures": ["nDCG@10", "RR@10", "R@20"],
             "num_results": 20,
         }
     )
@@ -87,10 +89,69 @@ def test_a_changed_setting_is_run_anew(spec, tmp_path):
     files = {name: tmp_path / "run" / "runs" / f"{name}.test.res.gz" for name in ("bm25", "source")}
     before = {name: file.read_bytes() for name, file in files.items()}
     changed = spec.model_copy(update={"bm25": spec.bm25.model_copy(update={"k1": 0.0, "b": 0.0})})
-    second = run_experiment(changed, tmp_path / "run")
+    with pytest.raises(FileExistsError, match=r"the run of another spec \(it differs in bm25\)"):
+        run_experiment(changed, tmp_path / "run")
+    second = run_experiment(changed, tmp_path / "run", overwrite=True)
     assert first.loc[1:].equals(second.loc[1:])
     assert files["source"].read_bytes() == before["source"]
     assert files["bm25"].read_bytes() != before["bm25"]
+
+
+def test_a_killed_run_leaves_no_results_of_another_spec(spec, tmp_path, monkeypatch):
+    """Killed between writing results and noting what made them: the results are nobody's, and made anew."""
+    first = run_experiment(spec, tmp_path / "run")
+    shallow = spec.model_copy(update={"num_results": 1, "measures": ("RR@1",)})
+    real = run_folder.write_file
+
+    def killed(path, text):
+        if path.name == "bm25.test.json":
+            raise KeyboardInterrupt
+        real(path, text)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(run_folder, "write_file", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_experiment(shallow, tmp_path / "run", overwrite=True)
+    pd.testing.assert_frame_equal(run_experiment(spec, tmp_path / "run", overwrite=True), first)
+
+
+def test_a_merge_that_cannot_be_is_a_row_with_its_reason(spec, mistral_language_model, tmp_path):
+    wrong = spec.model_copy(update={"domain": spec.domain.model_copy(update={"model": str(mistral_language_model)})})
+    with pytest.raises(ValueError, match="these models cannot be merged"):
+        run_experiment(wrong, tmp_path / "run")
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "| merged" in report
+    assert "not run" in report
+    assert "model_type: 'bert'" in report
+    assert len(pd.read_csv(tmp_path / "run" / "results.csv")) == 2
+
+
+def test_one_pair_is_taken_as_it_is(spec, tmp_path):
+    given = spec.model_copy(update={"merged": spec.merged.model_copy(update={"grid": ((0.25, 0.75),)})})
+    results = run_experiment(given, tmp_path / "run")
+    assert results["name"][2] == "merged (0.25, 0.75)"
+    assert not (tmp_path / "run" / "sweep.csv").exists()
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "alphas (0.25, 0.75) as given." in report
+    assert "choice of the alphas" not in report
+
+
+def test_an_unknown_split_shows_before_any_work(spec, tmp_path):
+    wrong = spec.model_copy(update={"merged": spec.merged.model_copy(update={"split": "deb"})})
+    with pytest.raises(ValueError, match="has no split 'deb'"):
+        run_experiment(wrong, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_docnos_that_look_like_nothing_survive(tmp_path, spec):
+    docnos = ["NA", "null", "001", "nan", "x y", 'q"q']
+    frame = pd.DataFrame({"qid": "007", "docno": docnos, "rank": range(6), "score": [6.5, 5, 4, 3, 2, 1 / 3]})
+    folder = run_folder.RunFolder(tmp_path / "run", spec)
+    folder.results("odd", "key", lambda: frame)
+    kept = folder.results("odd", "key", lambda: pytest.fail("made again"))
+    assert list(kept["docno"]) == docnos
+    assert set(kept["qid"]) == {"007"}
+    assert list(kept["score"]) == [6.5, 5, 4, 3, 2, 1 / 3]
 
 
 def test_a_run_that_was_killed_goes_on(spec, tmp_path, monkeypatch):

@@ -59,5 +59,9 @@ def test_bad_input_is_named():
         compare(scores, ["bse"])
     with pytest.raises(ValueError, match="unknown correction 'tukey'"):
         compare(scores, ["base"], correction="tukey")
+    with pytest.raises(ValueError, match="needs two queries and two systems"):
+        compare(frame(base=[0.1], new=[0.3]), ["base"])
+    with pytest.raises(ValueError, match="needs two queries and two systems"):
+        compare(frame(base=[0.1, 0.2]), ["base"])
     with pytest.raises(ValueError, match="not measured on the same queries"):
         compare(scores.iloc[:-1], ["base"])

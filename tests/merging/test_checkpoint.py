@@ -95,6 +95,36 @@ def test_a_pickle_that_runs_code_is_refused(bert_retriever, tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
+def test_old_names_and_old_files_are_read(bert_retriever, tmp_path):
+    """BERTs of 2018: LayerNorm.gamma and .beta, in a PyTorch file that is no zip."""
+    folder = _copy(bert_retriever, tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        for name, tensor in tensors.items()
+    }
+    torch.save(old, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    checkpoint = Checkpoint(folder)
+    assert set(checkpoint.body) == set(tensors)
+    assert all(torch.equal(checkpoint.tensor(name), tensor) for name, tensor in tensors.items())
+
+
+def test_the_head_of_gpt2_is_told_from_its_body(tmp_path):
+    tensors = {"transformer.h.0.attn.c_attn.weight": torch.ones(1), "transformer.ln_f.weight": torch.ones(1)}
+    save_file({**tensors, "lm_head.weight": torch.ones(1)}, tmp_path / "model.safetensors")
+    checkpoint = Checkpoint(tmp_path)
+    assert set(checkpoint.body) == {"h.0.attn.c_attn.weight", "ln_f.weight"}
+    assert checkpoint.heads == ("lm_head.weight",)
+
+
+def test_buffers_are_no_weights(mistral_retriever, tmp_path):
+    folder = _copy(mistral_retriever, tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, "layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}, folder / "model.safetensors")
+    assert set(Checkpoint(folder).body) == set(tensors)
+
+
 def test_a_folder_without_layers_is_refused(tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="expected one stack of transformer layers"):

@@ -44,6 +44,18 @@ def test_another_width_names_a_tensor_and_both_shapes(bert_retriever, bert_langu
         verdict.require()
 
 
+def test_another_rope_is_noted_in_the_old_way_of_writing_and_the_new(
+    mistral_retriever, mistral_language_model, tmp_path
+):
+    folder = shutil.copytree(mistral_language_model, tmp_path / "copy")
+    config = json.loads((folder / "config.json").read_text())
+    theta = config.pop("rope_parameters")["rope_theta"]
+    for written, noted in ((theta, False), (2 * theta, True)):
+        (folder / "config.json").write_text(json.dumps({**config, "rope_theta": written}))
+        notes = check_compatible(Checkpoint(mistral_retriever), Checkpoint(folder)).notes
+        assert any(note.startswith("rope_theta differs") for note in notes) is noted
+
+
 def test_another_vocabulary_is_noted_and_does_not_hinder(bert_retriever, bert_language_model, tmp_path):
     folder = shutil.copytree(bert_language_model, tmp_path / "copy")
     config = json.loads((folder / "config.json").read_text())
