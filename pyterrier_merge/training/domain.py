@@ -1,0 +1,221 @@
+"""A domain language model from a collection's own documents: continued masked-language-model pretraining, no labels."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import transformers
+from more_itertools import chunked
+
+from pyterrier_merge.fingerprint import fingerprint, fingerprint_texts
+from pyterrier_merge.models import fingerprint_model, locate_model
+from pyterrier_merge.precision import default_device, resolve_dtype
+from pyterrier_merge.storage import cache_folder, finished_folder
+from pyterrier_merge.training.fitting import Snapshot, Stage, fit
+from pyterrier_merge.training.masked_lm import MaskedLM
+from pyterrier_merge.training.masking import MaskedCorpus, token_sequences
+from pyterrier_merge.version import __version__
+
+logger = logging.getLogger(__name__)
+
+REPORT = "training.json"
+PROCEDURE = 1  # part of every fingerprint: raise it when the same settings would give another model
+CURVE_STEPS = 20  # steps that one point of the recorded loss curve averages
+
+
+@dataclass(frozen=True)
+class DomainTraining:
+    """How a domain model is trained.
+
+    The defaults gave the most for five minutes on two cores (see ``experiments/benchmarks/domain_training.py``).
+
+    Attributes:
+        steps: Optimizer steps of the whole model.
+        batch_size: Sequences of a batch.
+        learning_rate: Peak of the body's steps; it falls linearly to 0.
+        warmup_steps: Steps over which the learning rate rises to its peak, of the head's stage and of the body's.
+        head_steps: Steps in which the head alone learns before the body moves; none where the base brings its own head.
+        head_learning_rate: Peak of those steps.
+        weight_decay: AdamW's decay of the matrices; biases and normalisations have none.
+        mask_probability: Share of the tokens to predict.
+        max_length: Tokens of a sequence, special tokens included; a longer text is cut.
+        packing: ``document``: one text a sequence, which is what a retrieval model encodes. ``block``: texts joined
+            into sequences of ``max_length``.
+        dropout: Of the hidden states; attention has none.
+        seed: Decides the fresh head, the order, the masks and the dropout.
+        dtype: ``float32``, ``bfloat16`` (with float32 master weights), or ``auto``: bfloat16 where the device has
+            instructions for it.
+    """
+
+    steps: int = 1000
+    batch_size: int = 32
+    learning_rate: float = 7e-5
+    warmup_steps: int = 20
+    head_steps: int = 100
+    head_learning_rate: float = 2e-3
+    weight_decay: float = 0.01
+    mask_probability: float = 0.15
+    max_length: int = 64
+    packing: Literal["document", "block"] = "document"
+    dropout: float = 0.1
+    seed: int = 0
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` where a setting is out of its range."""
+        for expected, valid in {
+            "a whole number of at least 1": {name: self._whole(name, 1) for name in ("steps", "batch_size")},
+            "a whole number of at least 0": {
+                name: self._whole(name, 0) for name in ("warmup_steps", "head_steps", "seed")
+            },
+            "a whole number of at least 3": {"max_length": self._whole("max_length", 3)},
+            "greater than 0": {name: getattr(self, name) > 0 for name in ("learning_rate", "head_learning_rate")},
+            "at least 0": {"weight_decay": self.weight_decay >= 0},
+            "between 0 and 1": {"mask_probability": 0 < self.mask_probability < 1},
+            "at least 0 and less than 1": {"dropout": 0 <= self.dropout < 1},
+            "'document' or 'block'": {"packing": self.packing in ("document", "block")},
+            "'auto', 'float32' or 'bfloat16'": {"dtype": self.dtype in ("auto", "float32", "bfloat16")},
+        }.items():
+            for name in (name for name, holds in valid.items() if not holds):
+                raise ValueError(f"{name} must be {expected}, but is {getattr(self, name)!r}")
+
+    def _whole(self, name: str, least: int) -> bool:
+        value = getattr(self, name)
+        return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def train_domain_model(
+    texts: Iterable[str],
+    base: str | Path,
+    out: str | Path | None = None,
+    *,
+    settings: DomainTraining = DomainTraining(),
+    device: str | None = None,
+    checkpoint_every: int = 200,
+    overwrite: bool = False,
+    verbose: bool = False,
+) -> Path:
+    """Train an encoder further on unlabelled text and return the folder of the domain model.
+
+    The model starts as ``base``, with a fresh head for masked tokens where it has none, and learns to fill in masked
+    tokens; its embeddings stay as they are. The folder is a plain transformers checkpoint of the body (no head; the
+    pooler, if any, is the base's own) with the base's tensor names and tokenizer, and ``training.json``: fingerprint,
+    settings, versions, device, dtype, loss curve (nats a token), seconds and tokens.
+
+    A run that was killed goes on from its last checkpoint, and ends with the very weights of an uninterrupted one on
+    the same machine. A finished model of the same texts, base and settings is returned at once.
+
+    Args:
+        texts: The corpus, read once and held in memory.
+        base: An encoder, as sentence-transformers or transformers saved it; named as for
+            :func:`pyterrier_merge.models.locate_model`.
+        out: The folder to make; ``domain-models/<fingerprint>`` in the package's cache when None.
+        settings: How to train.
+        device: A torch device; a GPU where there is one, when None.
+        checkpoint_every: Steps between checkpoints (three times the size of the trained weights, beside ``out``).
+        overwrite: Replace another model, or whatever else stands at ``out``.
+        verbose: Show a progress bar with the loss.
+
+    Raises:
+        ValueError: No text to learn from, a base that is no encoder, or ``max_length`` beyond what the base can read.
+        FileNotFoundError: No such base, or it holds no weights.
+        FileExistsError: Something else stands at ``out`` and ``overwrite`` is false.
+    """
+    if checkpoint_every < 1:
+        raise ValueError(f"checkpoint_every must be at least 1, but is {checkpoint_every}")
+    texts = _checked(texts)
+    folder = locate_model(base)
+    content = {"texts": fingerprint_texts(texts), "base": fingerprint_model(folder)}
+    identity = fingerprint(content | {"settings": asdict(settings), "procedure": PROCEDURE})
+    out = cache_folder("domain-models") / identity if out is None else Path(out)
+    if _trained(out) == identity:
+        logger.info("%s holds this domain model already", out)
+        return out
+    if out.exists() and not overwrite:
+        raise FileExistsError(
+            f"{out} exists and is not the domain model of these texts, base and settings ({identity}); "
+            "choose another folder, delete it, or pass overwrite=True"
+        )
+
+    snapshot = Snapshot(out.with_name(f".{out.name}.progress.safetensors"), identity, checkpoint_every)
+    model, outcome = _train(texts, folder, settings, snapshot, device or default_device(), verbose)
+    report = {"fingerprint": identity, "base": str(base), "settings": asdict(settings)} | outcome
+    with finished_folder(out, overwrite=overwrite) as building:
+        model.save(building)
+        (building / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    snapshot.path.unlink(missing_ok=True)
+    return out
+
+
+def _train(
+    texts: list[str], base: Path, settings: DomainTraining, snapshot: Snapshot, device: str, verbose: bool
+) -> tuple[MaskedLM, dict[str, Any]]:
+    """Return the trained model and what ``training.json`` tells of it."""
+    dtype = resolve_dtype(settings.dtype, device)
+    with torch.random.fork_rng(devices=[device] if torch.device(device).type == "cuda" else []):
+        torch.manual_seed(settings.seed)
+        model = MaskedLM(base, dropout=settings.dropout, weight_decay=settings.weight_decay, dtype=dtype, device=device)
+        corpus = _corpus(texts, model, settings)
+        head_steps = settings.head_steps if model.fresh_head else 0
+        stages = [
+            Stage(head_steps, settings.head_learning_rate, settings.warmup_steps, head_only=True),
+            Stage(settings.steps, settings.learning_rate, settings.warmup_steps, head_only=False),
+        ]
+        progress = fit(model, corpus, stages, snapshot, verbose=verbose)
+    return model, {
+        "versions": {
+            "pyterrier_merge": __version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+        "device": device,
+        "dtype": str(dtype).removeprefix("torch."),
+        "sequences": len(corpus.sequences),
+        "tokens": progress.tokens,
+        "seconds": round(progress.seconds, 1),
+        "head_steps": head_steps,
+        "loss": [round(float(np.mean(losses)), 4) for losses in chunked(progress.losses, CURVE_STEPS)],
+    }
+
+
+def _checked(texts: Iterable[str]) -> list[str]:
+    if isinstance(texts, str):
+        raise ValueError("texts must be many strings, one a document, but is a single string; put it in a list")  # noqa: TRY004
+    texts = list(texts)
+    if not texts:
+        raise ValueError("there is no text to train on: the corpus is empty")
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f"every text must be a string, but number {number} is {text!r}")  # noqa: TRY004
+    return texts
+
+
+def _trained(out: Path) -> str | None:
+    """Return the fingerprint of the finished domain model at ``out``."""
+    report = out / REPORT
+    return json.loads(report.read_text(encoding="utf-8")).get("fingerprint") if report.is_file() else None
+
+
+def _corpus(texts: list[str], model: MaskedLM, settings: DomainTraining) -> MaskedCorpus:
+    if settings.max_length > model.max_positions:
+        raise ValueError(
+            f"max_length is {settings.max_length}, but the base reads {model.max_positions} tokens at most"
+        )
+    tokenizer = model.tokenizer
+    return MaskedCorpus(
+        sequences=token_sequences(texts, tokenizer, packing=settings.packing, max_length=settings.max_length),
+        batch_size=settings.batch_size,
+        mask_probability=settings.mask_probability,
+        mask_token=tokenizer.mask_token_id,
+        pad_token=tokenizer.pad_token_id,
+        special_tokens=tuple(tokenizer.all_special_ids),
+        vocabulary=len(tokenizer),
+        seed=settings.seed,
+    )

@@ -1,0 +1,247 @@
+import json
+import math
+import random
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoTokenizer, DistilBertConfig, DistilBertForMaskedLM
+
+from pyterrier_merge import DomainTraining, train_domain_model
+from pyterrier_merge.training.masked_lm import MaskedLM
+
+WORDS = [
+    "kidney",
+    "liver",
+    "failure",
+    "acute",
+    "chronic",
+    "disease",
+    "renal",
+    "hepatic",
+    "fever",
+    "pain",
+    "heart",
+    "rate",
+]
+TINY = {"steps": 12, "head_steps": 4, "batch_size": 4, "warmup_steps": 2, "learning_rate": 1e-2, "max_length": 12}
+
+
+@pytest.fixture(scope="module")
+def texts():
+    draw = random.Random(0)
+    return [" ".join(draw.choices(WORDS, k=draw.randint(2, 20))) for _ in range(30)]
+
+
+def train(texts, base, out=None, **settings):
+    return train_domain_model(texts, base, out, settings=DomainTraining(**(TINY | settings)), device="cpu")
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def same(left, right):
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_the_layers_move_and_the_embeddings_and_the_pooler_stay(texts, bert_retriever, tmp_path):
+    before, after = weights(bert_retriever), weights(train(texts, bert_retriever, tmp_path / "domain"))
+    assert before.keys() == after.keys()
+    for name, weight in before.items():
+        assert torch.equal(weight, after[name]) == name.startswith(("embeddings.", "pooler.")), name
+
+
+def test_the_model_learns_to_fill_in_the_masks(bert_retriever, tmp_path):
+    texts = ["acute kidney failure", "chronic liver disease", "high heart rate"] * 20
+    out = train(texts, bert_retriever, tmp_path / "domain", steps=150, batch_size=16, learning_rate=3e-3, dropout=0.0)
+    losses = json.loads((out / "training.json").read_text())["loss"]
+    assert losses[0] > 2.0  # 25 tokens, guessed blindly: log 25 = 3.2
+    assert losses[-1] < 0.8  # most masks of a sentence can be told from the two words beside them
+
+
+def test_the_folder_is_a_transformers_model_with_its_tokenizer(texts, bert_retriever, tmp_path):
+    out = train(texts, bert_retriever, tmp_path / "domain")
+    _, loading = AutoModel.from_pretrained(out, output_loading_info=True)
+    assert not any(loading.values())
+    assert AutoTokenizer.from_pretrained(out)(texts) == AutoTokenizer.from_pretrained(bert_retriever)(texts)
+    config = json.loads((out / "config.json").read_text())
+    assert config["attention_probs_dropout_prob"] == 0.1  # the base's own, not what training set
+
+
+def test_the_report_says_what_was_done(texts, bert_retriever, tmp_path):
+    out = train(texts, bert_retriever, tmp_path / "domain", dtype="float32")
+    report = json.loads((out / "training.json").read_text())
+    assert report["settings"]["steps"] == 12
+    assert (report["device"], report["dtype"], report["head_steps"], report["sequences"]) == ("cpu", "float32", 4, 30)
+    # Two epochs of 30 documents, each cut at 12 tokens, [CLS] and [SEP] counted: 16 steps, 8 to an epoch.
+    assert report["tokens"] == 2 * sum(min(12, len(text.split()) + 2) for text in texts)
+    assert report["seconds"] > 0
+    assert report["versions"]["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("killed_at", [3, 9])  # while the head learns alone, and in the second epoch
+def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    texts, bert_retriever, tmp_path, monkeypatch, killed_at, dtype
+):
+    settings = DomainTraining(**TINY, dtype=dtype)
+    whole = train_domain_model(texts, bert_retriever, tmp_path / "whole", settings=settings, device="cpu")
+
+    taken, step = [], MaskedLM.step
+
+    def killed(self, batch, **options):
+        if len(taken) == killed_at:
+            raise KeyboardInterrupt
+        taken.append(batch)
+        return step(self, batch, **options)
+
+    resumable = {"settings": settings, "device": "cpu", "checkpoint_every": 2}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(MaskedLM, "step", killed)
+        train_domain_model(texts, bert_retriever, tmp_path / "killed", **resumable)
+    assert not (tmp_path / "killed").exists()
+
+    steps_left = []
+    with monkeypatch.context() as patch:
+        patch.setattr(MaskedLM, "step", lambda *args, **options: steps_left.append(1) or step(*args, **options))
+        resumed = train_domain_model(texts, bert_retriever, tmp_path / "killed", **resumable)
+    assert len(steps_left) == 16 - killed_at // 2 * 2
+    assert same(weights(whole), weights(resumed))
+    reports = [json.loads((folder / "training.json").read_text()) for folder in (whole, resumed)]
+    assert reports[0]["loss"] == reports[1]["loss"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
+
+
+def test_a_checkpoint_of_another_training_is_not_resumed(texts, bert_retriever, tmp_path, monkeypatch):
+    whole = train(texts, bert_retriever, tmp_path / "whole", seed=1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(MaskedLM, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        settings = DomainTraining(**TINY)
+        train_domain_model(
+            texts, bert_retriever, tmp_path / "other", settings=settings, device="cpu", checkpoint_every=1
+        )
+    assert same(weights(whole), weights(train(texts, bert_retriever, tmp_path / "other", seed=1)))
+
+
+def test_the_seed_decides_and_the_callers_random_numbers_are_left_alone(texts, bert_retriever, tmp_path):
+    torch.manual_seed(5)
+    first = weights(train(texts, bert_retriever, tmp_path / "first"))
+    drawn = torch.rand(3)
+    torch.manual_seed(5)
+    assert torch.equal(torch.rand(3), drawn)
+    assert same(first, weights(train(texts, bert_retriever, tmp_path / "again")))
+    assert not same(first, weights(train(texts, bert_retriever, tmp_path / "other", seed=1)))
+
+
+def test_a_finished_model_is_returned_and_another_is_not_overwritten_unasked(
+    texts, bert_retriever, tmp_path, monkeypatch
+):
+    out = train(texts, bert_retriever)
+    assert out.parent.name == "domain-models"
+    written = (out / "model.safetensors").stat().st_mtime_ns
+    assert train(iter(texts), bert_retriever) == out
+    assert (out / "model.safetensors").stat().st_mtime_ns == written
+    assert train(texts[1:], bert_retriever) != out
+
+    explicit = train(texts, bert_retriever, tmp_path / "domain")
+    kept = weights(explicit)
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        train(texts, bert_retriever, explicit, seed=1)
+    assert same(kept, weights(explicit))
+    settings = DomainTraining(**TINY, seed=1)
+    train_domain_model(texts, bert_retriever, explicit, settings=settings, device="cpu", overwrite=True)
+    assert not same(kept, weights(explicit))
+
+
+def test_a_base_with_a_head_keeps_it_and_needs_no_stage_for_it(texts, bert_language_model, tmp_path):
+    out = train(texts, bert_language_model, tmp_path / "domain")
+    assert json.loads((out / "training.json").read_text())["head_steps"] == 0
+    base = {name.removeprefix("bert."): weight for name, weight in weights(bert_language_model).items()}
+    trained = weights(out)
+    assert not any(
+        name.startswith("pooler.") for name in trained
+    )  # the base has none, and a random one must not appear
+    assert trained.keys() == {name for name in base if not name.startswith("cls.")}
+
+
+def test_other_encoders_than_bert(texts, bert_retriever, tmp_path):
+    config = DistilBertConfig(vocab_size=25, dim=32, hidden_dim=64, n_layers=2, n_heads=2, max_position_embeddings=64)
+    DistilBertForMaskedLM(config).save_pretrained(tmp_path / "distilbert")
+    AutoTokenizer.from_pretrained(bert_retriever).save_pretrained(tmp_path / "distilbert")
+    trained = weights(train(texts, tmp_path / "distilbert", tmp_path / "domain"))
+    base = {name.removeprefix("distilbert."): weight for name, weight in weights(tmp_path / "distilbert").items()}
+    moved = {name for name, weight in trained.items() if not torch.equal(weight, base[name])}
+    assert moved == {name for name in trained if name.startswith("transformer.")}
+
+
+def test_dropout_is_on(texts, bert_retriever, tmp_path):
+    plain = weights(train(texts, bert_retriever, tmp_path / "plain", dropout=0.0))
+    assert not same(plain, weights(train(texts, bert_retriever, tmp_path / "dropout", dropout=0.1)))
+
+
+def test_a_decoder_is_refused(texts, mistral_retriever):
+    with pytest.raises(ValueError, match=r"'mistral' model: a decoder"):
+        train(texts, mistral_retriever)
+
+
+def test_a_base_that_lacks_weights_is_refused(texts, bert_retriever, tmp_path):
+    from safetensors.torch import save_file
+
+    AutoTokenizer.from_pretrained(bert_retriever).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text((bert_retriever / "config.json").read_text())
+    with pytest.raises(FileNotFoundError, match="no weights"):
+        train(texts, tmp_path)
+    partial = {name: weight for name, weight in weights(bert_retriever).items() if "layer.1.output" not in name}
+    save_file(partial, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks weights of its body.*layer\.1\.output"):
+        train(texts, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("corpus", "message"),
+    [
+        ([], "corpus is empty"),
+        (["", "  "], "has a token to learn from"),
+        ("acute", "single string"),
+        (["a", None], "None"),
+    ],
+)
+def test_a_corpus_to_learn_nothing_from_is_refused(corpus, message, bert_retriever):
+    with pytest.raises(ValueError, match=message):
+        train(corpus, bert_retriever)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"steps": 2.5},
+        {"batch_size": True},
+        {"head_steps": -1},
+        {"max_length": 2},
+        {"learning_rate": 0},
+        {"weight_decay": -0.1},
+        {"mask_probability": 1.0},
+        {"dropout": 1.0},
+        {"packing": "sentence"},
+        {"dtype": "float16"},
+    ],
+)
+def test_wrong_settings_are_named(wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"^{name} must be"):
+        DomainTraining(**wrong)
+
+
+def test_more_tokens_than_the_base_can_read_are_refused(texts, bert_retriever):
+    with pytest.raises(ValueError, match="64 tokens at most"):
+        train(texts, bert_retriever, max_length=65)
+    with pytest.raises(ValueError, match="checkpoint_every"):
+        train_domain_model(texts, bert_retriever, checkpoint_every=0)
+
+
+def test_blocks_train_too(texts, bert_retriever, tmp_path):
+    out = train(texts, bert_retriever, tmp_path / "domain", packing="block")
+    tokens = sum(len(text.split()) + 1 for text in texts)  # each text is closed by [SEP], and 10 of them fill a block
+    assert json.loads((out / "training.json").read_text())["sequences"] == math.ceil((tokens - 1) / 10)
