@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from pyterrier_merge.recipe import MergeRecipe, Segment
     from pyterrier_merge.retrieval.bm25 import bm25
     from pyterrier_merge.retrieval.index import FaissIndex
-    from pyterrier_merge.training.domain import DomainTraining, train_domain_model
+    from pyterrier_merge.training.domain import train_domain_model
+    from pyterrier_merge.training.settings import DomainTraining
 
 _ROOMS = {
     "E5Encoder": "encoding.encoders",
@@ -28,7 +29,7 @@ _ROOMS = {
     "get_collection": "collections",
     "list_collections": "collections",
     "sweep": "alpha_search",
-    "DomainTraining": "training.domain",
+    "DomainTraining": "training.settings",
     "train_domain_model": "training.domain",
 }
 

@@ -14,6 +14,7 @@ from pyterrier_merge.version import __version__
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Console
 
 app = typer.Typer(
     help="Domain-specific retrieval by model merging, in PyTerrier.", no_args_is_help=True, add_completion=False
@@ -74,16 +75,17 @@ def run(
     )
 
 
-def _print_table(console: object, title: str, table: pd.DataFrame) -> None:
+def _print_table(console: Console, title: str, table: pd.DataFrame) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    shown = Table(title=escape(title), title_justify="left")
+    console.print(f"\n{escape(title)}", highlight=False)
+    shown = Table()
     for number, column in enumerate(table.columns):
         shown.add_column(escape(str(column)), justify="right" if number else "left", no_wrap=True)
     for row in table.itertuples(index=False):
         shown.add_row(*(escape(str(value)) for value in row))
-    console.print(shown)  # type: ignore[attr-defined]
+    console.print(shown)
 
 
 def _calm_logging() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from pyterrier_merge.fingerprint import DIGITS, fingerprint, fingerprint_file
 
@@ -77,6 +81,32 @@ def transformer_folder(folder: Path) -> Path:
         return folder / json.loads(modules.read_text(encoding="utf-8"))[0]["path"]
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{modules} is not a list of sentence-transformers modules: {error!r}") from error
+
+
+def count_positions(body: Any) -> int | None:
+    """Return how many tokens a live transformer has positions for; None where it is not bound to a number.
+
+    RoBERTa's family counts from the padding token's position, so that some places of its table are no tokens'.
+    """
+    table = getattr(getattr(body, "embeddings", None), "position_embeddings", None)
+    reserved = getattr(table, "padding_idx", None)
+    positions: int | None = getattr(body.config, "max_position_embeddings", None)
+    return positions if positions is None or reserved is None else positions - reserved - 1
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Keep transformers from reporting, at length and with bars, what it loads: callers check what matters to them."""
+    log: Any = importlib.import_module("transformers.utils.logging")
+    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(verbosity)
+        if bars:
+            log.enable_progress_bar()
 
 
 def _has_weights(folder: Path) -> bool:

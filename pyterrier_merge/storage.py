@@ -43,6 +43,7 @@ def finished_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Pa
         FileExistsError: ``path`` exists and ``overwrite`` is false.
     """
     path = Path(path)
+    restore_folder(path)
     refuse_existing(path, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
@@ -56,19 +57,34 @@ def finished_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Pa
 
 
 def finish_folder(beside: Path, path: Path, *, overwrite: bool = False) -> None:
-    """Flush every file of ``beside`` to disk and rename it to ``path``: the last step of a build."""
+    """Flush every file of ``beside`` to disk and rename it to ``path``: the last step of a build.
+
+    Raises:
+        FileExistsError: Something stands at ``path``, also where it appeared only now.
+    """
     for file in sorted(beside.rglob("*")):
         _fsync(file)
     _fsync(beside)
     refuse_existing(path, overwrite=overwrite)
+    aside = _aside(path)
     if path.is_dir() and not path.is_symlink():
-        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-        path.replace(old / path.name)
+        path.replace(aside)
+    try:
         beside.replace(path)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        beside.replace(path)
+    except OSError:
+        refuse_existing(path, overwrite=False)  # another process was faster
+        restore_folder(path)
+        raise
     _fsync(path.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def restore_folder(path: Path) -> None:
+    """Put back what a job moved aside and was killed before it had replaced it; delete that where it had."""
+    aside = _aside(path)
+    if aside.is_dir() and not path.exists():
+        aside.replace(path)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_file(path: str | Path, text: str) -> None:
@@ -83,6 +99,10 @@ def write_file(path: str | Path, text: str) -> None:
     finally:
         beside.unlink(missing_ok=True)
     _fsync(path.parent)
+
+
+def _aside(path: Path) -> Path:
+    return path.parent / f".{path.name}.old"
 
 
 def _fsync(path: Path) -> None:

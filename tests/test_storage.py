@@ -1,6 +1,10 @@
+import os
+import signal
+from pathlib import Path
+
 import pytest
 
-from pyterrier_merge.storage import finished_folder, write_file
+from pyterrier_merge.storage import finished_folder, restore_folder, write_file
 
 
 def test_a_folder_appears_when_it_is_finished(tmp_path):
@@ -36,3 +40,46 @@ def test_a_written_file_is_whole(tmp_path):
     write_file(tmp_path / "deep" / "file.txt", "ä\n")
     assert (tmp_path / "deep" / "file.txt").read_text(encoding="utf-8") == "ä\n"
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["file.txt"]
+
+
+def test_a_folder_that_appears_meanwhile_is_kept(tmp_path, monkeypatch):
+    replace = Path.replace
+
+    def rival_is_faster(self, target):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "rival").write_text("x")
+        return replace(self, target)
+
+    with pytest.raises(FileExistsError, match="out exists already"), finished_folder(tmp_path / "out") as beside:
+        (beside / "file").write_text("x")
+        monkeypatch.setattr(Path, "replace", rival_is_faster)
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "rival"]
+
+
+@pytest.mark.parametrize("renames", [1, 2])
+def test_a_job_killed_while_it_overwrites_loses_nothing(tmp_path, renames):
+    with finished_folder(tmp_path / "out") as beside:
+        (beside / "file").write_text("old")
+    if not (job := os.fork()):
+        done, replace = [], Path.replace
+
+        def replace_and_die(self, target):
+            replace(self, target)
+            done.append(target)
+            if len(done) == renames:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        Path.replace = replace_and_die
+        try:
+            with finished_folder(tmp_path / "out", overwrite=True) as beside:
+                (beside / "file").write_text("new")
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(job, 0)[1]) == -signal.SIGKILL
+    assert (tmp_path / "out").exists() == (renames == 2)
+    restore_folder(tmp_path / "out")
+    assert (tmp_path / "out" / "file").read_text() == ("old" if renames == 1 else "new")
+    assert not list(tmp_path.glob(".*.old"))
+    with finished_folder(tmp_path / "out", overwrite=True) as beside:
+        (beside / "file").write_text("newest")
+    assert (tmp_path / "out" / "file").read_text() == "newest"

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from pyterrier_merge.collections.base import TestCollection
+from pyterrier_merge.collections.names import clean_text, name_fault
 from pyterrier_merge.fingerprint import fingerprint_texts
 
 if TYPE_CHECKING:
     from ir_measures.measures import Measure
+
+logger = logging.getLogger(__name__)
 
 Frames = pd.DataFrame | Mapping[str, pd.DataFrame]
 
@@ -38,7 +44,8 @@ def from_frames(
         name: Name in tables and on disk.
         docs: Documents with ``docno`` and ``text``; further columns are kept.
         topics: Topics with ``qid`` and ``query``: one frame, the split "test", or a mapping from split to frame.
-        qrels: Judgements with ``qid``, ``docno`` and ``label``, for the same splits.
+        qrels: Judgements with ``qid``, ``docno`` and ``label``, for the same splits. Docnos and qids are strings or
+            whole numbers, labels whole numbers. How many docnos are not in ``docs`` is logged as a warning.
         language: ISO 639-1 code.
         task: The instruction given to a retrieval model that takes one.
         measures: ``ir_measures`` measures, the official one first. nDCG@10, R@100 and AP where none are given.
@@ -49,21 +56,23 @@ def from_frames(
         default_domain_model: Hub name of a domain language model that suits it.
 
     Raises:
-        ValueError: There is no document, a column is missing, a docno or a qid occurs twice, a text is not a string, or
-            the splits of topics and judgements differ.
+        ValueError: The name is none for a folder, there is no document, a column is missing, a docno, a qid or a
+            judgement occurs twice or is no name, a text or a query is not a string, a label is no whole number, or the
+            splits of topics and judgements differ.
     """
-    records: Iterable[Mapping[Any, Any]] = docs.to_dict("records") if isinstance(docs, pd.DataFrame) else docs
-    documents = [dict(record) for record in records]
-    _check_documents(name, documents)
+    if not name or set(name) & set("/\\\0"):
+        raise ValueError(f"the name {name!r} is part of folder names: it must not be empty nor have a slash in it")
+    documents = _checked_documents(name, docs.to_dict("records") if isinstance(docs, pd.DataFrame) else docs)
     topics_of, qrels_of = _by_split(topics), _by_split(qrels)
-    if list(topics_of) != list(qrels_of):
+    if set(topics_of) != set(qrels_of):
         raise ValueError(
             f"{name}: the splits of the topics ({', '.join(topics_of)}) and of the qrels ({', '.join(qrels_of)}) differ"
         )
-    for split in topics_of:
-        _check_columns(f"{name}: topics of {split!r}", topics_of[split], "qid", "query")
-        _check_columns(f"{name}: qrels of {split!r}", qrels_of[split], "qid", "docno", "label")
-        _check_unique(f"{name}: topics of {split!r}", "qid", topics_of[split]["qid"])
+    topics_of = {split: _checked_topics(f"{name}: topics of {split!r}", frame) for split, frame in topics_of.items()}
+    qrels_of = {split: _checked_qrels(f"{name}: qrels of {split!r}", qrels_of[split]) for split in topics_of}
+    judged = set[str]().union(*(frame["docno"] for frame in qrels_of.values()))
+    if lacking := len(judged - {doc["docno"] for doc in documents}):
+        logger.warning("%s: %d of the %d judged documents are not in the corpus", name, lacking, len(judged))
     if measures is None:
         from ir_measures import AP, R, nDCG
 
@@ -106,7 +115,7 @@ class FrameCollection(TestCollection):
         return self.corpus_fingerprint
 
     def _documents(self) -> Iterator[dict[str, str]]:
-        return ({**doc, "docno": str(doc["docno"])} for doc in self.documents)
+        return (doc.copy() for doc in self.documents)
 
     def _topics(self, split: str) -> pd.DataFrame:
         return self.topics_of[split]
@@ -115,22 +124,48 @@ class FrameCollection(TestCollection):
         return self.qrels_of[split]
 
 
-def _by_split(frames: Frames) -> dict[str, pd.DataFrame]:
-    if isinstance(frames, pd.DataFrame):
-        return {"test": frames.copy()}
-    return {split: frame.copy() for split, frame in frames.items()}
+def _by_split(frames: Frames) -> Mapping[str, pd.DataFrame]:
+    return {"test": frames} if isinstance(frames, pd.DataFrame) else frames
 
 
-def _check_documents(name: str, documents: list[dict[str, Any]]) -> None:
-    if not documents:
-        raise ValueError(f"{name}: there are no documents")
-    for position, doc in enumerate(documents):
+def _checked_documents(name: str, docs: Iterable[Mapping[Any, Any]]) -> list[dict[str, Any]]:
+    documents = []
+    for position, doc in enumerate(docs):
+        if not isinstance(doc, Mapping):
+            raise ValueError(f"{name}: document {position} is {doc!r}, expected a mapping with 'docno' and 'text'")  # noqa: TRY004
         for column in ("docno", "text"):
             if column not in doc:
                 raise ValueError(f"{name}: document {position} has no {column!r}; it has {', '.join(map(str, doc))}")
         if not isinstance(doc["text"], str):
             raise ValueError(f"{name}: the text of document {doc['docno']!r} is {doc['text']!r}, not a string")  # noqa: TRY004
-    _check_unique(f"{name}: documents", "docno", (doc["docno"] for doc in documents))
+        documents.append(dict(doc))
+    if not documents:
+        raise ValueError(f"{name}: there are no documents")
+    docnos = _names(f"{name}: documents", "docno", (doc["docno"] for doc in documents), unique=True)
+    return [{**doc, "docno": docno} for doc, docno in zip(documents, docnos, strict=True)]
+
+
+def _checked_topics(what: str, frame: pd.DataFrame) -> pd.DataFrame:
+    _check_columns(what, frame, "qid", "query")
+    qids = _names(what, "qid", frame["qid"], unique=True)
+    for qid, query in zip(qids, frame["query"], strict=True):
+        if not isinstance(query, str):
+            raise ValueError(f"{what}: the query of qid {qid!r} is {query!r}, not a string")  # noqa: TRY004
+    return pd.DataFrame({"qid": qids, "query": frame["query"].map(clean_text).tolist()})
+
+
+def _checked_qrels(what: str, frame: pd.DataFrame) -> pd.DataFrame:
+    _check_columns(what, frame, "qid", "docno", "label")
+    qrels = pd.DataFrame({column: _names(what, column, frame[column]) for column in ("qid", "docno")})
+    qrels["label"] = pd.to_numeric(frame["label"], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    for fault, rows in (
+        ("has a label that is no whole number", qrels["label"] % 1 != 0),
+        ("occurs twice", qrels.duplicated(["qid", "docno"])),
+    ):
+        if rows.any():
+            qid, docno, _ = qrels[rows].iloc[0]
+            raise ValueError(f"{what}: the judgement of qid {qid!r} and docno {docno!r} {fault}")
+    return qrels.astype({"label": int})
 
 
 def _check_columns(what: str, frame: pd.DataFrame, *columns: str) -> None:
@@ -139,9 +174,13 @@ def _check_columns(what: str, frame: pd.DataFrame, *columns: str) -> None:
         raise ValueError(f"{what}: columns {missing} are missing; there are {list(frame.columns)}")
 
 
-def _check_unique(what: str, column: str, values: Iterable[Any]) -> None:
+def _names(what: str, column: str, values: Iterable[Any], *, unique: bool = False) -> list[str]:
+    """Return docnos or qids, each checked; whole numbers become strings."""
+    names = [str(value) if isinstance(value, Integral) else value for value in values]
     seen: set[str] = set()
-    for value in map(str, values):
-        if value in seen:
-            raise ValueError(f"{what}: {column} {value!r} occurs twice")
-        seen.add(value)
+    for name in names:
+        if fault := name_fault(name, seen):
+            raise ValueError(f"{what}: {column} {name!r} {fault}")
+        if unique:
+            seen.add(name)
+    return names

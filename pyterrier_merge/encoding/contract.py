@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pyterrier_merge.models import count_positions
+
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
@@ -112,7 +114,7 @@ def _pooling_modes(model: SentenceTransformer) -> list[str]:
 
 def _length(model: SentenceTransformer, name: str, wanted: int | None) -> int:
     own = model.max_seq_length
-    positions = _positions(model.transformers_model)
+    positions = count_positions(model.transformers_model)
     known = [limit for limit in (own, positions) if limit]
     if wanted is None:
         if not known:
@@ -121,14 +123,6 @@ def _length(model: SentenceTransformer, name: str, wanted: int | None) -> int:
     if positions and wanted > positions:
         raise ValueError(f"max_length={wanted} is more than the {positions} positions of {name}")
     return int(wanted)
-
-
-def _positions(body: Any) -> int | None:
-    """How many tokens the model has positions for; RoBERTa's family begins to count after its padding token."""
-    table = getattr(getattr(body, "embeddings", None), "position_embeddings", None)
-    reserved = getattr(table, "padding_idx", None)
-    positions = getattr(body.config, "max_position_embeddings", None)
-    return positions if positions is None or reserved is None else positions - reserved - 1
 
 
 def _missing_end(tokenizer: Any, pooling: str) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import more_itertools
 import numpy as np
+import pyterrier as pt
 import pyterrier_dr
 
 from pyterrier_merge.encoding.text_model import TextModel
@@ -123,6 +124,15 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         if len(result) and "query_vec" in result and "query_vec" not in inp:
             result.attrs["query_encoder"] = self.fingerprint
         return result
+
+    def __rshift__(self, right: Any) -> Any:
+        """Compose; with an indexer the pipeline is compiled, so that an index takes in its encoder.
+
+        ``Compose.index`` encodes all documents before an indexer sees any. An index that holds the encoder asks it for
+        what is not indexed yet, which is what makes ``(encoder >> index).index(...)`` resume.
+        """
+        pipeline = super().__rshift__(right)
+        return pipeline.compile() if isinstance(right, pt.Indexer) else pipeline
 
     def encode_queries_torch(self, texts: Sequence[str], batch_size: int | None = None) -> torch.Tensor:
         """Encode queries with gradients: ``(n_queries, dim)`` float32 on the model's device."""

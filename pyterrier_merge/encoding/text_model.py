@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from importlib import import_module
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +12,7 @@ import numpy as np
 
 from pyterrier_merge.encoding.batching import token_batches
 from pyterrier_merge.encoding.contract import RetrieverContract
+from pyterrier_merge.models import quiet_loading
 from pyterrier_merge.precision import resolve_dtype
 
 if TYPE_CHECKING:
@@ -146,22 +145,10 @@ class TextModel:
 def _load(folder: Path, device: str) -> Any:
     from sentence_transformers import SentenceTransformer
 
-    with _no_progress_bar():
+    with quiet_loading():
         model = SentenceTransformer(str(folder), device=device).eval()
     if getattr(model, "transformers_model", None) is None:
         raise ValueError(
             f"{folder} does not begin with a transformer (found {type(model[0]).__name__}): nothing to merge or to run"
         )
     return model
-
-
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    transformers_logging: Any = import_module("transformers.utils.logging")
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()

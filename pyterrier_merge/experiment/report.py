@@ -21,16 +21,16 @@ def marked_table(results: pd.DataFrame, comparisons: pd.DataFrame, baselines: Se
     """
     letters = dict(zip(baselines, LETTERS, strict=False))
     significant = comparisons[comparisons["significant"]]
-    marks: dict[tuple[str, str], list[str]] = {}
+    found: dict[tuple[str, str], list[str]] = {}
     for row in significant.to_dict("records"):
         sign = "+" if row["difference"] > 0 else "-"
-        marks.setdefault((row["system"], row["measure"]), []).append(f"{letters[row['baseline']]}{sign}")
+        found.setdefault((row["system"], row["measure"]), []).append(f"{letters[row['baseline']]}{sign}")
     table = pd.DataFrame(
         {"system": [f"{name} ({letters[name]})" if name in letters else name for name in results["name"]]}
     )
     for measure in (column for column in results.columns if column != "name"):
         table[measure] = [
-            " ".join([f"{value:.4f}", *sorted(marks.get((name, measure), []))])
+            " ".join([f"{value:.4f}", *sorted(found.get((name, measure), []))])
             for name, value in zip(results["name"], results[measure], strict=True)
         ]
     return table
@@ -52,8 +52,7 @@ def markdown(
             "",
             _pipe_table(table),
             "",
-            f"`x+` / `x-`: significantly better / worse than the system marked (x); "
-            f"{legend(comparisons, correction, level)}",
+            f"{marks(comparisons, correction, level)}.",
             "",
             "## Tests",
             "",
@@ -67,10 +66,10 @@ def markdown(
     )
 
 
-def legend(comparisons: pd.DataFrame, correction: str, level: float) -> str:
-    """Say how the tests were made, in one line."""
+def marks(comparisons: pd.DataFrame, correction: str, level: float) -> str:
+    """Say what the marks of a table mean, in one line."""
     how = "uncorrected" if correction == "none" else f"{correction}-corrected over {len(comparisons)} comparisons"
-    return f"two-sided paired t-test over the queries, {how}, p < {level:g}."
+    return f"x+, x-: better, worse than (x) in a two-sided paired t-test over the queries, {how}, p < {level:g}"
 
 
 def _pipe_table(table: pd.DataFrame) -> str:

@@ -17,7 +17,7 @@ from pyterrier_merge.collections.pool import pooled
 from pyterrier_merge.encoding.encoders import E5Encoder, MergedE5Encoder
 from pyterrier_merge.experiment.environment import environment
 from pyterrier_merge.experiment.plots import alpha_heatmap
-from pyterrier_merge.experiment.report import legend, markdown, marked_table
+from pyterrier_merge.experiment.report import markdown, marked_table, marks
 from pyterrier_merge.experiment.run_folder import RunFolder
 from pyterrier_merge.experiment.significance import compare
 from pyterrier_merge.experiment.spec import ExperimentSpec
@@ -74,7 +74,6 @@ def run_experiment(
         max_length=spec.source.max_length,
         dtype=spec.source.dtype,
         batch_size=spec.source.batch_size,
-        verbose=verbose,
     )
     runs = {
         lexical.name: bench.search("bm25", spec.split, lexical),
@@ -113,7 +112,8 @@ class _Bench:
         def search() -> pd.DataFrame:
             if isinstance(system, BM25):
                 return system.transform(topics)
-            return dense_retriever(system, self.collection, num_results=self.spec.num_results).transform(topics)
+            dense = dense_retriever(system, self.collection, num_results=self.spec.num_results, verbose=self.verbose)
+            return dense.transform(topics)
 
         return self.folder.results(f"{name}.{split}", key, search)
 
@@ -193,7 +193,7 @@ class _Bench:
         page = markdown(title, table, comparisons, notes, correction=correction, level=level)
         write_file(self.folder.path / "report.md", page)
         write_file(self.folder.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
-        show(f"{self.collection.title}; {legend(comparisons, correction, level)}", table)
+        show(f"{self.collection.title}: the comparison ({marks(comparisons, correction, level)})", table)
         return results
 
     def baseline_notes(self, source: E5Encoder) -> list[str]:

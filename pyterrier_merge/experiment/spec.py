@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from pyterrier_merge.alpha_search import alpha_pairs
 from pyterrier_merge.collections import list_collections
-from pyterrier_merge.training.domain import DomainTraining
+from pyterrier_merge.training.settings import DomainTraining
 
 
 class _Section(BaseModel):

@@ -6,14 +6,18 @@ import copy
 import itertools
 import json
 import os
-from collections.abc import Iterator
+import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyterrier as pt
+from more_itertools import before_and_after
 
+from pyterrier_merge.collections.names import clean_text
 from pyterrier_merge.fingerprint import fingerprint
+from pyterrier_merge.retrieval.bm25_corpus import CheckedCorpus
 from pyterrier_merge.retrieval.bm25_engines import Engine, Pisa, Search, Terrier
 from pyterrier_merge.storage import cache_folder, finished_folder, write_file
 
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 
 ENGINES: dict[str, Engine] = {"pisa": Pisa(), "terrier": Terrier()}
 _IDENTITY_FILE = "bm25.json"
+_TOKEN = re.compile("[A-Za-z0-9]")  # what both engines make terms of
 
 
 class BM25(pt.Transformer):
@@ -70,16 +75,12 @@ class BM25(pt.Transformer):
                 f"the engine {engine!r} cannot analyse {collection.name}: its language is {collection.language!r}, and "
                 f"supported are {', '.join(languages)}"
             )
-        if not k1 >= 0:
-            raise ValueError(f"k1 must be at least 0, not {k1}")
-        if not 0 <= b <= 1:
-            raise ValueError(f"b must be from 0 to 1, not {b}")
         if num_results < 1:
             raise ValueError(f"num_results must be at least 1, not {num_results}")
         self.collection = collection
         self.engine = engine
-        self.k1 = float(k1)
-        self.b = float(b)
+        self.k1 = k1
+        self.b = b
         self.num_results = num_results
         self.index_path = None if index_path is None else Path(index_path)
         self.threads = threads
@@ -87,6 +88,28 @@ class BM25(pt.Transformer):
         self.name = f"BM25 ({ENGINES[engine].label})"
         self.schematic = {"label": self.name}
         self._opened: tuple[tuple[float, float], Search] | None = None
+
+    @property
+    def k1(self) -> float:
+        """Saturation of term frequency."""
+        return self._k1
+
+    @k1.setter
+    def k1(self, k1: float) -> None:
+        if not 0 <= k1 <= sys.float_info.max:
+            raise ValueError(f"k1 must be at least 0, not {k1}, and finite")
+        self._k1 = float(k1)
+
+    @property
+    def b(self) -> float:
+        """Length normalisation."""
+        return self._b
+
+    @b.setter
+    def b(self, b: float) -> None:
+        if not 0 <= b <= 1:
+            raise ValueError(f"b must be from 0 to 1, not {b}")
+        self._b = float(b)
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Search each query. A query without a term of the index has no results.
@@ -98,19 +121,24 @@ class BM25(pt.Transformer):
             The columns of ``inp``, ``docno``, ``score`` and ``rank`` (from 0): the queries in their order, best first.
 
         Raises:
-            ValueError: The corpus is empty or a document of it cannot be indexed.
+            ValueError: A query is missing, the corpus is empty or a document of it cannot be indexed.
             RuntimeError: The engine is missing something, or did not index the whole corpus.
         """
         pt.validate.query_frame(inp, extra_columns=["query"])
         queries = inp.drop(columns=["score", "rank"], errors="ignore")
         if len(queries) == 0:
             return queries.assign(docno=pd.Series(dtype=str), score=pd.Series(dtype=float), rank=pd.Series(dtype=int))
-        found = self._search(queries["query"])
+        for qid, query in zip(queries["qid"], queries["query"], strict=True):
+            if not isinstance(query, str):
+                raise ValueError(f"the query {qid!r} is {query!r}, expected a string")  # noqa: TRY004 (data)
+        found = self._search(queries["query"].map(clean_text))
         result = queries.iloc[found["position"]].reset_index(drop=True)
         return result.assign(docno=found["docno"], score=found["score"].astype(float), rank=found["rank"])
 
-    def fuse_rank_cutoff(self, k: int) -> BM25:
+    def fuse_rank_cutoff(self, k: int) -> BM25 | None:
         """Return a retriever of the first ``k`` results: this one where it gives no more."""
+        if k < 1:
+            return None
         if k >= self.num_results:
             return self
         tighter = copy.copy(self)
@@ -146,18 +174,21 @@ class BM25(pt.Transformer):
 
     def _build(self, folder: Path) -> None:
         engine = ENGINES[self.engine]
-        corpus = _CheckedCorpus(self.collection, engine, verbose=self.verbose)
-        docs = iter(corpus)
-        head = list(itertools.islice(docs, 1))  # without documents PISA raises StopIteration and Terrier says nothing
+        corpus = CheckedCorpus(self.collection, engine, verbose=self.verbose)
+        # an index without a term kills the process in PISA
+        without, rest = before_and_after(lambda doc: not _TOKEN.search(doc["text"]), corpus)
+        held = [*without, *itertools.islice(rest, 1)]
         indexed = 0
-        if head:
-            docs = itertools.chain(head, docs)
+        if held and _TOKEN.search(held[-1]["text"]):
+            docs = itertools.chain(held, rest)
             indexed = engine.build(folder, docs, threads=self._num_threads(), verbose=self.verbose)
         if corpus.error is not None:
             raise corpus.error
-        if not head:
+        if not held:
             raise ValueError(f"{self.collection.name} has no documents to index")
-        if indexed != corpus.count or not corpus.exhausted:
+        if not indexed:
+            raise ValueError(f"no document of {self.collection.name} has a term that {engine.label} would index")
+        if indexed != self.collection.num_docs:
             raise RuntimeError(
                 f"{engine.label} indexed {indexed} of {self.collection.num_docs} documents of {self.collection.name}; "
                 f"the last one that it read is {corpus.last_docno!r}"
@@ -172,7 +203,7 @@ class BM25(pt.Transformer):
         """
         search = self._open()
         pending = pd.DataFrame({"qid": range(len(queries)), "query": queries.to_numpy()}).astype(str)
-        depth = self.num_results + 1
+        depth = min(self.num_results, self.collection.num_docs) + 1  # PISA takes memory for as many as are asked for
         complete = []
         while len(pending):
             found = search(pending, depth)[["qid", "docno", "score"]].astype({"qid": int})
@@ -217,38 +248,3 @@ class BM25(pt.Transformer):
 
 
 bm25 = BM25
-
-
-class _CheckedCorpus:
-    """The documents for an engine, each checked.
-
-    Both engines read them in a thread of their own, where an error would go unheard and leave an index of half the
-    corpus: it is kept here instead.
-    """
-
-    def __init__(self, collection: TestCollection, engine: Engine, *, verbose: bool) -> None:
-        self.error: Exception | None = None
-        self.exhausted = False
-        self.count = 0
-        self.last_docno: str | None = None
-        self._collection = collection
-        self._engine = engine
-        self._verbose = verbose
-
-    def __iter__(self) -> Iterator[dict[str, str]]:
-        seen: set[str] = set()
-        try:
-            for doc in self._collection.corpus_iter(verbose=self._verbose):
-                self._check(doc["docno"], seen)
-                seen.add(doc["docno"])
-                self.count += 1
-                self.last_docno = doc["docno"]
-                yield {"docno": doc["docno"], "text": doc["text"]}
-            self.exhausted = True
-        except Exception as error:  # noqa: BLE001 (it is raised again where it is heard)
-            self.error = error
-
-    def _check(self, docno: str, seen: set[str]) -> None:
-        fault = "is empty" if not docno else "occurs twice" if docno in seen else self._engine.fault(docno)
-        if fault:
-            raise ValueError(f"docno {docno!r} of {self._collection.name} {fault}; rename that document")

@@ -16,7 +16,8 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
-from pyterrier_merge.storage import finished_folder
+from pyterrier_merge.fingerprint import fingerprint
+from pyterrier_merge.storage import cache_folder, finished_folder
 
 # (frame with qid and query, number of results) -> frame with qid, docno and score
 Search = Callable[[pd.DataFrame, int], pd.DataFrame]
@@ -47,7 +48,11 @@ class Engine(ABC):
 
     @abstractmethod
     def build(self, folder: Path, docs: Iterable[dict[str, str]], *, threads: int, verbose: bool) -> int:
-        """Index ``docs`` (``docno`` and ``text``) in an empty folder; return the number of documents in the index."""
+        """Index ``docs`` (``docno`` and ``text``) in an empty folder.
+
+        Returns:
+            The number of documents in the index; 0 where none has a term, and the index cannot be opened.
+        """
 
     @abstractmethod
     def open(self, folder: Path, *, k1: float, b: float, threads: int, verbose: bool) -> Search:
@@ -78,19 +83,20 @@ class Pisa(Engine):
             return int(index.num_docs())
 
     def open(self, folder: Path, *, k1: float, b: float, threads: int, verbose: bool) -> Search:
-        """Open the index, in a folder of links where PISA can keep the score bounds of this k1 and b."""
+        """Open the index in a folder of links to it: PISA writes score bounds of k1 and b beside what it reads."""
         from pyterrier_pisa import PisaIndex
 
         def retriever(path: Path) -> Any:
             index = PisaIndex(str(path), stemmer="porter2", stops="terrier", threads=threads)
             return index.bm25(k1=k1, b=b, verbose=verbose)
 
-        bounded = folder / f"k1={k1} b={b}"
+        built = folder.stat().st_mtime_ns  # an index that took another's place has bounds of its own
+        bounded = cache_folder("bounds") / fingerprint([folder.resolve(), built, k1, b])
         with nullcontext() if verbose else _silence():
-            # PISA writes the bounds in place when it first opens an index: let nobody see them before they are whole.
+            # It writes the bounds when it first opens an index: let nobody see them before they are whole.
             with suppress(FileExistsError), finished_folder(bounded) as beside:
                 for file in filter(Path.is_file, folder.iterdir()):
-                    (beside / file.name).symlink_to(Path("..", file.name))
+                    (beside / file.name).symlink_to(file.resolve())
                 retriever(beside)
             pisa = retriever(bounded)
 
@@ -130,7 +136,8 @@ class Terrier(Engine):
         )
         index = pt.IndexFactory.of(indexer.index(iter(docs)))
         try:
-            return int(index.getCollectionStatistics().getNumberOfDocuments())
+            statistics = index.getCollectionStatistics()
+            return int(statistics.getNumberOfDocuments()) if statistics.getNumberOfUniqueTerms() else 0
         finally:
             index.close()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,33 +11,57 @@ import pyterrier as pt
 
 from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.retrieval.index import FaissIndex
+from pyterrier_merge.retrieval.vectors import IndexBusyError
 from pyterrier_merge.storage import cache_folder
 
 if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
     from pyterrier_merge.encoding.encoders import E5Encoder
 
+logger = logging.getLogger(__name__)
 
-def dense_index(encoder: E5Encoder, collection: TestCollection, *, root: str | Path | None = None) -> FaissIndex:
+POLL_SECONDS = 1.0
+
+
+def dense_index(
+    encoder: E5Encoder, collection: TestCollection, *, root: str | Path | None = None, verbose: bool = False
+) -> FaissIndex:
     """Return the finished index of a collection by an encoder; what is missing of it is built.
 
     The folder's name holds a fingerprint of the encoder (models, alphas, prompts, length, dtype) and of the collection,
-    so no index is ever searched with vectors of another merge.
+    so no index is ever searched with vectors of another merge. Where another process is building it, this one waits.
 
     Args:
         encoder: Encodes the documents.
         collection: Gives them.
         root: Folder of the indexes; the package's cache when None.
+        verbose: Show a progress bar over the collection's documents.
     """
     identity = fingerprint({"encoder": encoder.fingerprint, "collection": collection.fingerprint})
-    index = FaissIndex(Path(root or cache_folder("indexes")) / f"{collection.name}-{identity}.flex")
-    if not index.built():
-        index.indexer(encoder=encoder).index(collection.corpus_iter(verbose=encoder.verbose))
+    index = FaissIndex(Path(root or cache_folder("indexes")) / f"{collection.name}-{identity}.flex", verbose=False)
+    waits = False
+    while not index.built():
+        try:
+            index.indexer(encoder=encoder).index(collection.corpus_iter(verbose=verbose and not waits))
+        except IndexBusyError:
+            if not waits:
+                logger.info("%s is being built by another process: waiting for it", index.path)
+            waits = True
+            time.sleep(POLL_SECONDS)
+        except FileExistsError:
+            if not index.built():  # else another process was faster
+                raise
     return index
 
 
 def dense_retriever(
-    encoder: E5Encoder, collection: TestCollection, *, num_results: int = 1000, root: str | Path | None = None
+    encoder: E5Encoder,
+    collection: TestCollection,
+    *,
+    num_results: int = 1000,
+    root: str | Path | None = None,
+    verbose: bool = False,
 ) -> pt.Transformer:
     """Return the pipeline from queries to results, its index built or opened again (see :func:`dense_index`)."""
-    return encoder >> dense_index(encoder, collection, root=root).retriever(num_results=num_results)
+    index = dense_index(encoder, collection, root=root, verbose=verbose)
+    return encoder >> index.retriever(num_results=num_results)

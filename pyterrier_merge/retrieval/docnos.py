@@ -1,11 +1,13 @@
-"""Document names on disk: a journal of JSON lines while the index grows, then the lookup that pyterrier_dr reads."""
+"""Document names on disk: a journal of JSON lines while the index grows, then the lookup that pyterrier_dr reads.
+
+The journal holds a fingerprint of each document's text too, so that a job that goes on sees whether a text has changed.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
 
 from npids import Lookup
 from npids.codecs import FwdFixedBytes
@@ -14,24 +16,14 @@ JOURNAL = "docnos.jsonl"
 LOOKUP = "docnos.npids"
 
 
-def is_docno(docno: Any) -> TypeGuard[str]:
-    """Whether a document can have this name: a string that is not empty and that files can hold (no NUL, Unicode)."""
-    return (
-        isinstance(docno, str)
-        and docno != ""
-        and "\0" not in docno
-        and docno.encode("utf-8", "replace").decode() == docno
-    )
+def encode_journal(prints: Mapping[str, str]) -> bytes:
+    """Return the lines for documents (docno -> fingerprint); JSON escapes line breaks, so that each has one line."""
+    return "".join(f"{json.dumps(entry)}\n" for entry in prints.items()).encode()
 
 
-def encode_docnos(docnos: Sequence[str]) -> bytes:
-    """Return the lines of the journal; JSON escapes line breaks, so that any name has one line."""
-    return "".join(f"{json.dumps(docno)}\n" for docno in docnos).encode()
-
-
-def decode_docnos(lines: bytes) -> list[str]:
-    """Return the names that :func:`encode_docnos` wrote."""
-    return json.loads(b"[" + lines.rstrip(b"\n").replace(b"\n", b",") + b"]")
+def decode_journal(lines: bytes) -> dict[str, str]:
+    """Return what :func:`encode_journal` wrote, in its order."""
+    return dict(json.loads(b"[" + lines.rstrip(b"\n").replace(b"\n", b",") + b"]"))
 
 
 def read_lookup(folder: Path) -> list[str]:
@@ -39,7 +31,7 @@ def read_lookup(folder: Path) -> list[str]:
     return list(Lookup(folder / LOOKUP))
 
 
-def write_lookup(folder: Path, docnos: Sequence[str]) -> None:
+def write_lookup(folder: Path, docnos: Collection[str]) -> None:
     """Write ``docnos.npids``.
 
     Names are stored as plain bytes of one length. The denser codecs, which npids would choose by itself, fail when they

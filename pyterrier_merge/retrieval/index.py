@@ -17,10 +17,10 @@ from pyterrier_merge.retrieval.vectors import (
     ARTIFACT_TYPE,
     METADATA,
     PACKAGE_HINT,
-    FloatArray,
     StoredVectors,
     part_folder,
     read_metadata,
+    stack_vectors,
 )
 
 
@@ -105,7 +105,7 @@ class FaissIndex(pt.Artifact, pt.Indexer):
         if self._opened is None or self._opened[0] != stamp:
             metadata = read_metadata(self.path)
             if metadata is None:
-                part = read_metadata(part_folder(self.path)) if self.path.name else None
+                part = read_metadata(part_folder(self.path))
                 begun = f"; {part['doc_count']} documents of an unfinished one are kept" if part else ""
                 raise FileNotFoundError(
                     f"no finished index at {self.path}{begun}: build it with (encoder >> index).index(documents)"
@@ -178,8 +178,10 @@ class FaissRetriever(pt.Transformer):
                 score=pd.Series(dtype=np.float32),
                 rank=pd.Series(dtype=np.int64),
             )
+        self._require_encoder(inp.attrs.get("query_encoder"))
         vectors = self.index.open()
-        scores, docids = search(vectors, _query_matrix(inp, vectors.shape[1]), self.num_results, verbose=self.verbose)
+        matrix = stack_vectors([f"query {qid!r}" for qid in inp["qid"]], inp["query_vec"], vectors.shape[1])
+        scores, docids = search(vectors, matrix, self.num_results, verbose=self.verbose)
         hits = docids.shape[1]
         return (
             queries.iloc[np.repeat(np.arange(len(inp)), hits)]
@@ -206,9 +208,12 @@ class FaissRetriever(pt.Transformer):
         Raises:
             ValueError: Both fingerprints are known, and they differ.
         """
-        indexed = self.index.metadata.get("encoder") if self.index.built() else None
-        found = getattr(encoder_model(left), "fingerprint", None) if indexed else None
-        if found and found != indexed:
+        if self.index.built() and self.index.metadata.get("encoder"):
+            self._require_encoder(getattr(encoder_model(left), "fingerprint", None))
+
+    def _require_encoder(self, found: str | None) -> None:
+        indexed = self.index.metadata.get("encoder") if found else None
+        if indexed and found != indexed:
             raise ValueError(
                 f"{self.index!r} was encoded with {indexed}, the queries with {found}: "
                 "search with the same encoder, or index the documents with this one"
@@ -227,19 +232,3 @@ class FaissRetriever(pt.Transformer):
 
     def __repr__(self) -> str:
         return f"{self.index!r}.retriever(num_results={self.num_results})"
-
-
-def _query_matrix(queries: pd.DataFrame, dim: int) -> FloatArray:
-    for qid, vector in zip(queries["qid"], queries["query_vec"], strict=True):
-        if np.shape(vector) != (dim,):
-            raise ValueError(
-                f"query {qid!r} has a vector of shape {np.shape(vector)}, the index has ({dim},): "
-                "encode queries with the encoder of the documents"
-            )
-    matrix = np.ascontiguousarray(np.stack(queries["query_vec"].to_list()), dtype=np.float32)
-    finite = np.isfinite(matrix).all(axis=1)
-    if not finite.all():
-        raise ValueError(
-            f"the vector of query {queries['qid'].iloc[int(finite.argmin())]!r} is not finite (NaN or infinity)"
-        )
-    return matrix

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from operator import length_hint
@@ -13,7 +12,8 @@ import pandas as pd
 import pyterrier as pt
 from more_itertools import chunked
 
-from pyterrier_merge.retrieval.docnos import is_docno
+from pyterrier_merge.collections.names import name_fault
+from pyterrier_merge.fingerprint import fingerprint_texts
 from pyterrier_merge.retrieval.vectors import VectorBuild, read_metadata
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ Document = Mapping[str, Any]
 class FaissIndexer(pt.Indexer):
     """Writes documents into a :class:`FaissIndex`, in shards that survive the job.
 
-    Called again with the same documents, it skips those of the finished shards, after checking that their docnos are
-    what they were. It encodes by itself where the encoder is known: given as ``encoder``, or standing just before the
-    index in ``encoder >> index``. Then what is skipped is not encoded either.
+    Called again with the same documents, it skips those of the finished shards, after checking that their docnos and
+    texts are what they were. It encodes by itself where the encoder is known: given as ``encoder``, or standing just
+    before the index in ``encoder >> index``. Then what is skipped is not encoded either.
     """
 
     schematic: ClassVar = {"label": "FaissIndexer"}
@@ -80,31 +80,29 @@ class FaissIndexer(pt.Indexer):
 
         Raises:
             FileExistsError: There is an index already and the mode is ``create``, or something that is no index.
-            ValueError: No document; a docno that is empty, no string, or not unique; a vector of a wrong dimension, or
-                not finite; documents or an encoder other than those of the shards that are there.
-            RuntimeError: The documents themselves raised an error, or another process is building the index.
+            ValueError: No document; a docno that is empty, no string, or not unique; no text; a vector of a wrong
+                dimension, or not finite; documents or an encoder other than those of the shards that are there.
+            IndexBusyError: Another process is building the index.
+            RuntimeError: The documents themselves raised an error.
         """
-        stages, corpus = _composed(documents)
-        if self.encoder is None and stages is not None:
-            pipeline: Any = (stages >> self).compile()
-            last = pipeline[-1] if isinstance(pipeline, pt.Compose) else pipeline
-            if last is not self:  # it took in the encoder before it
-                return pipeline.index(corpus)
-
-        self._refuse_existing()
         records: Any = documents.to_dict(orient="records") if isinstance(documents, pd.DataFrame) else documents
         identity = None if self.encoder is None else encoder_identity(self.encoder)
         with VectorBuild(self._index.path, encoder=identity) as build:
-            done = len(build.docnos)
+            self._refuse_existing()
+            done = len(build.prints)
             if done:
                 logger.info("%s: resuming at document %d", self._index.path, done)
-            new_documents = _new_documents(_naming_failures(records), build)
+                if identity is None:
+                    logger.warning("%s: it was begun by an unknown encoder; was it this one?", self._index.path)
+            new_documents = self._new_documents(_naming_failures(records), build)
             total = length_hint(records) or None
             with pt.tqdm(
                 total=total, initial=done, desc="indexing", unit="doc", disable=not self._index.verbose
             ) as progress:
                 for shard in chunked(new_documents, self.shard_size):
-                    build.append([document["docno"] for document in shard], self._vectors(shard))
+                    build.append(
+                        {document["docno"]: self._fingerprint(document) for document in shard}, self._vectors(shard)
+                    )
                     progress.update(len(shard))
             build.finish(overwrite=self.mode == "overwrite")
         return self._index
@@ -132,13 +130,53 @@ class FaissIndexer(pt.Indexer):
             if encoded["docno"].tolist() != [document["docno"] for document in shard]:
                 raise ValueError(f"{self.encoder!r} does not keep the documents: expected one row for each, in order")
             return list(encoded["doc_vec"])
-        for document in shard:
-            if "doc_vec" not in document:
-                raise ValueError(
-                    f"document {document['docno']!r} has no doc_vec, only {', '.join(document)}: "
-                    "put an encoder before the index, as in (encoder >> index).index(documents)"
-                )
         return [document["doc_vec"] for document in shard]
+
+    def _new_documents(self, documents: Iterable[Document], build: VectorBuild) -> Iterator[Document]:
+        """Yield the documents that are not in the build yet; check all."""
+        mend = f"Give the same ones, or delete {build.part} to start afresh"
+        indexed = list(build.prints.items())
+        seen: set[Any] = set(build.prints)
+        place = -1
+        for place, document in enumerate(documents):
+            if not isinstance(document, Mapping):
+                raise ValueError(f"document {place} is {document!r}, expected a mapping with 'docno'")  # noqa: TRY004
+            docno = document.get("docno")
+            if place < len(indexed):
+                if docno != indexed[place][0]:
+                    raise ValueError(
+                        f"document {place} is {docno!r}, and {indexed[place][0]!r} is indexed there: "
+                        f"the documents changed. {mend}"
+                    )
+                if self._fingerprint(document) != indexed[place][1]:
+                    raise ValueError(f"document {docno!r} is indexed already, with another text or vector. {mend}")
+                continue
+            if fault := name_fault(docno, seen):
+                raise ValueError(
+                    f"document {place} has the docno {docno!r}, which {fault}; "
+                    "expected unique Unicode text with no NUL and no white space around it"
+                )
+            seen.add(docno)
+            yield document
+        if place + 1 < len(indexed):
+            raise ValueError(
+                f"only {place + 1} documents came, and {len(indexed)} are indexed: the documents changed. {mend}"
+            )
+
+    def _fingerprint(self, document: Document) -> str:
+        """Return the fingerprint of what the vector is made of: the text, or the vector where no text came with it."""
+        [[_, column]] = self.index_inputs()
+        if self.encoder is None and column not in document:
+            raise ValueError(
+                f"document {document['docno']!r} has no doc_vec, only {', '.join(document)}: "
+                "put an encoder before the index, as in (encoder >> index).index(documents)"
+            )
+        text = document.get("text" if self.encoder is None else column)
+        if isinstance(text, str):
+            return fingerprint_texts([text])
+        if self.encoder is None:
+            return fingerprint_texts([np.asarray(document[column], dtype=np.float32).tobytes().hex()])
+        raise ValueError(f"document {document['docno']!r} has {text!r} as its {column}, expected a string")
 
     def __repr__(self) -> str:
         encoder = "" if self.encoder is None else f", encoder={self.encoder!r}"
@@ -151,24 +189,11 @@ def encoder_model(stage: pt.Transformer) -> Any:
 
 
 def encoder_identity(stage: pt.Transformer) -> str | None:
-    """Return the encoder's ``fingerprint``, else its ``repr``, else, where that names a place in memory, None."""
+    """Return the encoder's ``fingerprint``, else its ``repr`` where that says which it is, else None."""
     model = encoder_model(stage)
-    identity = getattr(model, "fingerprint", None) or repr(model)
-    return None if " at 0x" in identity else identity
-
-
-def _composed(documents: Any) -> tuple[pt.Transformer | None, Any]:
-    """Return the stages and the corpus behind the documents of a pipeline, (None, documents) where there are none.
-
-    ``Compose.index()`` hands on a generator of encoded documents and never compiles, so that an indexer has no say in
-    what is encoded. Before it starts, the generator still holds both. Should PyTerrier change this, all documents are
-    encoded again upon resumption, and the result is the same.
-    """
-    if inspect.isgenerator(documents) and documents.__qualname__ == "Compose.index.<locals>.gen":
-        held = inspect.getgeneratorlocals(documents)
-        if {"prev_transformer", "iter"} <= held.keys():
-            return held["prev_transformer"], held["iter"]
-    return None, documents
+    # of two functions in pt.apply the repr is the same, and of a class without a repr of its own it is never
+    telling = hasattr(model, "encode_docs") and " at 0x" not in repr(model)
+    return getattr(model, "fingerprint", None) or (repr(model) if telling else None)
 
 
 def _naming_failures(documents: Iterable[Document]) -> Iterator[Document]:
@@ -183,32 +208,3 @@ def _naming_failures(documents: Iterable[Document]) -> Iterator[Document]:
             f"the documents failed {place} ({type(error).__name__}: {error}); finished shards are kept: "
             "mend the cause and make the same call again"
         ) from error
-
-
-def _new_documents(documents: Iterable[Document], build: VectorBuild) -> Iterator[Document]:
-    """Yield the documents that are not in the build yet; check the docnos of all."""
-    indexed = build.docnos.copy()
-    seen = set(indexed)
-    place = -1
-    for place, document in enumerate(documents):
-        docno = document.get("docno")
-        if place < len(indexed):
-            if docno != indexed[place]:
-                raise ValueError(
-                    f"document {place} is {docno!r}, and {indexed[place]!r} is indexed there: the documents changed. "
-                    f"Give the same ones, or delete {build.part} to start afresh"
-                )
-            continue
-        if not is_docno(docno):
-            raise ValueError(
-                f"document {place} has the docno {docno!r}, expected Unicode text that is not empty and has no NUL"
-            )
-        if docno in seen:
-            raise ValueError(f"document {place} has the docno {docno!r}, and so has one before it: make docnos unique")
-        seen.add(docno)
-        yield document
-    if place + 1 < len(indexed):
-        raise ValueError(
-            f"only {place + 1} documents came, and {len(indexed)} are indexed: the documents changed. "
-            f"Give the same ones, or delete {build.part} to start afresh"
-        )

@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,9 +20,9 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from pyterrier_merge.fingerprint import fingerprint, fingerprint_file
-from pyterrier_merge.retrieval.docnos import JOURNAL, decode_docnos, encode_docnos, read_lookup, write_lookup
-from pyterrier_merge.storage import finish_folder, write_file
+from pyterrier_merge.fingerprint import fingerprint, fingerprint_file, fingerprint_texts
+from pyterrier_merge.retrieval.docnos import JOURNAL, decode_journal, encode_journal, read_lookup, write_lookup
+from pyterrier_merge.storage import finish_folder, restore_folder, write_file
 from pyterrier_merge.version import __version__
 
 ARTIFACT_TYPE, ARTIFACT_FORMAT, PACKAGE_HINT = "dense_index", "flex", "pyterrier-dr"
@@ -34,18 +34,55 @@ FloatArray = npt.NDArray[np.float32]
 
 
 def read_metadata(folder: Path) -> dict[str, Any] | None:
-    """Return ``pt_meta.json`` of a FLEX folder, None where ``folder`` is none."""
-    if not (folder / METADATA).is_file():
+    """Return ``pt_meta.json`` of a FLEX folder, None where ``folder`` is none.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    file = folder / METADATA
+    if not file.is_file():
         return None
-    metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
-    if (metadata.get("type"), metadata.get("format")) != (ARTIFACT_TYPE, ARTIFACT_FORMAT):
-        return None
-    return metadata
+    try:
+        metadata = json.loads(file.read_text(encoding="utf-8"))
+        kind = metadata.get("type"), metadata.get("format")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{file} is damaged ({error}): delete {folder} and build the index again") from error
+    return metadata if kind == (ARTIFACT_TYPE, ARTIFACT_FORMAT) else None
 
 
 def part_folder(path: Path) -> Path:
     """Return where the index of ``path`` is built: a hidden folder beside it, the same at every call."""
-    return path.with_name(f".{path.name}.part")
+    return path.parent / f".{path.name}.part"
+
+
+def stack_vectors(owners: Sequence[str], vectors: Collection[npt.ArrayLike], dim: int) -> FloatArray:
+    """Return vectors as ``(n, dim)`` float32.
+
+    Args:
+        owners: What each belongs to, in words: "document 'd1'".
+        vectors: The vectors.
+        dim: Dimensions that each must have.
+
+    Raises:
+        ValueError: A vector of another dimension, or one that is not finite.
+    """
+    for owner, vector in zip(owners, vectors, strict=True):
+        if np.shape(vector) != (dim,):
+            raise ValueError(
+                f"{owner} has a vector of shape {np.shape(vector)}, expected ({dim},): "
+                "encode all documents and queries with one encoder"
+            )
+    block = np.asarray(list(vectors), dtype=np.float32)
+    if len(broken := np.flatnonzero(~np.isfinite(block).all(axis=1))):
+        raise ValueError(
+            f"the vector of {owners[broken[0]]} is not finite (NaN or infinity): "
+            "look at its text, and encode in a wider dtype"
+        )
+    return block
+
+
+class IndexBusyError(RuntimeError):
+    """Another process is building the index."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +134,12 @@ class VectorBuild:
     """The folder under construction; a context manager, since only one process may hold it.
 
     Attributes:
-        docnos: Names of the documents that are safe on disk, in their order.
+        prints: Docno -> fingerprint of what its vector was made of, for the documents that are safe on disk, in order.
         part: The folder.
     """
 
     def __init__(self, path: Path, *, encoder: str | None) -> None:
-        """Open the unfinished index of ``path``, or begin one.
+        """Open the unfinished index of ``path``, or begin one; what a killed job left about a finished one is mended.
 
         Args:
             path: Where the finished index will stand.
@@ -110,7 +147,8 @@ class VectorBuild:
 
         Raises:
             ValueError: The unfinished index is another encoder's.
-            RuntimeError: Another process is building it, or it is damaged.
+            IndexBusyError: Another process is building it.
+            RuntimeError: It is damaged.
         """
         self.path, self.part = path, part_folder(path)
         self.part.mkdir(parents=True, exist_ok=True)
@@ -118,26 +156,30 @@ class VectorBuild:
         self._names: IO[bytes] = (self.part / JOURNAL).open("ab")
         try:
             self._lock()
-            self.docnos = self._recover(encoder)
+            restore_folder(path)
+            if read_metadata(path) is not None:
+                (path / JOURNAL).unlink(missing_ok=True)
+            self.prints = self._recover(encoder)
         except BaseException:
             self._close()
             raise
 
-    def append(self, docnos: Sequence[str], vectors: Sequence[npt.ArrayLike]) -> None:
+    def append(self, prints: Mapping[str, str], vectors: Sequence[npt.ArrayLike]) -> None:
         """Write one shard; when this returns, it is safe on disk.
 
         Raises:
             ValueError: A vector of another dimension than the first, or one that is not finite.
         """
+        owners = [f"document {docno!r}" for docno in prints]
         if self._metadata["vec_size"] is None:
-            self._metadata["vec_size"] = _dimension(docnos[0], vectors[0])
-        block = _block(docnos, vectors, self._metadata["vec_size"])
-        for file, content in ((self._vectors, block.tobytes()), (self._names, encode_docnos(docnos))):
+            self._metadata["vec_size"] = _dimension(owners[0], vectors[0])
+        block = stack_vectors(owners, vectors, self._metadata["vec_size"])
+        for file, content in ((self._vectors, block.tobytes()), (self._names, encode_journal(prints))):
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        self.docnos.extend(docnos)
-        self._write_metadata(doc_count=len(self.docnos))
+        self.prints.update(prints)
+        self._write_metadata(doc_count=len(self.prints))
 
     def finish(self, *, overwrite: bool) -> None:
         """Complete the folder and move it to its place.
@@ -146,12 +188,12 @@ class VectorBuild:
             ValueError: There is no document.
             FileExistsError: The place was taken meanwhile, and ``overwrite`` is false.
         """
-        if not self.docnos:
+        if not self.prints:
             raise ValueError(f"no document came: there is nothing to index at {self.path}")
-        write_lookup(self.part, self.docnos)
+        write_lookup(self.part, self.prints)
         for torn in self.part.glob(".*.part"):  # a job killed in write_file() leaves one
             torn.unlink()
-        content = [fingerprint_file(self.part / name) for name in (VECTORS, JOURNAL)]
+        content = fingerprint_file(self.part / VECTORS), fingerprint_texts(self.prints)
         size = (self.part / VECTORS).stat().st_size
         self._write_metadata(bytes=size, fingerprint=fingerprint([self._metadata["vec_size"], *content]))
         finish_folder(self.part, self.path, overwrite=overwrite)
@@ -160,10 +202,14 @@ class VectorBuild:
     def _lock(self) -> None:
         try:
             fcntl.flock(self._vectors, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go when the process dies
-        except BlockingIOError:
-            raise RuntimeError(f"another process is building {self.path}: wait for it or choose another path") from None
+            # else the process that held it has finished between open() and here, and the file lies in its index
+            held = os.path.samestat(os.fstat(self._vectors.fileno()), (self.part / VECTORS).stat())
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        if not held:
+            raise IndexBusyError(f"another process is building {self.path}: wait for it or choose another path")
 
-    def _recover(self, encoder: str | None) -> list[str]:
+    def _recover(self, encoder: str | None) -> dict[str, str]:
         self._metadata = read_metadata(self.part) or {
             "type": ARTIFACT_TYPE,
             "format": ARTIFACT_FORMAT,
@@ -186,7 +232,7 @@ class VectorBuild:
             raise RuntimeError(f"{self.part} is damaged: some of its {count} documents are missing; delete it")
         self._vectors.truncate(size)
         self._names.truncate(len(lines))
-        return decode_docnos(lines)
+        return decode_journal(lines)
 
     def _write_metadata(self, **changes: Any) -> None:
         self._metadata.update(changes)
@@ -202,29 +248,12 @@ class VectorBuild:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self.docnos:
+        if not self.prints:
             shutil.rmtree(self.part, ignore_errors=True)  # before the lock goes: nothing here is worth resuming
         self._close()
 
 
-def _dimension(docno: str, vector: npt.ArrayLike) -> int:
+def _dimension(owner: str, vector: npt.ArrayLike) -> int:
     if np.ndim(vector) != 1 or not np.size(vector):
-        raise ValueError(f"document {docno!r} has a vector of shape {np.shape(vector)}, expected one dimension")
+        raise ValueError(f"{owner} has a vector of shape {np.shape(vector)}, expected one dimension")
     return int(np.size(vector))
-
-
-def _block(docnos: Sequence[str], vectors: Sequence[npt.ArrayLike], dim: int) -> FloatArray:
-    for docno, vector in zip(docnos, vectors, strict=True):
-        if np.shape(vector) != (dim,):
-            raise ValueError(
-                f"document {docno!r} has a vector of shape {np.shape(vector)}, those before it have ({dim},): "
-                "encode all documents with one encoder"
-            )
-    block = np.asarray(vectors, dtype=np.float32)
-    finite = np.isfinite(block).all(axis=1)
-    if not finite.all():
-        raise ValueError(
-            f"the vector of document {docnos[int(finite.argmin())]!r} is not finite (NaN or infinity): look at its "
-            "text, and encode in a wider dtype"
-        )
-    return block

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +15,13 @@ import transformers
 from more_itertools import chunked
 
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_texts
-from pyterrier_merge.models import fingerprint_model, locate_model
+from pyterrier_merge.models import fingerprint_model, locate_model, transformer_folder
 from pyterrier_merge.precision import default_device, resolve_dtype
 from pyterrier_merge.storage import cache_folder, finished_folder
 from pyterrier_merge.training.fitting import Snapshot, Stage, fit
 from pyterrier_merge.training.masked_lm import MaskedLM
 from pyterrier_merge.training.masking import MaskedCorpus, token_sequences
+from pyterrier_merge.training.settings import DEFAULTS, DomainTraining
 from pyterrier_merge.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -30,73 +31,12 @@ PROCEDURE = 1  # part of every fingerprint: raise it when the same settings woul
 CURVE_STEPS = 20  # steps that one point of the recorded loss curve averages
 
 
-@dataclass(frozen=True)
-class DomainTraining:
-    """How a domain model is trained.
-
-    The defaults gave the most for five minutes on two cores (see ``experiments/benchmarks/domain_training.py``).
-
-    Attributes:
-        steps: Optimizer steps of the whole model.
-        batch_size: Sequences of a batch.
-        learning_rate: Peak of the body's steps; it falls linearly to 0.
-        warmup_steps: Steps over which the learning rate rises to its peak, of the head's stage and of the body's.
-        head_steps: Steps in which the head alone learns before the body moves; none where the base brings its own head.
-        head_learning_rate: Peak of those steps.
-        weight_decay: AdamW's decay of the matrices; biases and normalisations have none.
-        mask_probability: Share of the tokens to predict.
-        max_length: Tokens of a sequence, special tokens included; a longer text is cut.
-        packing: ``document``: one text a sequence, which is what a retrieval model encodes. ``block``: texts joined
-            into sequences of ``max_length``.
-        dropout: Of the hidden states; attention has none.
-        seed: Decides the fresh head, the order, the masks and the dropout.
-        dtype: ``float32``, ``bfloat16`` (with float32 master weights), or ``auto``: bfloat16 where the device has
-            instructions for it.
-    """
-
-    steps: int = 1000
-    batch_size: int = 32
-    learning_rate: float = 7e-5
-    warmup_steps: int = 20
-    head_steps: int = 100
-    head_learning_rate: float = 2e-3
-    weight_decay: float = 0.01
-    mask_probability: float = 0.15
-    max_length: int = 64
-    packing: Literal["document", "block"] = "document"
-    dropout: float = 0.1
-    seed: int = 0
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-
-    def __post_init__(self) -> None:
-        """Raise ``ValueError`` where a setting is out of its range."""
-        for expected, valid in {
-            "a whole number of at least 1": {name: self._whole(name, 1) for name in ("steps", "batch_size")},
-            "a whole number of at least 0": {
-                name: self._whole(name, 0) for name in ("warmup_steps", "head_steps", "seed")
-            },
-            "a whole number of at least 3": {"max_length": self._whole("max_length", 3)},
-            "greater than 0": {name: getattr(self, name) > 0 for name in ("learning_rate", "head_learning_rate")},
-            "at least 0": {"weight_decay": self.weight_decay >= 0},
-            "between 0 and 1": {"mask_probability": 0 < self.mask_probability < 1},
-            "at least 0 and less than 1": {"dropout": 0 <= self.dropout < 1},
-            "'document' or 'block'": {"packing": self.packing in ("document", "block")},
-            "'auto', 'float32' or 'bfloat16'": {"dtype": self.dtype in ("auto", "float32", "bfloat16")},
-        }.items():
-            for name in (name for name, holds in valid.items() if not holds):
-                raise ValueError(f"{name} must be {expected}, but is {getattr(self, name)!r}")
-
-    def _whole(self, name: str, least: int) -> bool:
-        value = getattr(self, name)
-        return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
 def train_domain_model(
     texts: Iterable[str],
     base: str | Path,
     out: str | Path | None = None,
     *,
-    settings: DomainTraining = DomainTraining(),
+    settings: DomainTraining = DEFAULTS,
     device: str | None = None,
     checkpoint_every: int = 200,
     overwrite: bool = False,
@@ -106,8 +46,8 @@ def train_domain_model(
 
     The model starts as ``base``, with a fresh head for masked tokens where it has none, and learns to fill in masked
     tokens; its embeddings stay as they are. The folder is a plain transformers checkpoint of the body (no head; the
-    pooler, if any, is the base's own) with the base's tensor names and tokenizer, and ``training.json``: fingerprint,
-    settings, versions, device, dtype, loss curve (nats a token), seconds and tokens.
+    pooler, if any, is the base's own), named as the body alone is, with the base's tokenizer and ``training.json``:
+    fingerprint, settings, versions, device, dtype, loss curve (nats a token), seconds and tokens.
 
     A run that was killed goes on from its last checkpoint, and ends with the very weights of an uninterrupted one on
     the same machine. A finished model of the same texts, base and settings is returned at once.
@@ -127,6 +67,7 @@ def train_domain_model(
         ValueError: No text to learn from, a base that is no encoder, or ``max_length`` beyond what the base can read.
         FileNotFoundError: No such base, or it holds no weights.
         FileExistsError: Something else stands at ``out`` and ``overwrite`` is false.
+        RuntimeError: The training diverged.
     """
     if checkpoint_every < 1:
         raise ValueError(f"checkpoint_every must be at least 1, but is {checkpoint_every}")
@@ -135,8 +76,10 @@ def train_domain_model(
     content = {"texts": fingerprint_texts(texts), "base": fingerprint_model(folder)}
     identity = fingerprint(content | {"settings": asdict(settings), "procedure": PROCEDURE})
     out = cache_folder("domain-models") / identity if out is None else Path(out)
+    snapshot = Snapshot(out.with_name(f".{out.name}.progress.safetensors"), identity, checkpoint_every)
     if _trained(out) == identity:
         logger.info("%s holds this domain model already", out)
+        snapshot.path.unlink(missing_ok=True)  # of a run that was killed when it had finished
         return out
     if out.exists() and not overwrite:
         raise FileExistsError(
@@ -144,12 +87,16 @@ def train_domain_model(
             "choose another folder, delete it, or pass overwrite=True"
         )
 
-    snapshot = Snapshot(out.with_name(f".{out.name}.progress.safetensors"), identity, checkpoint_every)
-    model, outcome = _train(texts, folder, settings, snapshot, device or default_device(), verbose)
+    model, outcome = _train(texts, transformer_folder(folder), settings, snapshot, device or default_device(), verbose)
     report = {"fingerprint": identity, "base": str(base), "settings": asdict(settings)} | outcome
-    with finished_folder(out, overwrite=overwrite) as building:
-        model.save(building)
-        (building / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    try:
+        with finished_folder(out, overwrite=overwrite) as building:
+            model.save(building)
+            (building / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    except FileExistsError:
+        if _trained(out) != identity:
+            raise
+        logger.info("another process has trained %s meanwhile", out)
     snapshot.path.unlink(missing_ok=True)
     return out
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyterrier as pt
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from pyterrier_merge.training.masked_lm import MaskedLM
@@ -75,21 +76,30 @@ class Snapshot:
     def save(self, progress: Progress, model: MaskedLM) -> None:
         """Write weights, optimizer and progress; the file holds either all of it or the snapshot before."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_name(f"{self.path.name}.part")
-        save_file(model.state(), beside, metadata={"identity": self.identity, "progress": json.dumps(asdict(progress))})
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        beside.replace(self.path)
+        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
+        metadata = {"identity": self.identity, "progress": json.dumps(asdict(progress))}
+        try:
+            save_file(model.state(), beside, metadata=metadata)
+            with beside.open("rb") as file:
+                os.fsync(file.fileno())
+            beside.replace(self.path)
+        finally:
+            beside.unlink(missing_ok=True)
 
     def restore(self, model: MaskedLM) -> Progress:
         """Bring the model to where this very training had come, and return how far that was."""
         if not self.path.is_file():
             return Progress()
-        with safe_open(self.path, framework="pt") as file:
-            metadata = file.metadata()
-            if metadata["identity"] != self.identity:
-                return Progress()
-            model.restore({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (no mapping)
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                metadata = file.metadata()
+                if metadata["identity"] != self.identity:
+                    return Progress()
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        except SafetensorError as error:
+            logger.warning("%s is damaged (%s): the training starts anew", self.path, error)
+            return Progress()
+        model.restore(state)
         progress = Progress(**json.loads(metadata["progress"]))
         logger.info("resuming at step %d from %s", len(progress.losses), self.path)
         return progress
@@ -99,6 +109,9 @@ def fit(model: MaskedLM, corpus: MaskedCorpus, stages: list[Stage], snapshot: Sn
     """Train through all stages, from the snapshot where there is one.
 
     All randomness of a step comes from the seed and the step's number, so a snapshot holds no state of generators.
+
+    Raises:
+        RuntimeError: The loss or a weight is no longer finite.
     """
     progress = snapshot.restore(model)
     plan = [(stage, step) for stage in stages for step in range(stage.steps)]
@@ -110,6 +123,8 @@ def fit(model: MaskedLM, corpus: MaskedCorpus, stages: list[Stage], snapshot: Sn
             batch = corpus.mask(next(batches), number)
             torch.manual_seed(corpus.dropout_seed(number))
             loss = model.step(batch, learning_rate=stage.learning_rate(step), head_only=stage.head_only)
+            if not math.isfinite(loss):
+                raise RuntimeError(f"the training diverged: the loss is {loss} at step {number}; lower learning_rate")
             progress.losses.append(loss)
             progress.tokens += int(batch.attention_mask.sum())
             progress.seconds += time.perf_counter() - start
@@ -117,6 +132,7 @@ def fit(model: MaskedLM, corpus: MaskedCorpus, stages: list[Stage], snapshot: Sn
                 snapshot.save(progress, model)
             bar.set_postfix(loss=f"{np.mean(progress.losses[-50:]):.3f}", refresh=False)
             bar.update()
+    model.require_finite()
     return progress
 
 

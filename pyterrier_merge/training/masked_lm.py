@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +17,8 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
+
+from pyterrier_merge.models import count_positions, quiet_loading
 
 if TYPE_CHECKING:
     from pyterrier_merge.training.masking import MaskedBatch
@@ -39,6 +38,7 @@ class MaskedLM:
     Attributes:
         tokenizer: The base's.
         max_positions: Tokens that the base reads at most.
+        vocabulary: Number of ids that both the tokenizer and the embeddings know.
         fresh_head: Whether the base had no head for masked tokens, so that it was initialised at random.
     """
 
@@ -53,16 +53,17 @@ class MaskedLM:
         self.tokenizer = AutoTokenizer.from_pretrained(base)
         if self.tokenizer.mask_token_id is None or self.tokenizer.pad_token_id is None:
             raise ValueError(f"the tokenizer of {base} has no mask token or no padding token; add it, and save it anew")
-        self.max_positions: int = getattr(config, "max_position_embeddings", sys.maxsize)
         for names, value in ((_HIDDEN_DROPOUT, dropout), (_ATTENTION_DROPOUT, 0.0)):
             for name in filter(lambda name: hasattr(config, name), names):
                 setattr(config, name, value)
         # On CPUs the fused attention's backward pass is slower than the plain one's.
         attention = "eager" if torch.device(device).type == "cpu" else "sdpa"
-        with _quiet_loading():
+        with quiet_loading():
             model, loading = AutoModelForMaskedLM.from_pretrained(
                 base, config=config, dtype=torch.float32, attn_implementation=attention, output_loading_info=True
             )
+        self.max_positions = count_positions(model.base_model) or sys.maxsize
+        self.vocabulary = min(len(self.tokenizer), config.vocab_size)
         body_prefix = model.base_model_prefix + "."
         missing = sorted(name for name in loading["missing_keys"] if name.startswith(body_prefix))
         if missing:
@@ -112,6 +113,12 @@ class MaskedLM:
         self._publish()
         return loss.item()
 
+    def require_finite(self) -> None:
+        """Raise ``RuntimeError`` where training has driven a weight to NaN or infinity."""
+        for name, master in self._masters.items():
+            if not master.isfinite().all():
+                raise RuntimeError(f"the training diverged: {name} holds NaN or infinity; lower learning_rate")
+
     def state(self) -> dict[str, torch.Tensor]:
         """Return everything that training changes, as float32 tensors on the CPU."""
         tensors = {f"weight.{name}": master for name, master in self._masters.items()}
@@ -133,7 +140,7 @@ class MaskedLM:
         The head is left out. The pooler, which masked training does not touch, is the base's own; where the base has
         none, none is written.
         """
-        with _quiet_loading():
+        with quiet_loading():
             body, loading = AutoModel.from_pretrained(self._base, dtype=torch.float32, output_loading_info=True)
             missing = loading["missing_keys"]
             weights = {name: weight for name, weight in body.state_dict().items() if name not in missing}
@@ -184,7 +191,7 @@ class ByteDropout(nn.Dropout):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Zero a share ``p`` of the elements and scale the others up, while training."""
-        dropped = round(self.p * 256)
+        dropped = min(255, round(self.p * 256))
         if not self.training or dropped == 0:
             return hidden
         words = torch.empty(-(-hidden.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
@@ -203,18 +210,3 @@ def quicken_dropout(model: nn.Module) -> None:
 def _embeddings(body: PreTrainedModel) -> nn.Module:
     whole = getattr(body, "embeddings", None)  # positions, token types and normalisation too, where they are together
     return whole if isinstance(whole, nn.Module) else body.get_input_embeddings()
-
-
-@contextmanager
-def _quiet_loading() -> Iterator[None]:
-    # transformers reports at length what the files lack; a head and a pooler are expected to be missing here.
-    log: Any = import_module("transformers.utils.logging")
-    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        log.set_verbosity(verbosity)
-        if bars:
-            log.enable_progress_bar()

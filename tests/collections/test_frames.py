@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import math
+
 import pandas as pd
 import pytest
 from ir_measures import AP, nDCG
@@ -49,6 +52,28 @@ def test_splits_keep_their_order_and_unknown_ones_are_named():
             method("train")
 
 
+def test_splits_may_come_in_any_order():
+    collection = from_frames("mine", DOCS, {"dev": TOPICS, "test": TOPICS[:0]}, {"test": QRELS[:0], "dev": QRELS})
+    assert collection.splits == ("dev", "test")
+    assert [len(collection.qrels(split)) for split in collection.splits] == [1, 0]
+
+
+def test_whole_numbers_are_names_and_labels():
+    docs = pd.DataFrame({"docno": [1, 2], "text": ["a", "b"]})
+    collection = from_frames("mine", docs, TOPICS, QRELS.assign(docno=2, label=2.0))
+    assert [doc["docno"] for doc in collection.corpus_iter()] == ["1", "2"]
+    assert collection.qrels("test").to_dict("records") == [{"qid": "1", "docno": "2", "label": 2}]
+
+
+def test_says_how_many_judged_documents_are_lacking(caplog):
+    judged = pd.DataFrame({"qid": "1", "docno": ["d1", "d8", "d9"], "label": 1})
+    with caplog.at_level(logging.WARNING):
+        from_frames("mine", DOCS, TOPICS, judged[:1])
+        assert not caplog.records
+        from_frames("mine", DOCS, {"dev": TOPICS, "test": TOPICS}, {"dev": judged[:2], "test": judged[1:]})
+    assert caplog.messages == ["mine: 2 of the 3 judged documents are not in the corpus"]
+
+
 def test_fingerprint_is_of_docnos_and_texts():
     def fingerprint(docs, name="mine"):
         return from_frames(name, docs, TOPICS, QRELS).fingerprint
@@ -71,8 +96,28 @@ def test_fingerprint_is_of_docnos_and_texts():
         (DOCS, TOPICS, QRELS.drop(columns=["docno", "label"]), r"qrels of 'test': columns \['docno', 'label'\] are"),
         (DOCS, pd.concat([TOPICS, TOPICS]), QRELS, "topics of 'test': qid '1' occurs twice"),
         (DOCS, {"dev": TOPICS}, QRELS, r"topics \(dev\) and of the qrels \(test\) differ"),
+        (["a", "b"], TOPICS, QRELS, "document 0 is 'a', expected a mapping with 'docno' and 'text'"),
+        ([("d1", "a")], TOPICS, QRELS, r"document 0 is \('d1', 'a'\), expected a mapping"),
+        ([{"docno": None, "text": "x"}], TOPICS, QRELS, "documents: docno None is a NoneType"),
+        ([{"docno": "", "text": "x"}], TOPICS, QRELS, "documents: docno '' is empty"),
+        (pd.DataFrame({"docno": [1.0, math.nan], "text": "x"}), TOPICS, QRELS, "documents: docno 1.0 is a float"),
+        (DOCS, TOPICS.assign(qid=1.0), QRELS, "topics of 'test': qid 1.0 is a float"),
+        (DOCS, TOPICS, QRELS.assign(qid=1.0), "qrels of 'test': qid 1.0 is a float"),
+        (DOCS, TOPICS.assign(query=[None]), QRELS, "topics of 'test': the query of qid '1' is None, not a string"),
+        (DOCS, TOPICS.assign(query=math.nan), QRELS, "topics of 'test': the query of qid '1' is nan, not a string"),
+        (DOCS, TOPICS, QRELS.assign(docno=None), "qrels of 'test': docno (None|nan) is a"),
+        (DOCS, TOPICS, QRELS.assign(label=0.5), "qid '1' and docno 'd1' has a label that is no whole number"),
+        (DOCS, TOPICS, QRELS.assign(label=math.nan), "qid '1' and docno 'd1' has a label that is no whole number"),
+        (DOCS, TOPICS, QRELS.assign(label="high"), "qid '1' and docno 'd1' has a label that is no whole number"),
+        (DOCS, TOPICS, pd.concat([QRELS, QRELS]), "the judgement of qid '1' and docno 'd1' occurs twice"),
     ],
 )
 def test_refuses(docs, topics, qrels, message):
     with pytest.raises(ValueError, match=message):
         from_frames("mine", docs, topics, qrels)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a\\b", "a\0b"])
+def test_refuses_names_that_no_folder_can_have(name):
+    with pytest.raises(ValueError, match="part of folder names"):
+        from_frames(name, DOCS, TOPICS, QRELS)

@@ -8,8 +8,30 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from pyterrier_merge import E5Encoder, MergedE5Encoder
+from pyterrier_merge import E5Encoder, FaissIndex, MergedE5Encoder
 
+WORDS = [
+    "kidney",
+    "liver",
+    "failure",
+    "acute",
+    "chronic",
+    "disease",
+    "renal",
+    "hepatic",
+    "fever",
+    "pain",
+    "heart",
+    "rate",
+    "high",
+    "low",
+    "a",
+    "an",
+    "the",
+    "of",
+    "in",
+    "and",
+]
 TEXTS = ["acute kidney failure", "fever", "", "the rate of the heart " * 12, "pain in the liver", "unheard words"]
 
 
@@ -201,6 +223,30 @@ def test_a_copy_shares_no_weights(bert_pair, duplicate):
 def test_queries_carry_the_fingerprint_of_their_encoder(bert_pair):
     encoder = merged(bert_pair, 0.5, 1)
     assert encoder(pd.DataFrame({"qid": ["1"], "query": ["fever"]})).attrs["query_encoder"] == encoder.fingerprint
+
+
+def test_an_index_asks_for_what_it_lacks_alone(encoder, tmp_path, monkeypatch):
+    def corpus(breaks_at=None):
+        for number in range(20):
+            if number == breaks_at:
+                raise OSError("the disk is gone")
+            yield {"docno": f"d{number}", "text": WORDS[number]}
+
+    index = FaissIndex(tmp_path / "index", verbose=False)
+    with pytest.raises(RuntimeError, match="finished shards are kept"):
+        (encoder >> index.indexer(shard_size=5)).index(corpus(breaks_at=13))
+    encoded = []
+    real = E5Encoder._encode
+
+    def recorded(self, texts, *arguments):
+        texts = list(texts)
+        encoded.extend(texts)
+        return real(self, texts, *arguments)
+
+    monkeypatch.setattr(E5Encoder, "_encode", recorded)
+    (encoder >> index.indexer(shard_size=5)).index(corpus())
+    assert encoded == WORDS[10:20]
+    assert len(index) == 20
 
 
 def test_a_lone_surrogate_does_no_harm(encoder):

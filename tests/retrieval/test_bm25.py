@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import os
 import pickle
@@ -16,7 +17,8 @@ import pytest
 from pyterrier.measures import nDCG
 
 from pyterrier_merge.collections import from_frames, get_collection
-from pyterrier_merge.retrieval.bm25 import BM25, bm25
+from pyterrier_merge.retrieval.bm25 import BM25, ENGINES, bm25
+from pyterrier_merge.retrieval.bm25_engines import Pisa
 
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="engine='terrier' needs Java")
 both = pytest.mark.parametrize("engine", ["pisa", pytest.param("terrier", marks=needs_java)])
@@ -241,14 +243,94 @@ def test_terrier_takes_docnos_with_spaces_but_not_long_ones():
         bm25(collection_of({"d" * 257: "kidney"}), engine="terrier")(queries("kidney"))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_an_engine_that_stops_early_is_an_error(home):
-    texts = {"d1": "kidney", "d2": "a lone surrogate \ud800", "d3": "fever"}  # PISA's writer cannot encode it
-    with pytest.raises(
-        RuntimeError, match=r"PISA indexed \d of 3 documents of small; the last one that it read is 'd2'"
-    ):
-        bm25(collection_of(texts))(queries("kidney"))
+def test_an_engine_that_stops_early_is_an_error(small, home, monkeypatch):
+    class Impatient(Pisa):
+        def build(self, folder, docs, **options):
+            return super().build(folder, itertools.islice(docs, 2), **options)
+
+    monkeypatch.setitem(ENGINES, "pisa", Impatient())
+    with pytest.raises(RuntimeError, match="PISA indexed 2 of 7 documents of small; the last one that it read is 'd3'"):
+        bm25(small)(queries("kidney"))
     assert indexes(home) == []
+
+
+@both
+@pytest.mark.parametrize("texts", [["!!!"], ["日本", "腎臓"], ["", " "]])
+def test_a_corpus_without_a_term_is_refused(engine, home, texts):
+    with pytest.raises(ValueError, match=f"no document of small has a term that {ENGINES[engine].label} would index"):
+        bm25(collection_of(dict(enumerate(texts))), engine=engine)(queries("kidney"))
+    assert indexes(home) == []
+
+
+@needs_java
+def test_a_corpus_of_stop_words_is_refused_by_terrier(home):
+    with pytest.raises(ValueError, match="no document of small has a term that Terrier would index"):
+        bm25(collection_of({"d1": "the of and"}), engine="terrier").index()
+    assert indexes(home) == []
+
+
+@both
+def test_documents_without_a_term_do_no_harm(engine):
+    texts = {"d1": "!!!", "d2": "", "d3": "kidney", "d4": "腎臓", "d5": "fever", "d6": "pain"}
+    assert bm25(collection_of(texts), engine=engine)(queries("kidney", "!!!", "fever"))["docno"].tolist() == [
+        "d3",
+        "d5",
+    ]
+
+
+@both
+def test_halves_of_surrogate_pairs_do_no_harm(engine):
+    texts = {"d1": "acute\ud800 kidney", "d2": "fever", "d3": "pain"}
+    odd = pd.DataFrame({"qid": ["1"], "query": pd.Series(["kidney \ud800"], dtype=object)})
+    assert bm25(collection_of(texts), engine=engine)(odd)["docno"].tolist() == ["d1"]
+
+
+@both
+@pytest.mark.parametrize("docno", ["q\ud800", "r\n", " r", "a\0b"])
+def test_refuses_docnos_that_would_come_back_changed(small, engine, home, docno):
+    changed = dataclasses.replace(small, documents=[*small.documents, {"docno": docno, "text": "kidney"}])
+    with pytest.raises(ValueError, match=r"docno .* of small has (white space|a NUL|half).*; rename that document"):
+        bm25(changed, engine=engine)(queries("kidney"))
+    assert indexes(home) == []
+
+
+@both
+@pytest.mark.parametrize("missing", [None, math.nan, pd.NA, 7])
+def test_a_missing_query_is_named(small, engine, missing):
+    topics = pd.DataFrame({"qid": ["q1", "q2"], "query": pd.Series(["kidney", missing], dtype=object)})
+    with pytest.raises(ValueError, match=r"the query 'q2' is .*, expected a string"):
+        bm25(small, engine=engine)(topics)
+
+
+@both
+def test_a_vast_number_of_results_is_that_of_the_documents(small, engine):
+    tied = collection_of(dict.fromkeys(["d2", "d1"], "fever") | {"d3": "pain", "d4": "cough", "d5": "x"})
+    for collection in (small, tied):
+        found = bm25(collection, engine=engine, num_results=2**31)(queries("fever", "kidney"))
+        pd.testing.assert_frame_equal(
+            found, bm25(collection, engine=engine, num_results=100)(queries("fever", "kidney"))
+        )
+
+
+def test_a_search_writes_nothing_into_the_index(small, tmp_path, home):
+    index = bm25(small, index_path=tmp_path / "mine").index()
+    before = sorted(index.rglob("*"))
+    stamp = index.stat().st_mtime_ns
+    for k1 in (1.2, 2.0):
+        assert len(bm25(small, index_path=index, k1=k1)(queries("kidney"))) == 2
+    assert sorted(index.rglob("*")) == before
+    assert index.stat().st_mtime_ns == stamp
+
+
+def test_an_index_that_took_anothers_place_is_searched_with_its_own_bounds(tmp_path, home):
+    rare = {"d1": "kidney", "d2": "fever", "d3": "fever", "d4": "pain"}
+    expected = {}
+    for turn, texts in enumerate([TEXTS, rare]):
+        shutil.rmtree(tmp_path / "mine", ignore_errors=True)
+        found = bm25(collection_of(texts), index_path=tmp_path / "mine")(queries("kidney"))
+        expected[turn] = bm25(collection_of(texts))(queries("kidney"))
+        pd.testing.assert_frame_equal(found, expected[turn])
+    assert expected[0]["docno"].tolist() != expected[1]["docno"].tolist()
 
 
 def test_index_path_is_used_and_never_mistaken(small, tmp_path):
@@ -285,12 +367,14 @@ def test_rank_cutoff(small):
     assert retriever.fuse_rank_cutoff(1000) is retriever
     assert (retriever % 10).compile() == bm25(small, num_results=10)
     assert retriever.num_results == 1000
+    assert retriever.fuse_rank_cutoff(0) is None
+    assert len((retriever % 0).compile()(queries("kidney"))) == 0
 
 
 def test_pickle_carries_no_open_index(small):
     retriever = bm25(small)
     expected = retriever(queries("kidney"))
-    copy = pickle.loads(pickle.dumps(retriever))  # noqa: S301
+    copy = pickle.loads(pickle.dumps(retriever))
     assert copy == retriever
     pd.testing.assert_frame_equal(copy(queries("kidney")), expected)
 
@@ -301,6 +385,8 @@ def test_pickle_carries_no_open_index(small):
         ({"engine": "lucene"}, "no BM25 engine 'lucene'; there are pisa, terrier"),
         ({"k1": -0.1}, "k1 must be at least 0, not -0.1"),
         ({"k1": math.nan}, "k1 must be at least 0, not nan"),
+        ({"k1": math.inf}, "k1 must be at least 0, not inf, and finite"),
+        ({"b": math.nan}, "b must be from 0 to 1, not nan"),
         ({"b": 1.1}, "b must be from 0 to 1, not 1.1"),
         ({"num_results": 0}, "num_results must be at least 1, not 0"),
     ],
@@ -308,6 +394,17 @@ def test_pickle_carries_no_open_index(small):
 def test_refuses_settings(small, options, message):
     with pytest.raises(ValueError, match=message):
         BM25(small, **options)
+
+
+@pytest.mark.parametrize(("name", "value"), [("k1", -1), ("k1", math.inf), ("b", 1.5), ("b", math.nan)])
+def test_refuses_settings_that_a_grid_sets(small, name, value):
+    retriever = bm25(small)
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        retriever.set_parameter(name, value)
+    assert retriever == bm25(small)
+    retriever.k1, retriever.b = 2, 1
+    assert retriever == bm25(small, k1=2.0, b=1.0)
+    assert repr(retriever) == repr(bm25(small, k1=2.0, b=1.0))
 
 
 @pytest.mark.parametrize("engine", ["pisa", "terrier"])

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from pyterrier.measures import R, nDCG
 
 from pyterrier_merge.retrieval.index import FaissIndex, FaissRetriever
+from pyterrier_merge.retrieval.vectors import IndexBusyError, VectorBuild
 
 pt.documentation._cached_objects_inv = {}  # schematics look the documentation up on the network otherwise
 
@@ -33,6 +35,10 @@ class HashEncoder(pt.Transformer):
         self.dies_after = dies_after
         self.encoded: list[str] = []
 
+    def __rshift__(self, right):
+        pipeline = super().__rshift__(right)
+        return pipeline.compile() if isinstance(right, pt.Indexer) else pipeline  # as E5Encoder does
+
     def encode_docs(self, texts, batch_size=None):
         for text in texts:
             if len(self.encoded) == self.dies_after:
@@ -45,7 +51,9 @@ class HashEncoder(pt.Transformer):
             v.query_frame(extra_columns=["query"], mode="query")
             v.document_frame(extra_columns=["text"], mode="doc")
         if v.mode == "query":
-            return inp.assign(query_vec=[vector_of(text) for text in inp["query"]])
+            queries = inp.assign(query_vec=[vector_of(text) for text in inp["query"]])
+            queries.attrs["query_encoder"] = self.fingerprint
+            return queries
         return inp.assign(doc_vec=list(self.encode_docs(inp["text"].tolist())))
 
 
@@ -249,6 +257,34 @@ class TestPyTerrier:
         with pytest.raises(ValueError, match="encoded with one, the queries with two"):
             (HashEncoder("two") >> index.retriever()).compile()
 
+    @pytest.mark.parametrize("plan", ["linear", "tree"])
+    def test_an_experiment_refuses_another_encoder(self, index, plan):
+        (HashEncoder("one") >> index).index(corpus(5))
+        topics = pd.DataFrame({"qid": ["q1"], "query": ["text 3"]})
+        qrels = pd.DataFrame({"qid": ["q1"], "docno": ["d3"], "label": 1})
+
+        def experiment(*encoders):
+            return pt.Experiment(
+                [encoder >> index.retriever(k) for k, encoder in enumerate(encoders, 2)],
+                topics,
+                qrels,
+                [nDCG @ 5],
+                plan=plan,
+            )
+
+        assert experiment(HashEncoder("one"), HashEncoder("one"))["nDCG@5"].tolist() == [1, 1]
+        with pytest.raises(ValueError, match="encoded with one, the queries with two"):
+            experiment(HashEncoder("one"), HashEncoder("two"))
+
+    def test_searching_refuses_another_encoder(self, index):
+        (HashEncoder("one") >> index).index(corpus(5))
+        topics = pd.DataFrame({"qid": ["q1"], "query": ["text 3"]})
+        assert index.retriever(1)(HashEncoder("one")(topics))["docno"].tolist() == ["d3"]
+        with pytest.raises(ValueError, match="encoded with one, the queries with two"):
+            index.retriever(1)(HashEncoder("two")(topics))
+        index.indexer(mode="overwrite").index(documents(vectors(5)))  # now nobody knows
+        assert len(index.retriever(1)(HashEncoder("two")(topics))) == 1
+
     def test_experiment_plans_agree(self, tmp_path):
         systems = []
         for seed in range(2):
@@ -357,6 +393,8 @@ class TestIndexing:
             (lambda docs: docs[3].update(doc_vec=np.full(DIM, np.nan)), r"'d3' is not finite"),
             (lambda docs: docs[3].update(doc_vec=np.full(DIM, np.inf)), r"'d3' is not finite"),
             (lambda docs: docs[3].pop("doc_vec"), r"'d3' has no doc_vec.*put an encoder"),
+            (lambda docs: docs[3].update(docno=" d3"), r"document 3 has the docno ' d3', which has white space"),
+            (lambda docs: docs.insert(3, ("d3", "text")), r"document 3 is \('d3', 'text'\), expected a mapping"),
             (lambda docs: docs.clear(), "nothing to index"),
         ],
     )
@@ -367,6 +405,23 @@ class TestIndexing:
             index.index(docs)
         assert not index.built()
         assert nothing_left(index)
+
+    @pytest.mark.parametrize("text", [None, float("nan"), 7, "missing"])
+    def test_a_missing_text_is_named(self, index, text):
+        docs = corpus(30)
+        docs[25]["text"] = text
+        if text == "missing":
+            del docs[25]["text"]
+        with pytest.raises(ValueError, match=r"document 'd25' has .* as its text, expected a string"):
+            (HashEncoder() >> index.indexer(shard_size=10)).index(docs)
+
+    @pytest.mark.parametrize("content", ["", "[]", '{"type": "dense_'])
+    def test_damaged_metadata_are_named(self, index, content):
+        index.path.mkdir()
+        (index.path / "pt_meta.json").write_text(content)
+        for use in (index.built, lambda: index.retriever()(queries(vectors(1)))):
+            with pytest.raises(ValueError, match=r"pt_meta.json is damaged .*delete .*index and build"):
+                use()
 
     def test_does_not_overwrite_what_is_no_index(self, tmp_path):
         (tmp_path / "file").write_text("precious")
@@ -428,7 +483,7 @@ class TestResumption:
             lambda encoder, index: (encoder >> index).index(iter(corpus(2500))),
             lambda encoder, index: (encoder >> index).compile().index(iter(corpus(2500))),
             lambda encoder, index: index.indexer(encoder=encoder).index(corpus(2500)),
-            lambda encoder, index: (pt.Transformer.identity() >> encoder >> index).index(iter(corpus(2500))),
+            lambda encoder, index: (pt.Transformer.identity() >> encoder >> index).compile().index(iter(corpus(2500))),
         ]
         for i, spelling in enumerate(spellings):
             index, encoder = FaissIndex(tmp_path / str(i), verbose=False), HashEncoder()
@@ -467,6 +522,37 @@ class TestResumption:
         (HashEncoder() >> index).index(corpus(20))
         assert len(index) == 20
 
+    def test_a_changed_text_is_refused(self, index):
+        self.fail_at(HashEncoder(), index, 25, shard_size=10)
+        changed = corpus(25)
+        changed[12]["text"] = "other"
+        with pytest.raises(ValueError, match=r"document 'd12' is indexed already, with another text.*delete"):
+            (HashEncoder() >> index).index(changed)
+        changed = corpus(25)
+        changed[22]["text"] = "other"  # not indexed yet
+        (HashEncoder() >> index).index(changed)
+        np.testing.assert_array_equal(index.open().matrix[22], vector_of("other"))
+
+    @pytest.mark.parametrize("changed", [{"doc_vec": np.zeros(DIM)}, {"text": "other"}])
+    def test_a_changed_vector_is_refused(self, index, changed):
+        docs = documents(vectors(20))
+        if "text" in changed:
+            docs = [{**doc, "text": doc["docno"]} for doc in docs]
+        with pytest.raises(ValueError, match="document 20 has the docno None"):
+            index.indexer(shard_size=10).index([*docs, {}])
+        with pytest.raises(ValueError, match="document 'd7' is indexed already"):
+            index.index([*docs[:7], {**docs[7], **changed}, *docs[8:]])
+        index.index(docs)
+
+    def test_an_unknown_encoder_is_warned_of(self, index, caplog):
+        unknown = index.indexer(encoder=pt.apply.doc_vec(lambda doc: vector_of(doc["text"])), shard_size=2)
+        with pytest.raises(ValueError, match="document 4 has the docno None"):
+            unknown.index([*corpus(4), {}])
+        assert not caplog.records
+        unknown.index(corpus(5))
+        assert caplog.messages == [f"{index.path}: it was begun by an unknown encoder; was it this one?"]
+        np.testing.assert_array_equal(index.open().matrix, [vector_of(f"text {i}") for i in range(5)])
+
     def test_another_encoder_is_refused(self, index):
         self.fail_at(HashEncoder("one"), index, 25, shard_size=10)
         with pytest.raises(ValueError, match="encoded with one, and this one is two"):
@@ -499,6 +585,43 @@ class TestResumption:
 
         index.indexer(shard_size=5).index(rival())
         assert len(index) == 10
+
+    def test_a_build_that_finished_meanwhile_is_not_touched(self, index, monkeypatch):
+        """The rival finishes after this job has opened the file that it locks, and before it locks it."""
+        lock = VectorBuild._lock
+
+        def late_lock(build):
+            monkeypatch.setattr(VectorBuild, "_lock", lock)
+            shutil.copytree(build.part, build.path.with_name("rival"))
+            build.part.rename(build.path.with_name("finished"))
+            lock(build)
+
+        self.fail_at(HashEncoder(), index, 25, shard_size=10)
+        monkeypatch.setattr(VectorBuild, "_lock", late_lock)
+        with pytest.raises(IndexBusyError):
+            (HashEncoder() >> index).index(corpus(25))
+        for name in ("vecs.f4", "docnos.jsonl", "pt_meta.json"):
+            finished, rival = (index.path.with_name(folder) / name for folder in ("finished", "rival"))
+            assert finished.read_bytes() == rival.read_bytes()
+
+    def test_a_job_killed_while_it_overwrote_is_mended(self, index):
+        (HashEncoder() >> index).index(corpus(5))
+        before = index.fingerprint
+        index.path.rename(index.path.with_name(".index.old"))
+        (index.path.with_name(".index.old") / "docnos.jsonl").write_text("")
+        assert not index.built()
+        with pytest.raises(FileExistsError, match="finished index"):
+            (HashEncoder() >> index).index(corpus(5))
+        assert index.fingerprint == before
+        assert [path.name for path in index.path.parent.iterdir()] == ["index"]
+        assert len(list(index.path.iterdir())) == 3
+
+    def test_files_of_others_are_not_mended(self, index):
+        index.path.mkdir()
+        (index.path / "docnos.jsonl").write_text("precious")
+        with pytest.raises(FileExistsError, match="no dense index"):
+            index.index(documents(vectors(2)))
+        assert (index.path / "docnos.jsonl").read_text() == "precious"
 
     @staticmethod
     def fail_at(encoder, index, place, *, shard_size=1_000, expect=True):

@@ -1,6 +1,7 @@
 import json
 import math
 import random
+import shutil
 
 import pytest
 import torch
@@ -245,3 +246,72 @@ def test_blocks_train_too(texts, bert_retriever, tmp_path):
     out = train(texts, bert_retriever, tmp_path / "domain", packing="block")
     tokens = sum(len(text.split()) + 1 for text in texts)  # each text is closed by [SEP], and 10 of them fill a block
     assert json.loads((out / "training.json").read_text())["sequences"] == math.ceil((tokens - 1) / 10)
+
+
+def test_a_base_in_a_folder_of_its_own_is_found(texts, bert_retriever, tmp_path):
+    """Older sentence-transformers wrote ``0_Transformer``."""
+    old = shutil.copytree(bert_retriever, tmp_path / "old")
+    (old / "0_Transformer").mkdir()
+    for file in [file for file in old.iterdir() if file.is_file() and file.name != "modules.json"]:
+        shutil.move(file, old / "0_Transformer")
+    modules = json.loads((old / "modules.json").read_text())
+    modules[0]["path"] = "0_Transformer"
+    (old / "modules.json").write_text(json.dumps(modules))
+    usual, moved = train(texts, bert_retriever, tmp_path / "usual"), train(texts, old, tmp_path / "moved")
+    assert same(weights(usual), weights(moved))
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage", None])
+def test_a_damaged_snapshot_is_passed_over(damage, texts, bert_retriever, tmp_path, monkeypatch, caplog):
+    whole = train(texts, bert_retriever, tmp_path / "whole")
+    die_at_step(6, monkeypatch, lambda: train_in_steps(texts, bert_retriever, tmp_path / "out"))
+    snapshot = tmp_path / ".out.progress.safetensors"
+    snapshot.write_bytes(snapshot.read_bytes()[:-50] if damage is None else damage)
+    assert same(weights(train_in_steps(texts, bert_retriever, tmp_path / "out")), weights(whole))
+    assert "is damaged" in caplog.text
+
+
+def test_a_training_that_diverges_is_no_model(texts, bert_retriever, tmp_path):
+    with pytest.raises(RuntimeError, match="the training diverged"):
+        train(texts, bert_retriever, tmp_path / "out", learning_rate=1e30)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_same_model_of_another_process_is_taken(texts, bert_retriever, tmp_path, monkeypatch):
+    whole = train(texts, bert_retriever, tmp_path / "whole")
+    real = MaskedLM.save
+
+    def slower_than_another(self, folder):
+        shutil.copytree(whole, tmp_path / "out")
+        real(self, folder)
+
+    monkeypatch.setattr(MaskedLM, "save", slower_than_another)
+    assert train(texts, bert_retriever, tmp_path / "out") == tmp_path / "out"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers():
+    assert DomainTraining(learning_rate="7e-5") == DomainTraining(learning_rate=7e-5)
+    assert DomainTraining(weight_decay=0) == DomainTraining(weight_decay=0.0)
+    with pytest.raises(ValueError, match="learning_rate must be a number, but is 'fast'"):
+        DomainTraining(learning_rate="fast")
+
+
+def train_in_steps(texts, base, out):
+    return train_domain_model(texts, base, out, settings=DomainTraining(**TINY), device="cpu", checkpoint_every=2)
+
+
+def die_at_step(step, monkeypatch, job):
+    taken = []
+    real = MaskedLM.step
+
+    def step_or_die(self, *arguments, **settings):
+        taken.append(1)
+        if len(taken) > step:
+            raise KeyboardInterrupt
+        return real(self, *arguments, **settings)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(MaskedLM, "step", step_or_die)
+        with pytest.raises(KeyboardInterrupt):
+            job()

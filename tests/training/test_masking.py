@@ -38,7 +38,7 @@ def test_batches_hold_sequences_of_like_length():
 
 
 def test_masks_follow_bert():
-    some = corpus([400] * 100)
+    some = corpus([398] * 100)
     batch = some.mask(np.arange(100), step=7)
     original = np.stack(some.sequences)
     assert batch.predicted.sum() / (100 * 400) == pytest.approx(0.15, abs=0.01)
@@ -53,7 +53,7 @@ def test_masks_follow_bert():
 def test_padding_is_neither_read_nor_predicted():
     some = corpus([1, 4, 9], mask_probability=0.9)
     batch = some.mask(np.array([0, 2, 1]), step=0)
-    assert batch.input_ids.shape == (3, 11)
+    assert batch.input_ids.shape == (3, 12)  # a multiple of four
     assert batch.attention_mask.sum(axis=1).tolist() == [3, 11, 6]
     assert (batch.input_ids[batch.attention_mask == 0] == PAD).all()
     assert not (batch.predicted & (batch.attention_mask == 0)).any()
@@ -62,7 +62,7 @@ def test_padding_is_neither_read_nor_predicted():
 def test_a_short_batch_still_predicts_something():
     some = corpus([1], mask_probability=1e-9)
     for step in range(5):
-        assert some.mask(np.array([0]), step).predicted.tolist() == [[False, True, False]]
+        assert some.mask(np.array([0]), step).predicted.tolist() == [[False, True, False, False]]
 
 
 def test_a_step_can_be_drawn_again_and_differs_from_the_next():

@@ -1,0 +1,31 @@
+"""What documents and queries can be called, so that every index, run and judgement file gives the name back."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import Any
+
+
+def name_fault(name: Any, taken: Container[str] = ()) -> str | None:
+    """Say what is wrong with a docno or a qid, None where nothing is.
+
+    Args:
+        name: The docno or qid.
+        taken: Names that others have.
+    """
+    if not isinstance(name, str):
+        return f"is a {type(name).__name__}, no string"
+    if not name:
+        return "is empty"
+    if name in taken:
+        return "occurs twice"
+    if name != name.strip():
+        return "has white space around it"
+    if "\0" in name or name != clean_text(name):
+        return "has a NUL or half a surrogate pair in it"
+    return None
+
+
+def clean_text(text: str) -> str:
+    """Return ``text`` with a question mark for each half of a surrogate pair, which UTF-8 cannot write."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,81 @@
+"""The settings of a domain model's training. Pure data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+_NUMBERS = ("learning_rate", "head_learning_rate", "weight_decay", "mask_probability", "dropout")
+
+
+@dataclass(frozen=True)
+class DomainTraining:
+    """How a domain model is trained.
+
+    The defaults are made for five minutes on two cores; what was tried is in
+    ``experiments/benchmarks/results/domain_training.json``.
+
+    Attributes:
+        steps: Optimizer steps of the whole model.
+        batch_size: Sequences of a batch.
+        learning_rate: Peak of the body's steps; it falls linearly to 0.
+        warmup_steps: Steps over which the learning rate rises to its peak, of the head's stage and of the body's.
+        head_steps: Steps in which the head alone learns before the body moves; none where the base brings its own head.
+        head_learning_rate: Peak of those steps.
+        weight_decay: AdamW's decay of the matrices; biases and normalisations have none.
+        mask_probability: Share of the tokens to predict.
+        max_length: Tokens of a sequence, special tokens included; a longer text is cut.
+        packing: ``document``: one text a sequence, which is what a retrieval model encodes. ``block``: texts joined
+            into sequences of ``max_length``.
+        dropout: Of the hidden states; attention has none.
+        seed: Decides the fresh head, the order, the masks and the dropout.
+        dtype: ``float32``, ``bfloat16`` (with float32 master weights), or ``auto``: bfloat16 where the device has
+            instructions for it.
+    """
+
+    steps: int = 1000
+    batch_size: int = 32
+    learning_rate: float = 7e-5
+    warmup_steps: int = 20
+    head_steps: int = 100
+    head_learning_rate: float = 2e-3
+    weight_decay: float = 0.01
+    mask_probability: float = 0.15
+    max_length: int = 64
+    packing: Literal["document", "block"] = "document"
+    dropout: float = 0.1
+    seed: int = 0
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` where a setting is out of its range."""
+        for name in _NUMBERS:  # YAML reads 7e-5 as a string
+            try:
+                object.__setattr__(self, name, float(getattr(self, name)))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{name} must be a number, but is {getattr(self, name)!r}") from error
+        for expected, valid in {
+            "a whole number of at least 1": {name: self._whole(name, 1) for name in ("steps", "batch_size")},
+            "a whole number of at least 0": {
+                name: self._whole(name, 0) for name in ("warmup_steps", "head_steps", "seed")
+            },
+            "a whole number of at least 3": {"max_length": self._whole("max_length", 3)},
+            "greater than 0": {
+                name: 0 < getattr(self, name) < math.inf for name in ("learning_rate", "head_learning_rate")
+            },
+            "at least 0": {"weight_decay": 0 <= self.weight_decay < math.inf},
+            "between 0 and 1": {"mask_probability": 0 < self.mask_probability < 1},
+            "at least 0 and less than 1": {"dropout": 0 <= self.dropout < 1},
+            "'document' or 'block'": {"packing": self.packing in ("document", "block")},
+            "'auto', 'float32' or 'bfloat16'": {"dtype": self.dtype in ("auto", "float32", "bfloat16")},
+        }.items():
+            for name in (name for name, holds in valid.items() if not holds):
+                raise ValueError(f"{name} must be {expected}, but is {getattr(self, name)!r}")
+
+    def _whole(self, name: str, least: int) -> bool:
+        value = getattr(self, name)
+        return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+DEFAULTS = DomainTraining()
