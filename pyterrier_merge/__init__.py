@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from pyterrier_merge.alpha_search import sweep
     from pyterrier_merge.collections import get_collection, list_collections
     from pyterrier_merge.collections.base import TestCollection
-    from pyterrier_merge.encoding.encoders import E5Encoder, MergedE5Encoder
+    from pyterrier_merge.encoding.encoders import E5Encoder
+    from pyterrier_merge.encoding.merged import MergedE5Encoder
     from pyterrier_merge.recipe import MergeRecipe, Segment
     from pyterrier_merge.retrieval.bm25 import bm25
     from pyterrier_merge.retrieval.index import FaissIndex
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "E5Encoder": "encoding.encoders",
-    "MergedE5Encoder": "encoding.encoders",
+    "MergedE5Encoder": "encoding.merged",
     "MergeRecipe": "recipe",
     "Segment": "recipe",
     "FaissIndex": "retrieval.index",

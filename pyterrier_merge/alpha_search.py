@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ir_measures.measures import Measure
 
     from pyterrier_merge.collections.base import TestCollection
-    from pyterrier_merge.encoding.encoders import MergedE5Encoder
+    from pyterrier_merge.encoding.merged import MergedE5Encoder
 
 logger = logging.getLogger(__name__)
 

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pyterrier as pt
 import pytest
@@ -12,6 +14,12 @@ def encoder(bert_retriever, bert_language_model):
     return MergedE5Encoder(
         bert_retriever, bert_language_model, alpha_lower=1, alpha_upper=1, dtype="float32", device="cpu"
     )
+
+
+def with_alphas(encoder, lower, upper):
+    other = copy.copy(encoder)
+    other.alpha_lower, other.alpha_upper = lower, upper
+    return other
 
 
 def test_values_make_every_pair():
@@ -41,7 +49,7 @@ def test_a_sweep_scores_each_pair_as_a_search_by_hand_does(encoder, small_collec
     docs = list(small_collection.corpus_iter())
     topics, qrels = small_collection.topics("dev"), small_collection.qrels("dev")
     for row in found.table.to_dict("records"):
-        by_hand = encoder.with_alphas(row["alpha_lower"], row["alpha_upper"])
+        by_hand = with_alphas(encoder, row["alpha_lower"], row["alpha_upper"])
         scores = by_hand.encode_queries(list(topics["query"])) @ by_hand.encode_docs([doc["text"] for doc in docs]).T
         gains = []
         for qid, line in zip(topics["qid"], scores, strict=True):
@@ -69,7 +77,7 @@ def test_of_equal_pairs_the_one_with_more_source_wins(encoder, small_collection,
 def test_a_second_sweep_encodes_nothing(encoder, small_collection, tmp_path, monkeypatch):
     first = sweep(encoder, small_collection, grid=[0, 1], metric=RR, root=tmp_path)
     monkeypatch.setattr(MergedE5Encoder, "_encode", lambda *_: pytest.fail("encoded again"))
-    second = sweep(encoder.with_alphas(1, 1), small_collection, grid=[0, 1], metric=RR, root=tmp_path)
+    second = sweep(with_alphas(encoder, 1, 1), small_collection, grid=[0, 1], metric=RR, root=tmp_path)
     assert first.table.equals(second.table)
 
 

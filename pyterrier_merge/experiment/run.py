@@ -14,7 +14,8 @@ from pyterrier_merge.alpha_search import Sweep, alpha_pairs, sweep
 from pyterrier_merge.collections import get_collection
 from pyterrier_merge.collections.base import TestCollection
 from pyterrier_merge.collections.pool import pooled
-from pyterrier_merge.encoding.encoders import E5Encoder, MergedE5Encoder
+from pyterrier_merge.encoding.encoders import E5Encoder
+from pyterrier_merge.encoding.merged import MergedE5Encoder
 from pyterrier_merge.experiment.environment import environment
 from pyterrier_merge.experiment.plots import alpha_heatmap
 from pyterrier_merge.experiment.report import markdown, marked_table, marks

@@ -10,28 +10,7 @@ from sentence_transformers import SentenceTransformer
 
 from pyterrier_merge import E5Encoder, FaissIndex, MergedE5Encoder
 
-WORDS = [
-    "kidney",
-    "liver",
-    "failure",
-    "acute",
-    "chronic",
-    "disease",
-    "renal",
-    "hepatic",
-    "fever",
-    "pain",
-    "heart",
-    "rate",
-    "high",
-    "low",
-    "a",
-    "an",
-    "the",
-    "of",
-    "in",
-    "and",
-]
+WORDS = [f"fever {number}" for number in range(20)]
 TEXTS = ["acute kidney failure", "fever", "", "the rate of the heart " * 12, "pain in the liver", "unheard words"]
 
 
