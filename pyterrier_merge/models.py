@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,9 @@ def _package_folder(path: str) -> Path:
     return folder
 
 
+@cache
 def _hub_snapshot(name: str, revision: str | None) -> Path:
+    """Ask the hub once in a process, so that a name means one commit throughout."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,

@@ -72,11 +72,6 @@ class MergeRecipe:
         return cls(str(source), str(domain), segments, **settings)
 
     @property
-    def parents(self) -> tuple[str | None, ...]:
-        """The models and their revisions."""
-        return self.source, self.source_revision, self.domain, self.domain_revision
-
-    @property
     def keeps_source(self) -> bool:
         """Whether the result is the source itself, because no layer takes anything from the domain model."""
         return all(segment.alpha == 1 for segment in self.segments)

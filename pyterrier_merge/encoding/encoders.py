@@ -31,7 +31,7 @@ class E5Encoder(pyterrier_dr.BiEncoder):
     first text, or when :attr:`fingerprint` or :attr:`contract` is asked for.
 
     Encoders are equal when everything that changes a vector is. Any setting can be changed later, also by
-    ``pt.GridScan``: what has to be loaded anew is.
+    ``pt.GridScan``: what has to be loaded anew is, files that were rewritten included.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class E5Encoder(pyterrier_dr.BiEncoder):
             if value is not None and value < 1:
                 raise ValueError(f"{name} is at least 1, found {value!r}")
         self._loaded: TextModel | None = None
-        self._loaded_settings: tuple[Any, ...] = ()
+        self._loaded_as: tuple[Any, ...] = ()
 
     @property
     def model_name(self) -> str:
@@ -168,17 +168,13 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         return self._text_model()
 
     def _text_model(self) -> TextModel:
+        folder = locate_model(self.model, revision=self.revision)
+        device = self.device or default_device()
         contract = {name: getattr(self, name) for name in ("task", "query_prompt", "document_prompt", "max_length")}
-        settings = (self.model, self.revision, self.dtype, self.device, *contract.values())
-        if self._loaded is None or self._loaded_settings != settings:
-            self._loaded = TextModel(
-                locate_model(self.model, revision=self.revision),
-                self.model,
-                dtype=self.dtype,
-                device=self.device or default_device(),
-                **contract,
-            )
-            self._loaded_settings = settings
+        wanted = (fingerprint_model(folder), self.model, self.dtype, device, *contract.values())
+        if self._loaded is None or self._loaded_as != wanted:
+            self._loaded = TextModel(folder, self.model, dtype=self.dtype, device=device, **contract)
+            self._loaded_as = wanted
         return self._loaded
 
     def _token_budget(self, batch_size: int | None) -> int:

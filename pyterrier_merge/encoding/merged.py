@@ -9,7 +9,7 @@ from pyterrier_merge.encoding.encoders import E5Encoder
 from pyterrier_merge.encoding.text_model import TextModel
 from pyterrier_merge.merging.checkpoint import Checkpoint
 from pyterrier_merge.merging.merger import Merger, TensorMerge
-from pyterrier_merge.models import locate_model, transformer_folder
+from pyterrier_merge.models import fingerprint_model, locate_model, transformer_folder
 from pyterrier_merge.recipe import MergeRecipe, check_alpha
 
 
@@ -84,7 +84,7 @@ class MergedE5Encoder(E5Encoder):
         self._alpha_lower = check_alpha("alpha_lower", alpha_lower)
         self._alpha_upper = check_alpha("alpha_upper", alpha_upper)
         self._merger: Merger | None = None
-        self._merger_parents: tuple[str | None, ...] = ()
+        self._domain_content = ""
         self._merged: MergeRecipe | None = None
         self._tensor_merges: tuple[TensorMerge, ...] = ()
         _ = self.recipe  # an unknown method shows now
@@ -153,15 +153,16 @@ class MergedE5Encoder(E5Encoder):
 
     def _ready(self) -> TextModel:
         text_model = self._text_model()
-        recipe = self.recipe
-        if self._merger is None or self._merger.model is not text_model.body or self._merger_parents != recipe.parents:
-            source = locate_model(self.source, revision=self.source_revision)
-            domain = locate_model(self.domain, revision=self.domain_revision)
+        source = locate_model(self.source, revision=self.source_revision)
+        domain = locate_model(self.domain, revision=self.domain_revision)
+        content = fingerprint_model(domain)
+        if self._merger is None or self._merger.model is not text_model.body or self._domain_content != content:
             self._merged = None
             self._merger = Merger(
-                text_model.body, *(Checkpoint(transformer_folder(folder)) for folder in (source, domain))
+                text_model.body, Checkpoint(transformer_folder(source)), Checkpoint(transformer_folder(domain))
             )
-            self._merger_parents = recipe.parents
+            self._domain_content = content
+        recipe = self.recipe
         if self._merged != recipe:
             self._merged = None  # should the merge fail half-way, the next text merges anew
             self._tensor_merges = self._merger.merge(recipe)

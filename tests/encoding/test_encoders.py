@@ -188,6 +188,24 @@ def test_any_setting_can_be_changed_after_the_first_text(bert_pair, bert_retriev
     np.testing.assert_array_equal(encoder.encode_docs(TEXTS), short.encode_docs(TEXTS))
 
 
+@pytest.mark.parametrize("rewritten", [0, 1])
+def test_a_rewritten_checkpoint_is_loaded_anew(bert_pair, tmp_path, rewritten):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    pair = [shutil.copytree(folder, tmp_path / str(number)) for number, folder in enumerate(bert_pair)]
+    encoder = merged(pair, 0.5, 0.5)
+    encoder.encode_docs(TEXTS)
+    before = encoder.fingerprint
+    weights = pair[rewritten] / "model.safetensors"
+    tensors = {name: tensor + 0.1 * (".layer.1." in name) for name, tensor in load_file(weights).items()}
+    weights.unlink()
+    save_file(tensors, weights, metadata={"format": "pt"})
+    assert encoder.fingerprint != before
+    np.testing.assert_array_equal(encoder.encode_docs(TEXTS), merged(pair, 0.5, 0.5).encode_docs(TEXTS))
+
+
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda encoder: pickle.loads(pickle.dumps(encoder))])
 def test_a_copy_shares_no_weights(bert_pair, duplicate):
     encoder = merged(bert_pair, 0.5, 1)
