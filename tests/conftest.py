@@ -1,5 +1,6 @@
 """What tests may use: tiny models in the layouts of real ones, the shared data, and a cache that is thrown away."""
 
+import json
 import os
 import random
 import shutil
@@ -87,6 +88,19 @@ def bert_retriever(tmp_path_factory) -> Path:
     return _save_retriever(
         tmp_path_factory.mktemp("bert-retriever"), BertModel(_bert_config()), _bert_tokenizer(), "mean"
     )
+
+
+@pytest.fixture(scope="session")
+def bert_retriever_of_old(bert_retriever, tmp_path_factory) -> Path:
+    """The same retriever as older sentence-transformers wrote it: the transformer in ``0_Transformer``."""
+    folder = shutil.copytree(bert_retriever, tmp_path_factory.mktemp("bert-retriever-of-old") / "model")
+    (folder / "0_Transformer").mkdir()
+    for file in [file for file in folder.iterdir() if file.is_file() and file.name != "modules.json"]:
+        shutil.move(file, folder / "0_Transformer")
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[0]["path"] = "0_Transformer"
+    (folder / "modules.json").write_text(json.dumps(modules))
+    return folder
 
 
 @pytest.fixture(scope="session")

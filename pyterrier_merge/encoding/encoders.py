@@ -134,8 +134,8 @@ class E5Encoder(pyterrier_dr.BiEncoder):
     def encode_queries_torch(self, texts: Sequence[str], batch_size: int | None = None) -> torch.Tensor:
         """Encode queries with gradients: ``(n_queries, dim)`` float32 on the model's device."""
         text_model = self._ready()
-        prompt, budget = text_model.contract.query_prompt, self._token_budget(batch_size)
-        return text_model.forward(list(texts), prompt=prompt, budget=budget)
+        budget = self._token_budget(text_model.contract, batch_size)
+        return text_model.forward(list(texts), prompt=text_model.contract.query_prompt, budget=budget)
 
     def encode_queries(self, texts: Iterable[str], batch_size: int | None = None) -> np.ndarray:
         """Encode queries: ``(n_queries, dim)`` float32."""
@@ -154,7 +154,8 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         if not first:  # PyTerrier inspects pipelines with empty frames: that must not load 14 GB
             return np.empty((0, self._loaded.dim if self._loaded else 0), dtype=np.float32)
         text_model = self._ready()
-        return text_model.encode(texts, prompt=prompt(text_model.contract), budget=self._token_budget(batch_size))
+        budget = self._token_budget(text_model.contract, batch_size)
+        return text_model.encode(texts, prompt=prompt(text_model.contract), budget=budget)
 
     def _identity(self) -> dict[str, Any]:
         settings = ("model", "revision", "task", "query_prompt", "document_prompt", "max_length", "dtype", "text_field")
@@ -177,8 +178,8 @@ class E5Encoder(pyterrier_dr.BiEncoder):
             self._loaded_as = wanted
         return self._loaded
 
-    def _token_budget(self, batch_size: int | None) -> int:
-        return (batch_size or self.batch_size) * self.contract.max_length
+    def _token_budget(self, contract: RetrieverContract, batch_size: int | None) -> int:
+        return (batch_size or self.batch_size) * contract.max_length
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or another process gets: the settings; it loads the models itself."""

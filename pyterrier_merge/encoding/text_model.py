@@ -100,9 +100,9 @@ class TextModel:
         for row, text in enumerate(texts, first_row):
             if not isinstance(text, str):
                 raise ValueError(f"text {row} is {text!r}, expected a string")  # noqa: TRY004 (data, not a call)
-        ids = self._tokenise(texts, prompt)
-        if not ids:
+        if not texts:
             return torch.empty((0, self.dim), device=self._device)
+        ids = self._tokenise(texts, prompt)
         order: list[int] = []
         batches = []
         for batch in token_batches([len(row) for row in ids], budget):
@@ -111,8 +111,6 @@ class TextModel:
         return torch.cat(batches)[torch.tensor(order, device=batches[0].device).argsort()]
 
     def _tokenise(self, texts: list[str], prompt: str) -> list[list[int]]:
-        if not texts:
-            return []
         appended = list(self.contract.appended)
         encoded = self._model.tokenizer(
             [prompt + text.encode(errors="replace").decode() for text in texts],  # a lone surrogate becomes "?"

@@ -147,19 +147,8 @@ def test_a_merge_encodes_with_merged_weights(family, request):
     assert np.abs(vectors - E5Encoder(pair[0], dtype="float32", device="cpu").encode_docs(TEXTS)).max() > 0.01
 
 
-def test_the_transformer_may_lie_in_a_folder_of_its_own(bert_pair, tmp_path):
-    """Older sentence-transformers wrote ``0_Transformer``; ``modules.json`` says so."""
-    import json
-    import shutil
-
-    folder = shutil.copytree(bert_pair[0], tmp_path / "old")
-    (folder / "0_Transformer").mkdir()
-    for file in [file for file in folder.iterdir() if file.is_file() and file.name != "modules.json"]:
-        shutil.move(file, folder / "0_Transformer")
-    modules = json.loads((folder / "modules.json").read_text())
-    modules[0]["path"] = "0_Transformer"
-    (folder / "modules.json").write_text(json.dumps(modules))
-    moved = merged((folder, bert_pair[1]), 0.5, 1)
+def test_the_transformer_may_lie_in_a_folder_of_its_own(bert_pair, bert_retriever_of_old):
+    moved = merged((bert_retriever_of_old, bert_pair[1]), 0.5, 1)
     np.testing.assert_array_equal(moved.encode_docs(TEXTS), merged(bert_pair, 0.5, 1).encode_docs(TEXTS))
 
 

@@ -248,16 +248,9 @@ def test_blocks_train_too(texts, bert_retriever, tmp_path):
     assert json.loads((out / "training.json").read_text())["sequences"] == math.ceil((tokens - 1) / 10)
 
 
-def test_a_base_in_a_folder_of_its_own_is_found(texts, bert_retriever, tmp_path):
-    """Older sentence-transformers wrote ``0_Transformer``."""
-    old = shutil.copytree(bert_retriever, tmp_path / "old")
-    (old / "0_Transformer").mkdir()
-    for file in [file for file in old.iterdir() if file.is_file() and file.name != "modules.json"]:
-        shutil.move(file, old / "0_Transformer")
-    modules = json.loads((old / "modules.json").read_text())
-    modules[0]["path"] = "0_Transformer"
-    (old / "modules.json").write_text(json.dumps(modules))
-    usual, moved = train(texts, bert_retriever, tmp_path / "usual"), train(texts, old, tmp_path / "moved")
+def test_a_base_in_a_folder_of_its_own_is_found(texts, bert_retriever, bert_retriever_of_old, tmp_path):
+    usual = train(texts, bert_retriever, tmp_path / "usual")
+    moved = train(texts, bert_retriever_of_old, tmp_path / "moved")
     assert same(weights(usual), weights(moved))
 
 
