@@ -3,94 +3,176 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from pyterrier_merge.fingerprint import fingerprint
-from pyterrier_merge.models import fingerprint_model, locate_model
+from pyterrier_merge.methods import MergeMethod, get_method
+from pyterrier_merge.models import count_layers, fingerprint_model, locate_model, transformer_folder
 
-METHODS = ("linear", "slerp", "nuslerp")
+
+def check_alpha(name: str, alpha: Any) -> float:
+    """Return ``alpha`` as a float; ``ValueError`` where it is not a number within [0, 1]."""
+    value = _number(f"{name} is the weight of the source model, within [0, 1]:", alpha)
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is the weight of the source model, within [0, 1]; found {alpha!r}")
+    return value
 
 
-@dataclass(frozen=True)
+def _number(what: str, value: Any) -> float:
+    if isinstance(value, bool) or not hasattr(value, "__float__") or not math.isfinite(float(value)):
+        raise ValueError(f"{what} is a finite number; found {value!r}")
+    return float(value)
+
+
+@dataclass(frozen=True, repr=False)
 class Segment:
-    """A run of neighbouring layers that share one weight.
+    """A run of neighbouring layers that share their weights.
 
     Attributes:
-        alpha: Weight of the source (retrieval) model, in [0, 1]; the domain model gets ``1 - alpha``.
+        alpha: Weight of the source (retrieval) model, in [0, 1]; the domain models share ``1 - alpha`` equally. A
+            segment of alpha 1 is the source's own, to the bit, whatever the method. None goes with methods that take
+            no weights.
         size: Share of the layers, relative to the other segments' sizes: ``(1, 1)`` are halves, ``(16, 16)`` as well.
+        domain_weights: A weight for each domain model instead; then alpha is any number too.
     """
 
-    alpha: float
+    alpha: float | None
     size: int = 1
+    domain_weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "alpha", check_alpha("alpha", self.alpha))
-        if not isinstance(self.size, int) or self.size < 1:
+        if self.domain_weights is not None:
+            alpha, *others = (_number("a weight", weight) for weight in (self.alpha, *self.domain_weights))
+            object.__setattr__(self, "alpha", alpha)
+            object.__setattr__(self, "domain_weights", tuple(others))
+        elif self.alpha is not None:
+            object.__setattr__(self, "alpha", check_alpha("alpha", self.alpha))
+        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
             raise ValueError(f"a segment's size is a whole number of at least 1, found {self.size!r}")
-
-
-@dataclass(frozen=True)
-class MergeRecipe:
-    """Two models and the weights to blend them with, segment by segment, lowest layers first.
-
-    Token embeddings (and the tokenizer) come from the source alone; a final norm takes the last segment's weight;
-    what lies outside the layers stays the source's. This is the scheme of arXiv 2509.21966.
-
-    Attributes:
-        source: The retrieval model: a folder, ``package:NAME/FOLDER`` or a hub id.
-        domain: The plain language model of the domain, named likewise.
-        segments: At least one; :meth:`halves` makes the paper's two.
-        method: One of ``linear``, ``slerp``, ``nuslerp`` (mergekit's names).
-        source_revision: Branch, tag or commit, where the source is a hub id.
-        domain_revision: The same of the domain model.
-    """
-
-    source: str
-    domain: str
-    segments: tuple[Segment, ...]
-    method: str = "linear"
-    source_revision: str | None = None
-    domain_revision: str | None = None
-
-    def __post_init__(self) -> None:
-        for field in ("source", "domain"):
-            object.__setattr__(self, field, str(getattr(self, field)))
-        object.__setattr__(self, "segments", tuple(self.segments))
-        if not self.segments:
-            raise ValueError("a recipe needs at least one segment")
-        if self.method not in METHODS:
-            raise ValueError(f"unknown merge method {self.method!r}: choose one of {', '.join(METHODS)}")
-
-    @classmethod
-    def halves(
-        cls, source: str | Path, domain: str | Path, alpha_lower: float, alpha_upper: float, **settings: Any
-    ) -> MergeRecipe:
-        """The paper's recipe: ``alpha_lower`` for the lower half of the layers, ``alpha_upper`` for the upper half."""
-        segments = (Segment(check_alpha("alpha_lower", alpha_lower)), Segment(check_alpha("alpha_upper", alpha_upper)))
-        return cls(str(source), str(domain), segments, **settings)
 
     @property
     def keeps_source(self) -> bool:
-        """Whether the result is the source itself, because no layer takes anything from the domain model."""
-        return all(segment.alpha == 1 for segment in self.segments)
+        """Whether the source's weights stay as they are."""
+        return self.alpha == 1 and not any(self.domain_weights or ())
+
+    def weights(self, num_domains: int) -> tuple[float, ...] | None:
+        """Return the weights of the source and of each domain model; None where the method decides."""
+        if self.alpha is None:
+            return None
+        shared = (1 - self.alpha) / num_domains
+        return (self.alpha, *(self.domain_weights if self.domain_weights is not None else [shared] * num_domains))
+
+    def __repr__(self) -> str:
+        return _repr(self)
+
+    def __str__(self) -> str:
+        weights = (self.alpha, *(self.domain_weights or ()))
+        return ":".join("-" if weight is None else f"{weight:g}" for weight in weights)
+
+
+@dataclass(frozen=True, repr=False)
+class MergeRecipe:
+    """Models and the weights to blend them with, segment by segment, lowest layers first.
+
+    Weights are ``alpha * source + (1 - alpha) * domain`` (method ``linear``). Token embeddings (and the tokenizer) and
+    a projection head are the source's own and the final norm goes with the last segment, unless said otherwise: the
+    scheme of arXiv 2509.21966. Models are named by a folder, ``package:NAME/FOLDER``, a hub id, ``ID@REVISION`` or
+    ``BASE+ADAPTER``.
+
+    Attributes:
+        source: The retrieval model.
+        domains: One or more plain language models of the domain; a single name is taken as well.
+        segments: At least one; :meth:`halves` makes the paper's two.
+        method: mergekit's name, see :func:`pyterrier_merge.methods.list_methods`.
+        parameters: The method's own besides weights, such as ``{"density": 0.5}``; kept as sorted pairs. A sequence
+            gives each model that is no base its own value, the source first.
+        base: The model that differences are taken from, for ``task_arithmetic``, ``ties`` and their kin; the source
+            where None is given.
+        embeddings: Alpha (or a segment) of the token embeddings and what stands beside them.
+        final_norm: The same of the norm after the last layer; the last segment's where None.
+        head: The same of a projection head (sentence-transformers' ``Dense``), which domain models must have too.
+        seed: Of methods that drop weights at random.
+
+    Raises:
+        ValueError: A weight is no number or out of range, the method is unknown, or it does not go with the number of
+            models, the weights or the parameters.
+    """
+
+    source: str
+    domains: tuple[str, ...]
+    segments: tuple[Segment, ...]
+    method: str = "linear"
+    parameters: tuple[tuple[str, Any], ...] = ()
+    base: str | None = None
+    embeddings: Segment = Segment(1)
+    final_norm: Segment | None = None
+    head: Segment = Segment(1)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field, value in self._checked_fields().items():
+            object.__setattr__(self, field, value)
+        for segment in self._all_segments():
+            self._check_weights(segment)
+        if self.method != "linear" or self.parameters or self.base:  # looking at mergekit takes seconds
+            self._method.check(
+                num_domains=len(self.domains), has_base=self.base is not None, parameters=dict(self.parameters)
+            )
+
+    @classmethod
+    def halves(
+        cls,
+        source: str | Path,
+        domains: str | Path | Sequence[str | Path],
+        alpha_lower: float | None,
+        alpha_upper: float | None,
+        **settings: Any,
+    ) -> MergeRecipe:
+        """The paper's recipe: ``alpha_lower`` for the lower half of the layers, ``alpha_upper`` for the upper half."""
+        alphas = {"alpha_lower": alpha_lower, "alpha_upper": alpha_upper}
+        segments = tuple(Segment(None if a is None else check_alpha(name, a)) for name, a in alphas.items())
+        return cls(source, domains, segments, **settings)  # type: ignore[arg-type]  # names are made strings
+
+    @property
+    def keeps_source(self) -> bool:
+        """Whether the result is the source itself, because no part takes anything from a domain model."""
+        return all(segment.keeps_source for segment in self._all_segments())
 
     @property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that change when the merged weights would: models count by content, not by name.
 
-        Locates both models (and fetches them where they are on the hub).
+        Locates the models (and fetches them where they are on the hub).
         """
-        source = fingerprint_model(locate_model(self.source, revision=self.source_revision))
+        folder = locate_model(self.source)
+        source = fingerprint_model(folder)
         if self.keeps_source:
             return source
-        domain = fingerprint_model(locate_model(self.domain, revision=self.domain_revision))
-        segments = [[segment.alpha, segment.size] for segment in self.segments]
-        return fingerprint({"source": source, "domain": domain, "segments": segments, "method": self.method})
+        layers = self.layer_segments(count_layers(transformer_folder(folder)))
+        places = {
+            "layers": layers,
+            "embeddings": [self.embeddings],
+            "final_norm": [self.final_norm or layers[-1]],
+            "head": [self.head],
+        }
+        domains = len(self.domains)
+        content: dict[str, Any] = {
+            place: [None if segment.keeps_source else [segment.weights(domains)] for segment in segments]
+            for place, segments in places.items()
+        }
+        others = [
+            fingerprint_model(locate_model(name)) for name in (*self.domains, *([self.base] if self.base else []))
+        ]
+        content.update(source=source, others=others, method=self.method, parameters=self.parameters)
+        if self.method != "linear" and self._method.random:
+            content["seed"] = self.seed
+        return fingerprint(content)
 
-    def layer_alphas(self, num_layers: int) -> tuple[float, ...]:
-        """Return one alpha per layer, lowest first.
+    def layer_segments(self, num_layers: int) -> tuple[Segment, ...]:
+        """Return the segment of each layer, lowest first.
 
         A boundary that falls within a layer gives that layer to the upper segment, so 7 layers in halves are 3 and 4.
 
@@ -98,28 +180,99 @@ class MergeRecipe:
             ValueError: A segment would get no layer.
         """
         total = sum(segment.size for segment in self.segments)
-        alphas: list[float] = []
+        found: list[Segment] = []
         passed = 0
         for segment in self.segments:
             passed += segment.size
-            layers = num_layers * passed // total - len(alphas)
+            layers = num_layers * passed // total - len(found)
             if layers < 1:
                 raise ValueError(
-                    f"{len(self.segments)} segments do not fit {num_layers} layers: {segment} would get none"
+                    f"{len(self.segments)} segments do not fit {num_layers} layers: segment {segment} would get none"
                 )
-            alphas.extend([segment.alpha] * layers)
-        return tuple(alphas)
+            found.extend([segment] * layers)
+        return tuple(found)
+
+    def with_alphas(self, *alphas: float) -> MergeRecipe:
+        """Return the same recipe with other alphas, one for each segment.
+
+        Raises:
+            ValueError: Another number of alphas, one out of range, or segments that have ``domain_weights``.
+        """
+        if len(alphas) != len(self.segments):
+            raise ValueError(f"the recipe has {len(self.segments)} segments, found {len(alphas)} alphas")
+        if any(segment.domain_weights is not None for segment in self.segments):
+            raise ValueError("the recipe's segments give each domain model a weight: replace its segments instead")
+        pairs = zip(self.segments, alphas, strict=True)
+        return replace(self, segments=tuple(Segment(check_alpha("alpha", a), segment.size) for segment, a in pairs))
+
+    @property
+    def _method(self) -> MergeMethod:
+        return get_method(self.method)
+
+    def _all_segments(self) -> tuple[Segment, ...]:
+        norm = () if self.final_norm is None else (self.final_norm,)
+        return (*self.segments, *norm, self.embeddings, self.head)
+
+    def _checked_fields(self) -> dict[str, Any]:
+        names = [self.domains] if isinstance(self.domains, (str, Path)) else list(self.domains)
+        if not names:
+            raise ValueError("a recipe needs at least one domain model")
+        if not self.segments:
+            raise ValueError("a recipe needs at least one segment")
+        return {
+            "source": _model_name(self.source),
+            "domains": tuple(_model_name(name) for name in names),
+            "segments": tuple(self.segments),
+            "parameters": tuple(
+                (name, tuple(value) if isinstance(value, list) else value)
+                for name, value in sorted(dict(self.parameters).items())
+            ),
+            "base": None if self.base is None else _model_name(self.base),
+            "embeddings": _place("embeddings", self.embeddings),
+            "final_norm": None if self.final_norm is None else _place("final_norm", self.final_norm),
+            "head": _place("head", self.head),
+        }
+
+    def _check_weights(self, segment: Segment) -> None:
+        if segment.domain_weights is not None and len(segment.domain_weights) != len(self.domains):
+            raise ValueError(
+                f"a segment gives {len(segment.domain_weights)} domain weights, the recipe has {len(self.domains)} "
+                "domain models"
+            )
+        if segment.keeps_source:
+            return
+        weighted = self.method == "linear" or self._method.weighted
+        if weighted and segment.alpha is None:
+            raise ValueError(f"{self.method} needs an alpha in every segment")
+        if not weighted and segment.alpha is not None:
+            raise ValueError(
+                f"{self.method} takes no weights: give alpha None to merge a segment, 1 to keep the source's; "
+                f"found {segment}"
+            )
+        normalised = self.method == "linear" and dict(self.parameters).get("normalize", True)
+        if normalised and not sum(segment.weights(len(self.domains)) or ()):
+            raise ValueError(f"the weights of segment {segment} add up to 0, and linear divides by their sum")
+
+    def __repr__(self) -> str:
+        return _repr(self)
 
     def __str__(self) -> str:
-        alphas = ", ".join(f"{segment.alpha:g}" for segment in self.segments)
-        return f"{self.source} + {self.domain} ({self.method}; {alphas})"
+        weights = ", ".join(map(str, self.segments))
+        return f"{' + '.join([self.source, *self.domains])} ({self.method}; {weights})"
 
 
-def check_alpha(name: str, alpha: Any) -> float:
-    """Return ``alpha`` as a float; ``ValueError`` where it is not a number within [0, 1]."""
-    if isinstance(alpha, bool) or not hasattr(alpha, "__float__"):
-        raise ValueError(f"{name} is the weight of the source model, a number within [0, 1]; found {alpha!r}")
-    value = float(alpha)
-    if math.isnan(value) or not 0 <= value <= 1:
-        raise ValueError(f"{name} is the weight of the source model, within [0, 1]; found {alpha!r}")
-    return value
+def _repr(value: Segment | MergeRecipe) -> str:
+    """What a dataclass prints, without the fields that have their default."""
+    named = ((field.name, getattr(value, field.name), field.default) for field in fields(value))
+    given = ", ".join(f"{name}={content!r}" for name, content, default in named if content != default)
+    return f"{type(value).__name__}({given})"
+
+
+def _place(name: str, value: Any) -> Segment:
+    return value if isinstance(value, Segment) else Segment(check_alpha(name, value))
+
+
+def _model_name(name: str | Path) -> str:
+    if not str(name):
+        raise ValueError("a model's name is empty")
+    return str(name).rstrip("/") or "/"

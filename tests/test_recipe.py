@@ -1,69 +1,169 @@
+import pickle
+import shutil
+
 import pytest
 
 from pyterrier_merge import MergeRecipe, Segment
+from pyterrier_merge.models import fingerprint_model
 
 
 def recipe(*alphas, **settings):
     return MergeRecipe("source", "domain", tuple(Segment(alpha) for alpha in alphas), **settings)
 
 
+def alphas_of(recipe, num_layers):
+    return tuple(segment.alpha for segment in recipe.layer_segments(num_layers))
+
+
 def test_halves_give_the_lower_layers_the_first_alpha():
-    assert MergeRecipe.halves("s", "d", 0.5, 1).layer_alphas(6) == (0.5, 0.5, 0.5, 1, 1, 1)
+    assert alphas_of(MergeRecipe.halves("s", "d", 0.5, 1), 6) == (0.5, 0.5, 0.5, 1, 1, 1)
 
 
 def test_the_papers_boundary_is_after_layer_16_of_32():
-    alphas = MergeRecipe.halves("s", "d", 0.75, 1).layer_alphas(32)
-    assert alphas == (0.75,) * 16 + (1,) * 16
+    assert alphas_of(MergeRecipe.halves("s", "d", 0.75, 1), 32) == (0.75,) * 16 + (1,) * 16
 
 
 def test_an_odd_middle_layer_belongs_to_the_upper_half():
-    assert recipe(0, 1).layer_alphas(7) == (0, 0, 0, 1, 1, 1, 1)
+    assert alphas_of(recipe(0, 1), 7) == (0, 0, 0, 1, 1, 1, 1)
 
 
 def test_sizes_are_proportions():
     segments = (Segment(0, 1), Segment(0.5, 2), Segment(1, 1))
-    assert MergeRecipe("s", "d", segments).layer_alphas(8) == (0, 0, 0.5, 0.5, 0.5, 0.5, 1, 1)
+    assert alphas_of(MergeRecipe("s", "d", segments), 8) == (0, 0, 0.5, 0.5, 0.5, 0.5, 1, 1)
 
 
 def test_one_segment_a_layer():
-    assert recipe(0.1, 0.2, 0.3).layer_alphas(3) == (0.1, 0.2, 0.3)
+    assert alphas_of(recipe(0.1, 0.2, 0.3), 3) == (0.1, 0.2, 0.3)
 
 
 def test_more_segments_than_layers_is_an_error():
     with pytest.raises(ValueError, match="3 segments do not fit 2 layers"):
-        recipe(0, 0.5, 1).layer_alphas(2)
+        recipe(0, 0.5, 1).layer_segments(2)
 
 
-@pytest.mark.parametrize("alpha", [-0.01, 1.01, float("nan"), "half", None, True])
+@pytest.mark.parametrize("alpha", [-0.01, 1.01, float("nan"), float("inf"), "half", True])
 def test_an_alpha_outside_the_bounds_is_named(alpha):
     with pytest.raises(ValueError, match="alpha_lower is the weight of the source model"):
         MergeRecipe.halves("s", "d", alpha, 1)
 
 
+@pytest.mark.parametrize("size", [0, -1, 1.5, True])
+def test_a_size_that_is_no_whole_number_is_an_error(size):
+    with pytest.raises(ValueError, match="a segment's size is a whole number"):
+        Segment(0.5, size)
+
+
 def test_an_unknown_method_lists_the_known():
-    with pytest.raises(ValueError, match="linear, slerp, nuslerp"):
+    with pytest.raises(ValueError, match=r"unknown merge method 'average'.*task_arithmetic"):
         recipe(0.5, method="average")
 
 
-def test_fingerprint_follows_content_and_weights_not_names(bert_retriever, bert_language_model, tmp_path):
-    import shutil
+def test_several_domain_models_share_what_the_source_leaves():
+    several = MergeRecipe("s", ["a", "b"], (Segment(0.5), Segment(0.5, domain_weights=(0.5, 0))))
+    assert several.domains == ("a", "b")
+    assert [segment.weights(2) for segment in several.segments] == [(0.5, 0.25, 0.25), (0.5, 0.5, 0)]
 
-    def named(source, *alphas):
-        return MergeRecipe.halves(source, bert_language_model, *alphas).fingerprint
 
-    copy = tmp_path / "copy"
-    shutil.copytree(bert_retriever, copy)
-    half = named(bert_retriever, 0.5, 1)
-    assert half == named(copy, 0.5, 1)
-    assert half != named(bert_retriever, 0.25, 1)
-    assert half != named(bert_retriever, 1, 0.5)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"domains": ()}, "at least one domain model"),
+        ({"domains": ("a", "")}, "a model's name is empty"),
+        ({"segments": ()}, "at least one segment"),
+        ({"segments": (Segment(1, domain_weights=(1, 1)),)}, "gives 2 domain weights, the recipe has 1"),
+        ({"segments": (Segment(1, domain_weights=(-1,)),)}, "add up to 0"),
+        ({"segments": (Segment(None),)}, "linear needs an alpha in every segment"),
+        ({"embeddings": 2}, "embeddings is the weight of the source model"),
+        ({"base": "b"}, "linear takes no base model"),
+        ({"parameters": {"density": 0.5}}, "linear has no parameter 'density'; it has normalize"),
+        ({"method": "karcher"}, "karcher takes no weights: give alpha None .* found 0.5"),
+        ({"method": "ties"}, "alpha would change nothing"),
+    ],
+)
+def test_what_does_not_fit_is_said_when_the_recipe_is_made(settings, message):
+    with pytest.raises(ValueError, match=message):
+        MergeRecipe(**{"source": "s", "domains": "d", "segments": (Segment(0.5),), **settings})
+
+
+def test_a_method_without_weights_takes_segments_without_alpha_and_segments_that_keep_the_source():
+    karcher = MergeRecipe.halves("s", "d", None, 1, method="karcher")
+    assert [segment.weights(1) for segment in karcher.segments] == [None, (1, 0)]
+
+
+def test_recipes_are_values():
+    settings = {"method": "ties", "parameters": {"normalize": False, "density": 0.5}, "embeddings": 0.5}
+    one, same = recipe(0.5, 1, **settings), recipe(0.5, 1, **settings)
+    assert one == same
+    assert hash(one) == hash(same)
+    assert pickle.loads(pickle.dumps(one)) == one
+    assert one != recipe(0.5, 1, **{**settings, "parameters": {"normalize": False, "density": 0.4}})
+    with pytest.raises(AttributeError):
+        one.method = "linear"
+
+
+def test_a_recipe_prints_what_was_said_and_reads_back():
+    one = recipe(0.5, 1, method="ties", parameters={"normalize": False})
+    assert repr(one) == (
+        "MergeRecipe(source='source', domains=('domain',), segments=(Segment(alpha=0.5), Segment(alpha=1.0)), "
+        "method='ties', parameters=(('normalize', False),))"
+    )
+    assert eval(repr(one), {"MergeRecipe": MergeRecipe, "Segment": Segment}) == one  # noqa: S307 (our own repr)
+    assert str(one) == "source + domain (ties; 0.5, 1)"
+
+
+def test_with_alphas_keeps_sizes_and_everything_else():
+    three = MergeRecipe("s", "d", (Segment(1, 2), Segment(1, 1), Segment(1, 3)), method="slerp")
+    other = three.with_alphas(0, 0.5, 1)
+    assert [(segment.alpha, segment.size) for segment in other.segments] == [(0, 2), (0.5, 1), (1, 3)]
+    assert other.method == "slerp"
+    with pytest.raises(ValueError, match="3 segments, found 2 alphas"):
+        three.with_alphas(0, 1)
+
+
+@pytest.fixture
+def named(bert_retriever, bert_language_model):
+    def fingerprint(*alphas, source=bert_retriever, domains=bert_language_model, **settings):
+        return MergeRecipe(source, domains, tuple(map(Segment, alphas)), **settings).fingerprint
+
+    return fingerprint
+
+
+def test_fingerprint_follows_content_and_weights_not_names(named, bert_retriever, tmp_path):
+    copy = shutil.copytree(bert_retriever, tmp_path / "copy")
+    half = named(0.5, 1)
+    assert half == named(0.5, 1, source=copy)
+    assert half not in (named(0.25, 1), named(1, 0.5))
     config = copy / "config.json"
     config.write_text(config.read_text().replace('"hidden_dropout_prob": 0.1', '"hidden_dropout_prob": 0.2'))
-    assert half != named(copy, 0.5, 1)
+    assert half != named(0.5, 1, source=copy)
 
 
-def test_a_merge_that_keeps_the_source_has_the_sources_fingerprint(bert_retriever, bert_language_model):
-    from pyterrier_merge.models import fingerprint_model
+def test_fingerprint_is_the_same_for_segments_that_cover_the_layers_alike(named, bert_retriever, bert_language_model):
+    four = named(0.5, 0.5, 1, 1)  # the model has four layers
+    assert named(0.5, 1) == four
+    sized = MergeRecipe(bert_retriever, bert_language_model, (Segment(0.5, 16), Segment(1, 16)))
+    assert sized.fingerprint == four
+    assert named(0.5, 1, final_norm=1) == four
 
-    kept = MergeRecipe.halves(bert_retriever, bert_language_model, 1, 1)
-    assert kept.fingerprint == fingerprint_model(bert_retriever)
+
+def test_fingerprint_follows_everything_that_changes_the_weights(named, mistral_language_model):
+    plain = {"method": "task_arithmetic"}
+    random = {"method": "dare_linear", "parameters": {"density": 0.5}}
+    prints = [
+        named(0.5, 1),
+        named(0.5, 1, embeddings=0.5),
+        named(0.5, 1, final_norm=0.5),
+        named(0.5, 1, **plain),
+        named(0.5, 1, **plain, parameters={"lambda": 0.5}),
+        named(0.5, 1, **plain, base=mistral_language_model),
+        named(0.5, 1, **random),
+        named(0.5, 1, **random, seed=1),
+    ]
+    assert len(set(prints)) == len(prints)
+    assert named(0.5, 1, seed=1) == named(0.5, 1)  # linear draws nothing at random
+
+
+def test_a_merge_that_keeps_the_source_has_the_sources_fingerprint(named, bert_retriever):
+    assert named(1, 1) == fingerprint_model(bert_retriever)
+    assert named(1, 1, method="slerp") == fingerprint_model(bert_retriever)
+    assert named(1, 1, embeddings=0.5) != fingerprint_model(bert_retriever)

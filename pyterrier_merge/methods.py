@@ -1,0 +1,207 @@
+"""The merge methods that mergekit registers: what models and parameters each takes, and its arithmetic on tensors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+# Methods that interpolate: where the source weighs nothing and a single domain model all, the result is that model.
+_INTERPOLATING = frozenset({"linear", "slerp", "nuslerp", "multislerp"})
+# Methods whose result for an element depends on that element alone, so that a tensor can be merged piece by piece.
+_ELEMENTWISE = frozenset({"linear", "task_arithmetic"})
+_RANDOM = ("dare", "della")  # their names begin so: they drop weights at random
+
+
+@dataclass(frozen=True)
+class MergeMethod:
+    """One of mergekit's methods, as it applies to a source and domain models.
+
+    Attributes:
+        name: mergekit's name.
+        title: Its name in prose.
+        reference: Where it is described, an address; empty where mergekit names none.
+        weighted: Whether it takes a weight for each model. ``alpha`` means nothing to one that does not.
+        base: ``required`` (the source, where no other base is given), ``optional`` or ``none``.
+        parameters: What it takes besides weights: name -> default, None where a value must be given.
+        per_model: Those of them that can differ from model to model.
+    """
+
+    name: str
+    title: str
+    reference: str
+    weighted: bool
+    base: str
+    parameters: Mapping[str, Any]
+    per_model: frozenset[str]
+
+    @property
+    def interpolates(self) -> bool:
+        """Whether a weight of 1 for one model gives that model."""
+        return self.name in _INTERPOLATING
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether each element of the result depends on that element of the models alone."""
+        return self.name in _ELEMENTWISE
+
+    @property
+    def random(self) -> bool:
+        """Whether it draws random numbers."""
+        return self.name.startswith(_RANDOM)
+
+    def check(self, *, num_domains: int, has_base: bool, parameters: Mapping[str, Any]) -> None:
+        """Raise ``ValueError`` where the models or the parameters are none for this method."""
+        if has_base and self.base == "none":
+            raise ValueError(f"{self.name} takes no base model: leave 'base' out")
+        inputs, weighted = 1 + num_domains + has_base, num_domains + (has_base or self.base != "required")
+        try:
+            _mergekit(self.name).validate_inputs(range(inputs), 0 if has_base or self.base == "required" else None)
+        except ValueError as error:
+            models = f"source and {num_domains} domain model{'s' if num_domains > 1 else ''}"
+            raise ValueError(f"{self.name}, with {models}{' and a base' if has_base else ''}: {error}") from error
+        unknown = sorted(set(parameters) - set(self.parameters))
+        if unknown:
+            known = ", ".join(self.parameters) or "no parameters besides weights"
+            raise ValueError(f"{self.name} has no parameter {unknown[0]!r}; it has {known}")
+        missing = [name for name, default in self.parameters.items() if default is None and name not in parameters]
+        if missing:
+            raise ValueError(f"{self.name} needs the parameter {missing[0]!r}: parameters={{{missing[0]!r}: ...}}")
+        for name, value in parameters.items():
+            self._check_parameter(name, value, weighted)
+        if num_domains == 1 and not has_base and self._cancels_a_single_weight(parameters):
+            raise ValueError(
+                f"{self.name} divides by the sum of the weights, and with the source as base there is only one: alpha "
+                "would change nothing; pass parameters={'normalize': False}, or a base"
+            )
+
+    def _check_parameter(self, name: str, value: Any, models: int) -> None:
+        several = isinstance(value, (list, tuple))
+        if several and (name not in self.per_model or len(value) != models):
+            or_more = f" or {models}" if name in self.per_model else ""
+            raise ValueError(f"{self.name}: {name!r} takes one value{or_more}, found {value!r}")
+        (spec,) = (spec for spec in _mergekit(self.name).spec.parameters if spec.name == name)
+        for one in value if several else [value]:
+            try:
+                spec.validate(one)
+            except ValueError as error:  # pydantic's, many lines long
+                raise ValueError(f"{self.name}: {name!r} is {one!r}, expected {spec.value_type.__name__}") from error
+
+    def _cancels_a_single_weight(self, parameters: Mapping[str, Any]) -> bool:
+        return (
+            self.weighted and self.base == "required" and parameters.get("normalize", self.parameters.get("normalize"))
+        )
+
+
+def list_methods() -> tuple[str, ...]:
+    """Return the names of mergekit's methods that merge two models or more, in alphabetical order."""
+    from mergekit.merge_methods import registered_methods
+
+    specs = (method.spec for method in registered_methods())
+    return tuple(sorted(spec.name for spec in specs if spec.contract.max_inputs != 1))
+
+
+@cache
+def get_method(name: str) -> MergeMethod:
+    """Return the method of that name.
+
+    Raises:
+        ValueError: mergekit registers no such method, or it does not merge.
+    """
+    if name not in list_methods():
+        raise ValueError(f"unknown merge method {name!r}: mergekit has {', '.join(list_methods())}")
+    spec = _mergekit(name).spec
+    taken = {"weight"} | ({"t"} if name == "slerp" else set())
+    others = [parameter for parameter in spec.parameters if parameter.name not in taken]
+    return MergeMethod(
+        name,
+        title=spec.pretty_name or name,
+        reference=spec.reference_url or "",
+        weighted=any(parameter.name in taken for parameter in spec.parameters),
+        base={"required": "required", "optional": "optional"}.get(spec.contract.base.value, "none"),
+        parameters={parameter.name: None if parameter.required else parameter.default for parameter in others},
+        per_model=frozenset(parameter.name for parameter in others if parameter.scope.value != "shared"),
+    )
+
+
+def blend(
+    tensors: Sequence[torch.Tensor],
+    method: MergeMethod,
+    weights: Sequence[float] | None,
+    *,
+    base: torch.Tensor | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    name: str = "tensor",
+    seed: int = 0,
+) -> torch.Tensor:
+    """Blend tensors of one shape with mergekit, in float32.
+
+    Args:
+        tensors: The source's and each domain model's, in this order, on one device.
+        method: How.
+        weights: One for each tensor; None where the method takes none.
+        base: What differences are taken from; the source where the method needs a base and none is given.
+        parameters: The method's own.
+        name: Named in mergekit's messages, and part of the seed.
+        seed: Of methods that drop weights at random: one seed and name, one result on one kind of device.
+
+    Returns:
+        Float32, of the same shape.
+
+    Raises:
+        ValueError: mergekit's, where the tensors or parameters do not fit.
+    """
+    import torch
+    from mergekit.merge_methods import merge_tensors
+
+    values = dict(parameters or {})
+    if method.name == "linear":
+        return _linear(tensors, _required(weights), normalize=bool(values.get("normalize", True)))
+    base_index = 0 if base is not None or method.base == "required" else None
+    if method.name == "slerp":
+        values["t"] = sum(_required(weights)[1:]) / sum(_required(weights))
+    elif method.weighted:
+        # Where the source is the base, its weight is what the others leave; mergekit takes none for it.
+        values["weight"] = list(_required(weights)[1 if base is None and base_index == 0 else 0 :])
+    inputs = [*tensors] if base is None else [base, *tensors]
+    devices = {tensor.device for tensor in inputs if tensor.device.type == "cuda"} if method.random else set()
+    with torch.random.fork_rng(devices=sorted(device.index for device in devices), enabled=method.random):
+        if method.random:
+            torch.manual_seed(_seed(seed, name))
+        return merge_tensors(
+            inputs, method.name, parameters=values, base_index=base_index, name=name, dtype=torch.float32
+        )
+
+
+def _linear(tensors: Sequence[torch.Tensor], weights: Sequence[float], *, normalize: bool) -> torch.Tensor:
+    """Mergekit's kernel itself: for each piece of a tensor, its binding of parameters would take half the time."""
+    import torch
+    from mergekit.merge_methods import TensorBatch
+
+    batch = TensorBatch(tuple(tensor.float().unsqueeze(0) for tensor in tensors))
+    coefficients = torch.tensor([weights], dtype=torch.float32)
+    divides = normalize and float(coefficients.sum(dim=1)) != 1  # by the same sum that mergekit divides by
+    on_device = coefficients.to(tensors[0].device)
+    merged: torch.Tensor = _mergekit("linear").merge_batch(batch, weight=on_device, normalize=divides)
+    return merged.squeeze(0)
+
+
+def _required(weights: Sequence[float] | None) -> Sequence[float]:
+    if weights is None:
+        raise ValueError("this method needs a weight for each model")
+    return weights
+
+
+def _seed(seed: int, name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big", signed=False) >> 1
+
+
+def _mergekit(name: str) -> Any:
+    from mergekit.merge_methods import get
+
+    return get(name)

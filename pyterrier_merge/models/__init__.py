@@ -1,0 +1,26 @@
+"""From a model's name to a folder of files; what such a folder holds; how a live model is looked at."""
+
+from pyterrier_merge.models.files import (
+    WEIGHT_FILES,
+    count_layers,
+    fingerprint_model,
+    projection_folders,
+    read_config,
+    transformer_folder,
+)
+from pyterrier_merge.models.live import count_positions, quiet_loading
+from pyterrier_merge.models.names import PACKAGE_SCHEME, locate_model, pinned_name
+
+__all__ = [
+    "PACKAGE_SCHEME",
+    "WEIGHT_FILES",
+    "count_layers",
+    "count_positions",
+    "fingerprint_model",
+    "locate_model",
+    "pinned_name",
+    "projection_folders",
+    "quiet_loading",
+    "read_config",
+    "transformer_folder",
+]

@@ -1,0 +1,42 @@
+"""Models that are made from others once and kept: adapters merged into their base, converted files."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from pyterrier_merge.storage import cache_folder, finished_folder
+
+_SPARE_BYTES = 2**26  # configurations and tokenizers
+
+
+def kept_model(identity: str, write: Callable[[Path], None], *, size: Callable[[], int], what: str) -> Path:
+    """Return the cached folder of a made model; make it where it is not there yet.
+
+    Args:
+        identity: Fingerprint of everything that the model is made from.
+        write: Writes its files into a folder. Nothing stays of them where it raises.
+        size: Bytes of the weights to be written; asked for before ``write`` is called.
+        what: What is made, for messages.
+
+    Raises:
+        RuntimeError: The disk has not that much room.
+    """
+    cache = cache_folder("models")
+    folder = cache / identity
+    if folder.is_dir():
+        return folder
+    needed, free = size() + _SPARE_BYTES, shutil.disk_usage(cache).free
+    if needed > free:
+        raise RuntimeError(
+            f"no room for {what}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free in {cache}; make room, or set "
+            "PYTERRIER_MERGE_CACHE to a folder of a larger disk"
+        )
+    try:
+        with finished_folder(folder) as building:
+            write(building)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+    return folder  # made here, or by another process meanwhile

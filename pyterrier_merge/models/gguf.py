@@ -1,0 +1,115 @@
+"""GGUF files, converted to folders that transformers reads. The only importer of gguf."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyterrier_merge.fingerprint import fingerprint
+from pyterrier_merge.models.conversion import kept_model
+from pyterrier_merge.models.files import file_digest
+from pyterrier_merge.models.live import quiet_loading
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+_PLAIN = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_PROCEDURE = 1  # part of every fingerprint: raise it when the same file would give another model
+_BROKEN = (ValueError, OSError, LookupError, TypeError, RuntimeError, AttributeError, OverflowError, AssertionError)
+
+
+def convert_gguf(file: Path) -> Path:
+    """Return a cached folder with a GGUF file's model: ``config.json``, safetensors, and the tokenizer if possible.
+
+    transformers does the conversion, in float32 and with the whole model in memory. Weights that were not quantised
+    come out exactly, in the narrowest of the file's types that holds them; the matrices of a quantised file in float16.
+    The body alone is kept: a language-model head goes into no merge.
+
+    Raises:
+        ValueError: The file is corrupt or truncated, of an architecture that transformers does not convert, or lacks
+            weights of the body.
+        RuntimeError: The package ``gguf`` is missing, or the disk has no room for the result.
+    """
+    identity = fingerprint(["gguf", _PROCEDURE, file_digest(file)])
+
+    def size() -> int:
+        _require_gguf(file)
+        return sum(int(tensor.n_elements) * (4 if kind == "F32" else 2) for tensor, kind in _tensors(file))
+
+    return kept_model(identity, lambda building: _convert(file, building), size=size, what=f"the conversion of {file}")
+
+
+def _require_gguf(file: Path) -> None:
+    if importlib.util.find_spec("gguf") is None:
+        raise RuntimeError(f"{file}: reading GGUF files needs the package gguf: pip install 'pyterrier-merge[gguf]'")
+
+
+def _tensors(file: Path) -> list[tuple[Any, str]]:
+    """The file's tensors and the names of their types."""
+    from gguf import GGUFReader
+
+    try:
+        tensors = [(tensor, str(tensor.tensor_type.name)) for tensor in GGUFReader(file).tensors]
+    except _BROKEN as error:
+        raise ValueError(f"{file} is not a readable GGUF file (truncated or corrupt?): {error}") from error
+    if not tensors:
+        raise ValueError(f"{file} holds no tensors")
+    return tensors
+
+
+def _convert(file: Path, building: Path) -> None:
+    from safetensors.torch import save_file
+    from transformers import AutoModel
+
+    kinds = {kind for _, kind in _tensors(file)}
+    try:
+        with quiet_loading():
+            model, loading = AutoModel.from_pretrained(
+                file.parent, gguf_file=file.name, dtype="float32", output_loading_info=True, trust_remote_code=False
+            )
+    except (*_BROKEN, ImportError) as error:
+        raise ValueError(f"{file} cannot be converted by transformers: {error}") from error
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        raise ValueError(f"{file} has no weights for {len(missing)} parameters of the model, such as {missing[0]!r}")
+    quantised = sorted(kinds - _PLAIN.keys())
+    if quantised:
+        logger.warning(
+            "%s is quantised (%s): its weights are dequantised, and remain as coarse as they are there",
+            file,
+            ", ".join(quantised),
+        )
+    weights = {name: _narrowed(tensor, kinds, bool(quantised)) for name, tensor in model.state_dict().items()}
+    config = model.config
+    config.architectures = [type(model).__name__]
+    if hasattr(config, "quantization_config"):  # transformers marks whatever comes from a GGUF file
+        del config.quantization_config
+    config.save_pretrained(building)
+    save_file(weights, building / "model.safetensors", metadata={"format": "pt"})
+    with quiet_loading():
+        _save_tokenizer(file, building)
+
+
+def _narrowed(tensor: torch.Tensor, kinds: set[str], quantised: bool) -> torch.Tensor:
+    import torch
+
+    if quantised and tensor.ndim > 1:
+        return tensor.to(torch.float16)
+    for name in ("F16", "BF16"):
+        if name in kinds and torch.equal((narrow := tensor.to(getattr(torch, _PLAIN[name]))).float(), tensor):
+            return narrow
+    return tensor
+
+
+def _save_tokenizer(file: Path, building: Path) -> None:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
+        tokenizer.save_pretrained(building)
+    except Exception as error:  # noqa: BLE001 (whatever keeps transformers from making it: a merge does not need it)
+        logger.info("%s: no tokenizer was made: %s", file, error)

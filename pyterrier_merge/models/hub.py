@@ -1,0 +1,48 @@
+"""Models of the hub, in the hub's own cache."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from pyterrier_merge.models.files import has_weights
+
+_OTHER = ["onnx/*", "openvino/*", "original/*", "lora/*", "consolidated*"]  # the same weights in other forms
+
+
+@cache
+def hub_snapshot(name: str, revision: str | None) -> Path:
+    """Return the folder of a model or adapter in the hub's cache, fetched where it is not there yet.
+
+    The hub is asked once in a process, so that a name means one commit throughout. The folder's name is the commit.
+
+    Raises:
+        ValueError: The hub knows no such model, or not at this revision.
+        RuntimeError: The hub could not be reached and its cache does not hold the model.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        for weights in ("*.safetensors", "*.bin"):  # many repositories hold both: one is enough
+            wanted = [weights, "*.json", "*.txt", "*.model", "[0-9]*_*/*.bin", "README.md"]
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=_OTHER))
+            if has_weights(folder) or any(folder.glob("adapter_model.*")):
+                break
+    except RevisionNotFoundError as error:
+        raise ValueError(f"model {name!r} has no revision {revision!r} on the hub") from error
+    except RepositoryNotFoundError as error:
+        raise ValueError(
+            f"no model {name!r}: there is no such folder, and the hub knows none (a private or gated one needs a token)"
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise RuntimeError(
+            f"model {name!r} is neither a folder nor in the hub's cache, and the hub could not be reached; "
+            "check the spelling and the connection, or give a local folder"
+        ) from error
+    return folder

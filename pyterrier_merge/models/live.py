@@ -1,0 +1,34 @@
+"""Looking at live transformers models, and loading them without their talk."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def count_positions(body: Any) -> int | None:
+    """Return how many tokens a live transformer has positions for; None where it is not bound to a number.
+
+    RoBERTa's family counts from the padding token's position, so that some places of its table are no tokens'.
+    """
+    table = getattr(getattr(body, "embeddings", None), "position_embeddings", None)
+    reserved = getattr(table, "padding_idx", None)
+    positions: int | None = getattr(body.config, "max_position_embeddings", None)
+    return positions if positions is None or reserved is None else positions - reserved - 1
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Keep transformers from reporting, at length and with bars, what it loads: callers check what matters to them."""
+    log: Any = importlib.import_module("transformers.utils.logging")
+    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(verbosity)
+        if bars:
+            log.enable_progress_bar()

