@@ -2,76 +2,84 @@
 
 from __future__ import annotations
 
-import json
 import re
-import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pyterrier_merge.merging.places import LAYER, PROJECTION, layer_of
+from pyterrier_merge.models import projection_folders, read_config, transformer_folder
+from pyterrier_merge.models.weights import FLOATS, StoredTensor, TensorReader, require_unquantised, stored_tensors
+
 if TYPE_CHECKING:
     import torch
 
-_LAYER = re.compile(
-    r"^(?P<prefix>(?:\w+\.)*?)(?P<stack>(?:encoder\.)?(?:layers|layer|h|block)|transformer\.layer)\.(?P<index>\d+)\."
+_BUFFER = re.compile(
+    r"(^|\.)(rotary_emb\.(inv_freq|cos_cached|sin_cached)|(position|token_type)_ids|(attn|attention)\.(masked_)?bias)$"
 )
-_BUFFER = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids)$")
+_HEAD = re.compile(r"^(lm_head|embed_out|cls|score|classifier)\.")  # no body of transformers has such names
 _OLD_NORM = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}  # BERTs before 2019
-_FINAL_NORM = re.compile(r"^((encoder|transformer)\.)?(norm|final_norm|ln_f|layer_norm|final_layer_norm)\.")
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """Where a tensor lies: its file, its name in there, and what the file's header says of it."""
-
-    file: Path
-    key: str
-    shape: tuple[int, ...]
+# Kind of model (its type, else its stack of layers), a head, and the token embeddings that the head shares.
+_TIED = (
+    ("gpt_neox", "embed_out.weight", "embed_in.weight"),
+    ("gpt_neox", "lm_head.weight", "embed_in.weight"),
+    ("bloom", "lm_head.weight", "word_embeddings.weight"),
+    ("falcon", "lm_head.weight", "word_embeddings.weight"),
+    ("layers", "lm_head.weight", "embed_tokens.weight"),  # Llama, Mistral, Qwen, Gemma
+    ("layers", "decoder.weight", "embeddings.tok_embeddings.weight"),  # ModernBERT
+    ("decoder.layers", "lm_head.weight", "decoder.embed_tokens.weight"),  # OPT
+    ("h", "lm_head.weight", "wte.weight"),  # GPT-2
+    ("encoder.layer", "cls.predictions.decoder.weight", "embeddings.word_embeddings.weight"),  # BERT
+    ("encoder.layer", "lm_head.decoder.weight", "embeddings.word_embeddings.weight"),  # RoBERTa, MPNet
+    ("encoder.layer", "generator_lm_head.weight", "embeddings.word_embeddings.weight"),  # Electra
+    ("transformer.layer", "vocab_projector.weight", "embeddings.word_embeddings.weight"),  # DistilBERT
+)
 
 
 class Checkpoint:
     """The tensors of one model by canonical name: without the prefix that a class with a head puts before its body.
 
     ``layers.0.mlp.up_proj.weight`` is called that in a ``MistralModel`` and in a ``MistralForCausalLM`` (whose file
-    says ``model.layers.0…``), ``encoder.layer.0…`` in a ``BertModel`` and in a ``BertForMaskedLM``. Opening reads
-    headers; a tensor is read when it is asked for, and not kept.
+    says ``model.layers.0…``), ``encoder.layer.0…`` in a ``BertModel`` and in a ``BertForMaskedLM``: the names of the
+    parameters that ``AutoModel`` makes. Opening reads headers; a tensor is read when it is asked for, and not kept.
+
+    A projection head that sentence-transformers puts after the transformer is ``head.0.linear.weight`` and so on.
 
     Attributes:
-        folder: The folder that holds the weights and ``config.json``.
-        body: Canonical name -> where it lies, for every tensor of the body.
+        folder: The folder that holds the transformer's weights and ``config.json``.
+        config: The parsed ``config.json``.
+        body: Canonical name -> where it lies, for every tensor of the body. Token embeddings that a file left out,
+            for the head has the same, lie in the head.
         heads: Names, as stored, of the tensors outside the body (a language-model head).
     """
 
     def __init__(self, folder: str | Path) -> None:
         """Read the headers.
 
+        Args:
+            folder: The model's folder.
+
         Raises:
             FileNotFoundError: No ``config.json``, no weights, or a shard that the index names is missing.
-            ValueError: A file is corrupt, or no layers are to be found in it.
+            ValueError: A file is corrupt or not readable, the weights are quantised, the architecture is one that
+                cannot be merged layer by layer, or no layers are to be found.
         """
-        self.folder = Path(folder)
-        stored = _read_headers(self.folder)
-        prefix = _body_prefix(stored, self.folder)
-        self.body: Mapping[str, StoredTensor] = {
-            _modern(key.removeprefix(prefix)): tensor
-            for key, tensor in stored.items()
-            if key.startswith(prefix) and not _BUFFER.search(key)
-        }
-        self.heads = tuple(sorted(key for key in stored if not key.startswith(prefix)))
-        self._open_files: dict[Path, Any] = {}
-
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        """The parsed ``config.json``."""
-        path = self.folder / "config.json"
-        if not path.is_file():
-            raise FileNotFoundError(f"{self.folder} has no config.json: it is not a transformers checkpoint")
-        try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-        except ValueError as error:
-            raise ValueError(f"{path} is not valid JSON: {error}") from error
+        self.folder = transformer_folder(Path(folder))
+        self.config: dict[str, Any] = read_config(self.folder)
+        require_unquantised(self.folder)
+        stored = stored_tensors(self.folder)
+        self._require_plain_stack(stored)
+        prefix, stack = _layers_at(stored, self.folder)
+        bodies = {key for key in stored if key.startswith(prefix) and not _HEAD.match(key)}
+        self.heads = tuple(sorted(stored.keys() - bodies))
+        body = {_modern(key.removeprefix(prefix)): stored[key] for key in stored if key in bodies}
+        body = {name: tensor for name, tensor in body.items() if not _BUFFER.search(name)}
+        if self._is_tied():
+            body |= _tied_embeddings(body, stored, {stack, str(self.config.get("model_type"))})
+        self.body: Mapping[str, StoredTensor] = body | _projection(Path(folder))
+        _require_floats(self.body)
+        self._reader = TensorReader()
 
     @cached_property
     def num_layers(self) -> int:
@@ -79,34 +87,55 @@ class Checkpoint:
         return 1 + max(layer for layer in map(layer_of, self.body) if layer is not None)
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Read the tensor with this canonical name, in its stored type, onto the CPU.
+        """Return the tensor with this canonical name, in its stored type, on the CPU.
+
+        It is a view of the file: its bytes are read as they are used, and it must not be written to. What was read is
+        let go of soon after the caller has dropped it, so that reading a whole model takes the memory of its largest
+        tensor.
 
         Raises:
             KeyError: The body has no tensor of this name.
-            ValueError: Its bytes could not be read.
+            ValueError: Its bytes could not be read, or the file was rewritten meanwhile.
         """
-        stored = self.body[name]
-        handle = self._open_files.get(stored.file)
-        if handle is None:
-            handle = self._open_files[stored.file] = _open_weights(stored.file)
-        try:
-            return handle.get_tensor(stored.key) if hasattr(handle, "get_tensor") else handle[stored.key]
-        except (RuntimeError, OSError) as error:
-            raise ValueError(f"tensor {stored.key!r} of {stored.file} could not be read: {error}") from error
+        return self._reader.read(self.body[name])
+
+    def _is_tied(self) -> bool:
+        settings = {**self.config, **(self.config.get("text_config") or {})}
+        return bool(settings.get("tie_word_embeddings", True))  # transformers' own default
+
+    def _require_plain_stack(self, stored: Iterable[str]) -> None:
+        shared = next((key for key in stored if "albert_layer_groups." in key), None)
+        if shared is not None:
+            raise ValueError(
+                f"{self.folder} is an ALBERT: its layers share one set of weights ({shared!r} …), so that there are no "
+                "layers to give different weights to; it cannot be merged"
+            )
+        if self.config.get("is_encoder_decoder"):
+            raise ValueError(
+                f"{self.folder} is an encoder-decoder ({self.config.get('model_type')}): it has two stacks of layers, "
+                "and a recipe divides one; it cannot be merged"
+            )
 
     def __repr__(self) -> str:
         return f"Checkpoint({str(self.folder)!r})"
 
 
-def layer_of(name: str) -> int | None:
-    """Return the number of the layer, from 0, that a canonical name belongs to; None outside the layers."""
-    match = _LAYER.match(name)
-    return int(match["index"]) if match else None
+def _layers_at(keys: Iterable[str], folder: Path) -> tuple[str, str]:
+    """What stands before the body's names, and the name of its stack of layers."""
+    stacks = {(match["prefix"], match["stack"]) for match in map(LAYER.match, keys) if match}
+    if len(stacks) != 1:
+        names = ", ".join(sorted(repr(prefix + stack) for prefix, stack in stacks))
+        found = f"several ({names}): models of several stacks cannot be merged" if stacks else "none"
+        raise ValueError(f"expected one stack of transformer layers in {folder}, found {found}")
+    return stacks.pop()
 
 
-def is_final_norm(name: str) -> bool:
-    """Whether a canonical name is the norm after the last layer."""
-    return bool(_FINAL_NORM.match(name))
+def _projection(folder: Path) -> dict[str, StoredTensor]:
+    return {
+        f"{PROJECTION}{number}.{key}": stored
+        for number, dense in enumerate(projection_folders(folder))
+        for key, stored in stored_tensors(dense).items()
+    }
 
 
 def _modern(name: str) -> str:
@@ -114,51 +143,20 @@ def _modern(name: str) -> str:
     return parent + _OLD_NORM.get(f"LayerNorm.{norm}", f"LayerNorm.{norm}") if "LayerNorm." in name else name
 
 
-def _read_headers(folder: Path) -> dict[str, StoredTensor]:
-    stored: dict[str, StoredTensor] = {}
-    for file in _weight_files(folder):
-        handle = _open_weights(file)
-        if hasattr(handle, "get_slice"):
-            shapes = {key: tuple(handle.get_slice(key).get_shape()) for key in handle.keys()}  # noqa: SIM118 (no mapping)
-        else:
-            shapes = {key: tuple(tensor.shape) for key, tensor in handle.items()}
-        stored.update({key: StoredTensor(file, key, shape) for key, shape in shapes.items()})
-    return stored
+def _tied_embeddings(
+    body: Mapping[str, StoredTensor], stored: Mapping[str, StoredTensor], kinds: set[str]
+) -> dict[str, StoredTensor]:
+    """The token embeddings of a file that has them as the head's weights only."""
+    rows = [row for row in _TIED if row[0] in kinds]
+    if any(embeddings in body for _, _, embeddings in rows):
+        return {}
+    return next(({embeddings: stored[head]} for _, head, embeddings in rows if head in stored), {})
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (folder / name).is_file():
-            return [folder / name]
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            missing = [name for name in names if not (folder / name).is_file()]
-            if missing:
-                raise FileNotFoundError(
-                    f"{index} names {missing[0]!r}, which is not in the folder; fetch the checkpoint again"
-                )
-            return [folder / name for name in names]
-    raise FileNotFoundError(f"{folder} holds no weights (model.safetensors or pytorch_model.bin, whole or sharded)")
-
-
-def _open_weights(file: Path) -> Any:
-    import torch
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        if file.suffix == ".safetensors":
-            return safe_open(file, framework="pt")
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{file} is not a readable checkpoint (truncated or corrupt?): {error}") from error
-    except Exception as error:  # torch raises pickle's own class for files that hold more than tensors
-        raise ValueError(f"{file} holds more than tensors and is not loaded, for it could run code: {error}") from error
-
-
-def _body_prefix(keys: Iterable[str], folder: Path) -> str:
-    prefixes = {match["prefix"] for match in map(_LAYER.match, keys) if match}
-    if len(prefixes) != 1:
-        found = "none" if not prefixes else f"several stacks ({', '.join(sorted(map(repr, prefixes)))})"
-        raise ValueError(f"expected one stack of transformer layers in {folder}, found {found}")
-    return str(prefixes.pop())
+def _require_floats(body: Mapping[str, StoredTensor]) -> None:
+    for name, stored in body.items():
+        if stored.dtype not in FLOATS:
+            raise ValueError(
+                f"tensor {name!r} ({stored.key!r} of {stored.file}) is {stored.dtype}: quantised weights cannot be "
+                f"merged (expected {', '.join(FLOATS)}); give the checkpoint that they were made from"
+            )

@@ -1,15 +1,15 @@
-"""Blends two checkpoints into a live model, tensor by tensor, through mergekit's merge methods."""
+"""Blends checkpoints into a live model, tensor by tensor."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pyterrier_merge.merging.checkpoint import Checkpoint, layer_of
-from pyterrier_merge.merging.compatibility import check_compatible
-from pyterrier_merge.recipe import MergeRecipe
+from pyterrier_merge.merging.blending import Blender, TensorMerge
+from pyterrier_merge.merging.checkpoint import Checkpoint
+from pyterrier_merge.merging.parents import Parents
+from pyterrier_merge.recipe import MergeRecipe, Segment
 
 if TYPE_CHECKING:
     import torch
@@ -17,133 +17,73 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class TensorMerge:
-    """What happened to one tensor.
-
-    Attributes:
-        name: Canonical name.
-        layer: Number of its layer from 0; None for the final norm.
-        alpha: Weight of the source.
-        to_source: Relative distance ``|merged - source| / |source|``, of the weights as the model holds them.
-        to_domain: The same to the domain model.
-    """
-
-    name: str
-    layer: int | None
-    alpha: float
-    to_source: float
-    to_domain: float
-
-
 class Merger:
-    """Writes merges of two checkpoints into one live model, in place, as often as it is asked to.
+    """Writes merges of some checkpoints into one live model, in place, as often as it is asked to.
 
-    The parents stay untouched on disk (memory-mapped, one tensor in memory at a time), so every merge starts from them
-    and never from the last merge. Tensors whose weight has not changed since the last merge are left alone.
+    The parents stay untouched, so every merge starts from them and never from the last merge. Tensors whose weights
+    have not changed since the last merge are left alone.
 
     mergekit's own planner is not used: with a retriever (``MistralModel``) and a language model
     (``MistralForCausalLM``) it matches no tensor and returns one parent unchanged. The arithmetic is mergekit's, in
     float32.
     """
 
-    def __init__(self, model: torch.nn.Module, source: Checkpoint, domain: Checkpoint) -> None:
-        """Check that the three fit together; no weights are read yet.
+    def __init__(
+        self, model: torch.nn.Module, parents: Parents, projection: Mapping[str, torch.nn.Parameter] | None = None
+    ) -> None:
+        """Check that they fit together; no weights are read yet.
 
         Args:
             model: The live body of the source model; its parameters go by canonical names, as an ``AutoModel``'s do.
-            source: The checkpoint that ``model`` was loaded from.
-            domain: The checkpoint to blend into it.
+            parents: The checkpoints; the source's is the one that ``model`` was loaded from.
+            projection: Live parameters of the source's projection head, by canonical name.
 
         Raises:
             ValueError: The checkpoints cannot be merged, or the model has parameters that the source's files lack.
         """
-        self._compatibility = check_compatible(source, domain)
-        self._compatibility.require()
+        for compatibility in parents.compatibilities:
+            compatibility.require()
+            for note in compatibility.notes:
+                logger.info("merging %s with %s: %s", parents.source.folder, compatibility.domain.folder, note)
         self.model = model
-        self._parameters = dict(model.named_parameters())
-        _require_loaded(self._parameters, source)
-        self._source = source
-        self._domain = domain
-        self._done: dict[str, TensorMerge] = {}
-        self._method: str | None = None
-        for note in self._compatibility.notes:
-            logger.info("merging %s with %s: %s", source.folder, domain.folder, note)
+        self._parameters: dict[str, torch.nn.Parameter] = {**dict(model.named_parameters()), **(projection or {})}
+        _require_loaded(self._parameters, parents.source)
+        self._parents = parents
+        self._held: dict[str, tuple[Any, ...]] = {}  # parameter -> what decided the weights it holds
+        self._written: set[str] = set()  # parameters that may hold something else than the source's
+        self._merges: dict[str, TensorMerge] = {}
+        parents.reside(next(iter(self._parameters.values())).device)
 
     def merge(self, recipe: MergeRecipe) -> tuple[TensorMerge, ...]:
         """Write the merge into the live model and return what happened to each tensor.
 
         Raises:
-            ValueError: A parent holds NaN or infinity, the recipe's segments do not fit the layers, or nothing changed
-                although some weight is below 1.
+            ValueError: A parent holds NaN or infinity, the recipe's segments do not fit the layers, token embeddings
+                are to be merged whose vocabularies differ, or nothing changed although some weight is below 1.
         """
-        alphas = recipe.layer_alphas(self._source.num_layers)
-        if recipe.method != self._method:
-            self._done.clear()
-            self._method = recipe.method
-        for name in self._compatibility.merged:
-            if name not in self._parameters:
-                continue
-            layer = layer_of(name)
-            alpha = alphas[-1] if layer is None else alphas[layer]
-            done = self._done.pop(name, None)
-            self._done[name] = (
-                done if done and done.alpha == alpha else self._merge_tensor(name, layer, alpha, recipe.method)
-            )
-        merges = tuple(self._done.values())
-        _require_change(merges, recipe)
-        return merges
-
-    def _merge_tensor(self, name: str, layer: int | None, alpha: float, method: str) -> TensorMerge:
         import torch
 
-        live = self._parameters[name]
-        source, domain = (_finite(checkpoint, name, live.device) for checkpoint in (self._source, self._domain))
-        with torch.no_grad():
-            live.copy_(blend(source, domain, alpha, method=method, name=name))
-        merged = live.detach().float()
-        return TensorMerge(
-            name, layer, alpha, _relative_distance(merged, source.float()), _relative_distance(merged, domain.float())
-        )
+        self._parents.require(recipe)
+        blender = Blender(self._parents, recipe)
+        wanted = {name: self._wanted(blender.segment(name), recipe) for name in self._parameters}
+        concerned = [name for name in self._parameters if blender.merges(name) or name in self._written]
+        stale = [name for name in concerned if self._held.get(name) != wanted[name]]
+        for name in stale:
+            self._held.pop(name, None)
+            self._written.add(name)
+        squares = [blender.blend_into(self._parameters[name], name) for name in stale]
+        for name, values in zip(stale, torch.stack(squares).tolist() if squares else [], strict=True):
+            self._merges[name] = blender.describe(name, values)
+            self._held[name] = wanted[name]
+        merges = tuple(self._merges[name] for name in self._parameters if name in self._held)
+        require_change(merges, recipe)
+        return merges
 
-
-def blend(
-    source: torch.Tensor, domain: torch.Tensor, alpha: float, *, method: str, name: str = "tensor"
-) -> torch.Tensor:
-    """Blend two tensors of one shape with mergekit: float32 throughout, float32 out.
-
-    Args:
-        source: The retriever's tensor, weighted ``alpha``.
-        domain: The domain model's tensor, weighted ``1 - alpha``.
-        alpha: Within [0, 1].
-        method: ``linear``, ``slerp`` or ``nuslerp``.
-        name: Named in mergekit's error messages.
-    """
-    import torch
-    from mergekit.merge_methods import merge_tensors
-
-    if alpha in (0, 1):  # the parent itself, to the bit, whatever a method's arithmetic rounds to
-        return (source if alpha else domain).float()
-    parameters: Mapping[str, Any] = {"t": 1 - alpha} if method == "slerp" else {"weight": [alpha, 1 - alpha]}
-    base_index = 0 if method == "slerp" else None
-    return merge_tensors(
-        [source, domain], method, parameters=parameters, base_index=base_index, name=name, dtype=torch.float32
-    )
-
-
-def _finite(checkpoint: Checkpoint, name: str, device: torch.device) -> torch.Tensor:
-    tensor = checkpoint.tensor(name).to(device)
-    if not tensor.is_floating_point():
-        raise ValueError(
-            f"tensor {name!r} of {checkpoint.folder} is {tensor.dtype}: quantised weights cannot be merged"
-        )
-    if not tensor.isfinite().all():
-        raise ValueError(f"tensor {name!r} of {checkpoint.folder} holds NaN or infinity; the checkpoint is damaged")
-    return tensor
-
-
-def _relative_distance(merged: torch.Tensor, parent: torch.Tensor) -> float:
-    return float((merged - parent).norm() / parent.norm().clamp_min(1e-30))
+    def _wanted(self, segment: Segment, recipe: MergeRecipe) -> tuple[Any, ...]:
+        """What decides a parameter's weights."""
+        if segment.keeps_source:
+            return ()
+        return (segment.weights(len(self._parents.domains)), recipe.method, recipe.parameters, recipe.seed)
 
 
 def _require_loaded(parameters: Mapping[str, torch.Tensor], source: Checkpoint) -> None:
@@ -162,12 +102,13 @@ def _require_loaded(parameters: Mapping[str, torch.Tensor], source: Checkpoint) 
             )
 
 
-def _require_change(merges: tuple[TensorMerge, ...], recipe: MergeRecipe) -> None:
+def require_change(merges: Sequence[TensorMerge], recipe: MergeRecipe) -> None:
+    """Raise ``ValueError`` where nothing was merged, or nothing that should have changed did."""
     if not merges:
         raise ValueError(f"nothing was merged: no tensor of the model lies in a layer ({recipe})")
-    asked = [merge for merge in merges if merge.alpha < 1]
+    asked = [merge for merge in merges if merge.weights is None or any(merge.weights[1:])]
     if asked and all(merge.to_source == 0 for merge in asked):
         raise ValueError(
-            f"nothing was merged: all {len(asked)} tensors with a weight below 1 equal the source's ({recipe}); "
-            "is the domain model a copy of the source?"
+            f"nothing was merged: all {len(asked)} tensors that should take something from a domain model equal the "
+            f"source's ({recipe}); is the domain model a copy of the source?"
         )

@@ -1,14 +1,21 @@
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from mergekit.merge_methods import merge_tensors
 from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.models import Dense
 from transformers import AutoModel
 
-from pyterrier_merge import MergeRecipe
-from pyterrier_merge.merging.checkpoint import Checkpoint, is_final_norm, layer_of
-from pyterrier_merge.merging.merger import Merger, blend
+from pyterrier_merge import MergedE5Encoder, MergeRecipe, Segment
+from pyterrier_merge.merging import blending
+from pyterrier_merge.merging.checkpoint import Checkpoint
+from pyterrier_merge.merging.merger import Merger
+from pyterrier_merge.merging.parents import Parents
+from pyterrier_merge.merging.places import is_embedding, is_final_norm, layer_of
+from pyterrier_merge.methods import blend, get_method, list_methods
 
 FAMILIES = ["bert", "mistral"]
 
@@ -20,17 +27,32 @@ def pair(request):
     )
 
 
+@pytest.fixture(scope="session")
+def other_language_model(bert_language_model, tmp_path_factory):
+    """A third BERT of the same vocabulary."""
+    folder = shutil.copytree(bert_language_model, tmp_path_factory.mktemp("other") / "lm")
+    generator = torch.Generator().manual_seed(5)
+    tensors = load_file(folder / "model.safetensors")
+    moved = {name: tensor + torch.randn(tensor.shape, generator=generator) for name, tensor in tensors.items()}
+    save_file(moved, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
 def live(folder, dtype=torch.float32):
     return AutoModel.from_pretrained(folder, dtype=dtype)
 
 
-def merger(model, pair):
-    return Merger(model, Checkpoint(pair[0]), Checkpoint(pair[1]))
+def merge(model, recipe):
+    return Merger(model, Parents.open(recipe)).merge(recipe)
+
+
+def same(model, other):
+    return all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 
 
 def test_every_tensor_is_what_the_formula_says(pair):
     model = live(pair[0])
-    merger(model, pair).merge(MergeRecipe.halves(*pair, 0.25, 0.75))
+    merge(model, MergeRecipe.halves(*pair, 0.25, 0.75))
     source, domain = Checkpoint(pair[0]), Checkpoint(pair[1])
     for name, tensor in model.named_parameters():
         layer = layer_of(name)
@@ -42,88 +64,171 @@ def test_every_tensor_is_what_the_formula_says(pair):
         torch.testing.assert_close(tensor.detach(), expected, rtol=0, atol=1e-6, msg=name)
 
 
-def test_the_report_tells_weight_and_distances(pair):
-    merges = merger(live(pair[0]), pair).merge(MergeRecipe.halves(*pair, 0.25, 1))
+def test_the_report_tells_weights_and_distances(pair):
+    merges = merge(live(pair[0]), MergeRecipe.halves(*pair, 0.25, 1))
     source, domain = Checkpoint(pair[0]), Checkpoint(pair[1])
-    assert {merge.layer for merge in merges if merge.alpha == 0.25} == {0, 1}
-    for merge in merges:
-        apart = (source.tensor(merge.name) - domain.tensor(merge.name)).norm()
-        assert merge.to_source == pytest.approx(
-            float((1 - merge.alpha) * apart / source.tensor(merge.name).norm().clamp_min(1e-30)), abs=1e-5
-        )
-        assert merge.to_domain == pytest.approx(
-            float(merge.alpha * apart / domain.tensor(merge.name).norm().clamp_min(1e-30)), rel=1e-4
-        )
+    assert {merged.layer for merged in merges if merged.weights == (0.25, 0.75)} == {0, 1}
+    for merged in merges:
+        alpha, (to_domain,) = merged.weights[0], merged.to_domains
+        apart = (source.tensor(merged.name) - domain.tensor(merged.name)).norm()
+        size = {model: model.tensor(merged.name).norm() for model in (source, domain)}
+        relative = {model: float(apart / norm) if norm else float(apart) for model, norm in size.items()}
+        assert merged.to_source == pytest.approx((1 - alpha) * relative[source], abs=1e-5)
+        assert to_domain == pytest.approx(alpha * relative[domain], rel=1e-4)
 
 
 def test_merging_again_starts_from_the_parents(pair):
     model, fresh = live(pair[0]), live(pair[0])
-    again = merger(model, pair)
+    again = Merger(model, Parents.open(MergeRecipe.halves(*pair, 1, 1)))
     for alphas in [(0, 0), (0.5, 1), (1, 0.25), (0.75, 1)]:
         again.merge(MergeRecipe.halves(*pair, *alphas))
-    merger(fresh, pair).merge(MergeRecipe.halves(*pair, 0.75, 1))
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), fresh.parameters(), strict=True))
+    merge(fresh, MergeRecipe.halves(*pair, 0.75, 1))
+    assert same(model, fresh)
     again.merge(MergeRecipe.halves(*pair, 1, 1))
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), live(pair[0]).parameters(), strict=True))
-
-
-def test_changing_the_method_merges_everything_again(pair):
-    model, fresh = live(pair[0]), live(pair[0])
-    again = merger(model, pair)
-    again.merge(MergeRecipe.halves(*pair, 0.5, 0.5))
-    again.merge(MergeRecipe.halves(*pair, 0.5, 0.5, method="slerp"))
-    merger(fresh, pair).merge(MergeRecipe.halves(*pair, 0.5, 0.5, method="slerp"))
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), fresh.parameters(), strict=True))
+    assert same(model, live(pair[0]))
 
 
 @pytest.mark.parametrize(
-    ("method", "parameters", "base"),
+    "change",
     [
-        ("linear", {"weight": [0.25, 0.75]}, None),
-        ("slerp", {"t": 0.75}, 0),
-        ("nuslerp", {"weight": [0.25, 0.75]}, None),
+        {"method": "slerp"},
+        {"method": "task_arithmetic", "parameters": {"lambda": 0.5}},
+        {"embeddings": 0.25},
+        {"final_norm": 0.0},
     ],
 )
-def test_the_arithmetic_is_mergekits_to_the_bit(method, parameters, base):
-    torch.manual_seed(0)
-    source, domain = torch.randn(2, 8, 16)
-    expected = merge_tensors([source, domain], method, parameters=parameters, base_index=base)
-    assert torch.equal(blend(source, domain, 0.25, method=method), expected)
-    halves = [source.bfloat16(), domain.bfloat16()]
-    exact = merge_tensors([half.float() for half in halves], method, parameters=parameters, base_index=base)
-    assert torch.equal(blend(*halves, 0.25, method=method), exact)
+def test_whatever_the_recipe_changes_is_merged_anew_and_back(change, pair):
+    model, fresh = live(pair[0]), live(pair[0])
+    plain, changed = MergeRecipe.halves(*pair, 0.5, 0.5), MergeRecipe.halves(*pair, 0.5, 0.5, **change)
+    again = Merger(model, Parents.open(plain))
+    again.merge(plain)
+    again.merge(changed)
+    merge(fresh, changed)
+    assert same(model, fresh)
+    again.merge(plain)
+    fresh = live(pair[0])
+    merge(fresh, plain)
+    assert same(model, fresh)
 
 
-def test_slerp_keeps_the_angle_in_proportion():
-    source, domain = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
-    a_third = blend(source, domain, 2 / 3, method="slerp")
-    torch.testing.assert_close(a_third, torch.tensor([3**0.5 / 2, 0.5]), rtol=0, atol=1e-6)  # 30 degrees of 90
-
-
-def test_a_model_in_bfloat16_is_rounded_once(pair):
-    model = live(pair[0], torch.bfloat16)
-    merger(model, pair).merge(MergeRecipe.halves(*pair, 0.25, 0.25))
+def test_embeddings_and_final_norm_have_weights_of_their_own(mistral_retriever, mistral_language_model):
+    pair = (mistral_retriever, mistral_language_model)
+    model = live(pair[0])
+    merges = merge(model, MergeRecipe.halves(*pair, 1, 1, embeddings=0.25, final_norm=0.5))
     source, domain = Checkpoint(pair[0]), Checkpoint(pair[1])
-    name = next(name for name, _ in model.named_parameters() if layer_of(name) == 0)
-    exact = blend(source.tensor(name), domain.tensor(name), 0.25, method="linear")
-    assert torch.equal(dict(model.named_parameters())[name], exact.bfloat16())
+    moved = {merged.name: merged.weights[0] for merged in merges if merged.to_source > 0}
+    assert moved == {"embed_tokens.weight": 0.25}  # both final norms are all ones: half of each is the same
+    expected = 0.25 * source.tensor("embed_tokens.weight") + 0.75 * domain.tensor("embed_tokens.weight")
+    torch.testing.assert_close(model.embed_tokens.weight.detach(), expected)
+    assert next(merged.weights for merged in merges if merged.name == "norm.weight") == (0.5, 0.5)
+
+
+def test_all_embedding_tensors_go_together(bert_retriever, bert_language_model):
+    merges = merge(live(bert_retriever), MergeRecipe.halves(bert_retriever, bert_language_model, 1, 1, embeddings=0.5))
+    moved = {merged.name for merged in merges if merged.to_source > 0}
+    assert moved == {f"embeddings.{kind}_embeddings.weight" for kind in ("word", "position", "token_type")}
+    assert all(map(is_embedding, moved))
+
+
+def test_several_domain_models_are_blended_by_their_weights(bert_retriever, bert_language_model, other_language_model):
+    domains = (bert_language_model, other_language_model)
+    recipe = MergeRecipe(bert_retriever, domains, (Segment(0.5), Segment(0.5, domain_weights=(0.125, 0.375))))
+    model = live(bert_retriever)
+    merges = merge(model, recipe)
+    source, one, other = (Checkpoint(folder) for folder in (bert_retriever, *domains))
+    for name, weights in (("encoder.layer.0", (0.5, 0.25, 0.25)), ("encoder.layer.3", (0.5, 0.125, 0.375))):
+        name = f"{name}.output.dense.weight"
+        expected = sum(weight * model.tensor(name) for weight, model in zip(weights, (source, one, other), strict=True))
+        torch.testing.assert_close(dict(model.named_parameters())[name].detach(), expected)
+        merged = next(merged for merged in merges if merged.name == name)
+        assert merged.weights == weights
+        assert merged.to_domains[1] == pytest.approx(
+            float((expected - other.tensor(name)).norm() / other.tensor(name).norm()), rel=1e-4
+        )
+
+
+WEIGHTLESS_PARAMETERS = {"nearswap": {"t": 0.01}, "ties": {"normalize": False}, "della": {"normalize": False}}
+
+
+@pytest.mark.parametrize("method", list_methods())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_every_method_merges_as_mergekit_does_and_is_rounded_once(
+    method, dtype, bert_retriever, bert_language_model, other_language_model
+):
+    several = method in ("model_stock", "multislerp", "karcher")
+    domains = (bert_language_model, *([other_language_model] if several else []))
+    kind = get_method(method)
+    alpha = 0.25 if kind.weighted else None
+    recipe = MergeRecipe.halves(
+        bert_retriever, domains, alpha, 1, method=method, parameters=WEIGHTLESS_PARAMETERS.get(method, {}), seed=7
+    )
+    model = live(bert_retriever, dtype)
+    merges = {merged.name: merged for merged in merge(model, recipe)}
+    parents = [Checkpoint(folder) for folder in (bert_retriever, *domains)]
+    for name, parameter in model.named_parameters():
+        tensors = [parent.tensor(name).float() for parent in parents if name in parent.body]
+        if layer_of(name) in (0, 1):
+            weights = recipe.segments[0].weights(len(domains))
+            exact = blend(tensors, kind, weights, parameters=dict(recipe.parameters), name=name, seed=7)
+            assert torch.equal(parameter, exact.to(dtype)), name
+            assert merges[name].weights == weights
+        else:
+            assert torch.equal(parameter, tensors[0].to(dtype)), name
+    assert any(merged.to_source > 1e-4 for merged in merges.values())
+
+
+def test_large_tensors_are_merged_in_pieces_to_the_same_bits(pair, monkeypatch):
+    model, pieces = live(pair[0]), live(pair[0])
+    recipe = MergeRecipe.halves(*pair, 0.3, 0.7)
+    whole = merge(model, recipe)
+    monkeypatch.setattr(blending, "_PIECE", 100)
+    cut = merge(pieces, recipe)
+    assert same(model, pieces)
+    assert [merged.to_source for merged in cut] == pytest.approx([merged.to_source for merged in whole], rel=1e-5)
+
+
+def test_the_arithmetic_in_the_model_is_mergekits_to_the_bit(pair):
+    model = live(pair[0])
+    merge(model, MergeRecipe.halves(*pair, 0.3, 0.7))
+    source, domain = Checkpoint(pair[0]), Checkpoint(pair[1])
+    for name, parameter in model.named_parameters():
+        if (layer := layer_of(name)) is not None:
+            alpha = 0.3 if layer < 2 else 0.7
+            tensors = [source.tensor(name), domain.tensor(name)]
+            expected = merge_tensors(tensors, "linear", parameters={"weight": [alpha, 1 - alpha]})
+            assert torch.equal(parameter, expected), name
+
+
+@pytest.mark.parametrize("method", ["linear", "slerp", "nuslerp", "multislerp"])
+def test_an_alpha_of_0_is_the_domain_model_to_the_bit(method, pair):
+    model = live(pair[0])
+    merge(model, MergeRecipe.halves(*pair, 0, 0, method=method))
+    domain = Checkpoint(pair[1])
+    layers = [name for name, _ in model.named_parameters() if layer_of(name) is not None]
+    assert layers
+    assert all(torch.equal(dict(model.named_parameters())[name], domain.tensor(name)) for name in layers)
 
 
 def test_a_copy_of_the_source_as_domain_model_is_an_error(bert_retriever):
-    same = (bert_retriever, bert_retriever)
     with pytest.raises(ValueError, match="nothing was merged: all 64 tensors"):
-        merger(live(bert_retriever), same).merge(MergeRecipe.halves(*same, 0.5, 0.5))
+        merge(live(bert_retriever), MergeRecipe.halves(bert_retriever, bert_retriever, 0.5, 0.5))
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
-def test_a_poisoned_parent_is_named(poison, bert_retriever, bert_language_model, tmp_path):
+def test_a_poisoned_parent_is_named_and_the_next_merge_is_clean(poison, bert_retriever, bert_language_model, tmp_path):
     folder = shutil.copytree(bert_language_model, tmp_path / "poisoned")
     tensors = load_file(folder / "model.safetensors")
     tensors["bert.encoder.layer.3.output.dense.weight"][5, 7] = poison
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    poisoned = (bert_retriever, folder)
+    model = live(bert_retriever)
+    recipe = MergeRecipe.halves(bert_retriever, folder, 0.5, 0.5)
     with pytest.raises(ValueError, match=r"encoder\.layer\.3\.output\.dense\.weight.*poisoned holds NaN or infinity"):
-        merger(live(bert_retriever), poisoned).merge(MergeRecipe.halves(*poisoned, 0.5, 0.5))
+        merge(model, recipe)
+    clean = MergeRecipe.halves(bert_retriever, bert_language_model, 0.5, 1)
+    merge(model, clean)
+    fresh = live(bert_retriever)
+    merge(fresh, clean)
+    assert same(model, fresh)
 
 
 def test_parameters_that_the_source_lacks_are_an_error(bert_retriever, bert_language_model, tmp_path):
@@ -132,4 +237,56 @@ def test_parameters_that_the_source_lacks_are_an_error(bert_retriever, bert_lang
     del tensors["embeddings.LayerNorm.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"no weights for 1 parameters .*embeddings\.LayerNorm\.weight.*random"):
-        merger(live(bert_retriever), (folder, bert_language_model))
+        merge(live(bert_retriever), MergeRecipe.halves(folder, bert_language_model, 0.5, 1))
+
+
+def test_embeddings_of_another_vocabulary_are_not_merged(bert_retriever, bert_language_model, tmp_path):
+    folder = shutil.copytree(bert_language_model, tmp_path / "reordered")
+    tokenizer = (folder / "tokenizer.json").read_text()
+    swapped = tokenizer.replace('"kidney": ', '"k": ').replace('"liver": ', '"kidney": ').replace('"k": ', '"liver": ')
+    assert swapped != tokenizer
+    (folder / "tokenizer.json").write_text(swapped)
+    merge(live(bert_retriever), MergeRecipe.halves(bert_retriever, folder, 0.5, 1))  # the body is
+    with pytest.raises(ValueError, match="embeddings"):
+        merge(live(bert_retriever), MergeRecipe.halves(bert_retriever, folder, 0.5, 1, embeddings=0.5))
+
+
+@pytest.fixture(scope="session")
+def projected_pair(bert_retriever, tmp_path_factory):
+    """Two retrievers of one shape with a dense module after the pooling, of other weights throughout."""
+    folders = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = SentenceTransformer(str(bert_retriever), device="cpu")
+        model.append(Dense(32, 8))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=seed)
+        folders.append(tmp_path_factory.mktemp("projected"))
+        model.save(str(folders[-1]))
+    return tuple(folders)
+
+
+def test_a_projection_head_has_a_weight_of_its_own(projected_pair):
+    heads = [load_file(folder / "3_Dense" / "model.safetensors") for folder in projected_pair]
+    encoder = MergedE5Encoder.from_recipe(MergeRecipe.halves(*projected_pair, 1, 0.5, head=0.25), device="cpu")
+    moved = {merged.name for merged in encoder.tensor_merges if merged.weights == (0.25, 0.75)}
+    assert moved == {"head.0.linear.weight", "head.0.linear.bias"}
+    live_head = encoder._text_model().projection
+    for key in ("linear.weight", "linear.bias"):
+        expected = 0.25 * heads[0][key] + 0.75 * heads[1][key]
+        torch.testing.assert_close(live_head[f"head.0.{key}"].detach(), expected)
+    kept = MergedE5Encoder.from_recipe(MergeRecipe.halves(*projected_pair, 1, 0.5), device="cpu")
+    assert torch.equal(kept._ready().projection["head.0.linear.weight"], heads[0]["linear.weight"])
+    encoder.recipe = kept.recipe
+    np.testing.assert_array_equal(encoder.encode_docs(["renal failure"]), kept.encode_docs(["renal failure"]))
+
+
+def test_a_head_that_is_not_there_is_not_merged(projected_pair, bert_retriever, bert_language_model):
+    for source, domain, message in (
+        (bert_retriever, bert_language_model, "has no projection head to merge: leave `head` at 1"),
+        (projected_pair[0], bert_language_model, r"has no tensor 'head\.0\.linear\.weight'"),
+    ):
+        encoder = MergedE5Encoder.from_recipe(MergeRecipe.halves(source, domain, 0.5, 1, head=0.5), device="cpu")
+        with pytest.raises(ValueError, match=message):
+            encoder.encode_docs(["fever"])

@@ -1,0 +1,160 @@
+"""The blend of one tensor: the segment of the recipe that it belongs to, its new weights, and how far they moved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pyterrier_merge.merging.parents import Parents
+from pyterrier_merge.merging.places import is_embedding, is_final_norm, is_projection, layer_of
+from pyterrier_merge.methods import blend, get_method
+from pyterrier_merge.recipe import MergeRecipe, Segment
+
+if TYPE_CHECKING:
+    import torch
+
+_PIECE = 2**20  # elements: on a CPU, a piece of each model in float32 stays in the cache
+
+
+@dataclass(frozen=True)
+class TensorMerge:
+    """What happened to one tensor.
+
+    Attributes:
+        name: Canonical name.
+        layer: Number of its layer from 0; None outside the layers.
+        weights: Of the source and of each domain model; None where the method decides.
+        to_source: Relative distance ``|merged - source| / |source|``, of the weights as they are held.
+        to_domains: The same to each domain model.
+    """
+
+    name: str
+    layer: int | None
+    weights: tuple[float, ...] | None
+    to_source: float
+    to_domains: tuple[float, ...]
+
+
+class Blender:
+    """Blends the tensors of one recipe, one by one, into memory that is there already."""
+
+    def __init__(self, parents: Parents, recipe: MergeRecipe) -> None:
+        """Lay the recipe's segments over the source's layers.
+
+        Raises:
+            ValueError: A segment would get no layer.
+        """
+        self._parents = parents
+        self._recipe = recipe
+        self._method = get_method(recipe.method)
+        self._memory: torch.Tensor | None = None
+        self._layers = recipe.layer_segments(parents.source.num_layers)
+
+    def segment(self, name: str) -> Segment:
+        """Return the segment that the tensor of this canonical name belongs to."""
+        layer = layer_of(name)
+        if layer is not None:
+            return self._layers[layer]
+        if is_final_norm(name):
+            return self._recipe.final_norm or self._layers[-1]
+        if is_projection(name):
+            return self._recipe.head
+        return self._recipe.embeddings if is_embedding(name) else Segment(1)
+
+    def merges(self, name: str) -> bool:
+        """Whether the tensor is part of every merge (layers, final norm), or one that this recipe moves."""
+        return layer_of(name) is not None or is_final_norm(name) or not self.segment(name).keeps_source
+
+    def blend_into(self, out: torch.Tensor, name: str) -> torch.Tensor:
+        """Blend one tensor into ``out``: computed in float32, rounded once to the type that ``out`` has.
+
+        Args:
+            out: Where to write, on any device; contiguous.
+            name: Canonical name of the tensor.
+
+        Returns:
+            ``(2, 1 + n_domains)`` float64 on the device of ``out``, which :meth:`describe` takes: squared norms of
+            source and domain models, and squared distances of ``out`` to each.
+
+        Raises:
+            ValueError: A parent lacks the tensor, or has it in another shape or not in floating point.
+        """
+        import torch
+
+        parents, segment = self._parents, self.segment(name)
+        checkpoints = [*parents.models, *([parents.base] if parents.base else [])]
+        tensors = [parents.read(checkpoint, name, out) for checkpoint in checkpoints]
+        known = parents.squares.get(name)  # the parents' norms stay as they are from merge to merge
+        with torch.no_grad():
+            if not self._method.elementwise:
+                self._write(out, tensors, segment, name)
+            held, flat = out.view(-1), [tensor.reshape(-1) for tensor in tensors]
+            step = held.numel() if out.is_cuda else _PIECE
+            squares = []
+            for start in range(0, held.numel(), step):
+                piece = held[start : start + step]
+                *models, now = self._scratch(len(flat) + 1, piece)
+                for model, tensor in zip(models, flat, strict=True):
+                    model.copy_(tensor[start : start + step])
+                compared = models[: len(parents.models)]
+                norms = [] if known else [_square(model) for model in compared]
+                if self._method.elementwise:
+                    self._write(piece, models, segment, name)
+                now.copy_(piece)
+                squares.append(torch.stack([*norms, *(_square(model.sub_(now)) for model in compared)]))
+            total = torch.stack(squares).double().sum(dim=0)
+            return torch.cat([total.new_tensor(known), total] if known else [total]).view(2, -1)
+
+    def describe(self, name: str, squares: Sequence[Sequence[float]]) -> TensorMerge:
+        """Return what happened to a tensor, from what :meth:`blend_into` returned.
+
+        Raises:
+            ValueError: A parent holds NaN or infinity.
+        """
+        norms, distances = squares
+        for checkpoint, norm in zip(self._parents.models, norms, strict=True):
+            if not math.isfinite(norm):
+                raise ValueError(
+                    f"tensor {name!r} of {checkpoint.folder} holds NaN or infinity; the checkpoint is damaged"
+                )
+        self._parents.squares[name] = tuple(norms)
+        relative = [
+            math.sqrt(far / norm) if norm else math.sqrt(far) for norm, far in zip(norms, distances, strict=True)
+        ]
+        weights = self.segment(name).weights(len(self._parents.domains))
+        return TensorMerge(name, layer_of(name), weights, relative[0], tuple(relative[1:]))
+
+    def _scratch(self, number: int, like: torch.Tensor) -> torch.Tensor:
+        """Float32 memory for ``number`` pieces like this one; the same every time, for taking it anew costs more."""
+        import torch
+
+        elements = number * like.numel()
+        if self._memory is None or self._memory.numel() < elements:
+            self._memory = torch.empty(elements, dtype=torch.float32, device=like.device)
+        return self._memory[:elements].view(number, like.numel())
+
+    def _write(self, out: torch.Tensor, tensors: list[torch.Tensor], segment: Segment, name: str) -> None:
+        """Write the blend of (a piece of) source, domain models and base to ``out``."""
+        weights = segment.weights(len(self._parents.domains))
+        exact = self._exact(weights, segment)
+        if exact is not None:  # the parent itself, to the bit, whatever a method's arithmetic rounds to
+            out.copy_(tensors[exact])
+            return
+        models, base = (tensors[:-1], tensors[-1]) if self._parents.base else (tensors, None)
+        recipe = self._recipe
+        parameters = dict(recipe.parameters)
+        out.copy_(blend(models, self._method, weights, base=base, parameters=parameters, name=name, seed=recipe.seed))
+
+    def _exact(self, weights: tuple[float, ...] | None, segment: Segment) -> int | None:
+        if segment.keeps_source:
+            return 0
+        interpolates = self._method.interpolates and not self._parents.base
+        if interpolates and weights and 1 in weights and weights.count(0) == len(weights) - 1:
+            return weights.index(1)
+        return None
+
+
+def _square(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.dot(tensor)

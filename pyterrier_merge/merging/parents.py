@@ -1,0 +1,108 @@
+"""The checkpoints that a recipe blends, and their tensors where the merge is computed."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pyterrier_merge.merging.checkpoint import Checkpoint
+from pyterrier_merge.merging.compatibility import Compatibility, check_compatible
+from pyterrier_merge.merging.places import is_projection
+from pyterrier_merge.models import locate_model
+from pyterrier_merge.recipe import MergeRecipe
+
+if TYPE_CHECKING:
+    import torch
+
+_SHARE_OF_FREE_MEMORY = 0.8  # of a GPU, that parents may take to stay there
+
+
+class Parents:
+    """Source, domain models and base of a recipe, as checkpoints.
+
+    On a CPU each tensor is read from its file when it is asked for, and dropped: the operating system keeps files in
+    memory that nobody else needs. On a GPU that has room for all of them they stay there after the first reading.
+
+    Attributes:
+        source: The retrieval model.
+        domains: The domain models, in the recipe's order.
+        base: What differences are taken from, where it is another model than the source.
+        squares: Squared norms of a tensor in source and domain models, by canonical name, as far as they are known.
+    """
+
+    def __init__(self, source: Checkpoint, domains: tuple[Checkpoint, ...], base: Checkpoint | None = None) -> None:
+        self.source = source
+        self.domains = domains
+        self.base = base
+        self.squares: dict[str, tuple[float, ...]] = {}
+        self._resident: dict[tuple[Checkpoint, str], torch.Tensor] | None = None
+
+    @classmethod
+    def open(cls, recipe: MergeRecipe) -> Parents:
+        """Locate the recipe's models and read their headers."""
+        source, *domains = (_open(name) for name in (recipe.source, *recipe.domains))
+        return cls(source, tuple(domains), None if recipe.base is None else _open(recipe.base))
+
+    @property
+    def models(self) -> tuple[Checkpoint, ...]:
+        """Source and domain models: what weights are given for."""
+        return (self.source, *self.domains)
+
+    @property
+    def others(self) -> tuple[Checkpoint, ...]:
+        """All but the source."""
+        return self.domains if self.base is None else (*self.domains, self.base)
+
+    @cached_property
+    def compatibilities(self) -> tuple[Compatibility, ...]:
+        """The source side by side with each of the others."""
+        return tuple(check_compatible(self.source, other) for other in self.others)
+
+    def require(self, recipe: MergeRecipe) -> None:
+        """Raise ``ValueError`` where these models cannot be merged, or not in the places that the recipe merges."""
+        for compatibility in self.compatibilities:
+            compatibility.require()
+            if not recipe.embeddings.keeps_source:
+                compatibility.require_vocabulary()
+        if not recipe.head.keeps_source and not any(map(is_projection, self.source.body)):
+            raise ValueError(f"{self.source.folder} has no projection head to merge: leave `head` at 1")
+
+    def reside(self, device: torch.device) -> None:
+        """Keep tensors on this device from now on, if it is a GPU with room for all of them."""
+        import torch
+
+        if device.type != "cuda":
+            return
+        checkpoints = (self.source, *self.others)
+        needed = sum(stored.nbytes for checkpoint in checkpoints for stored in checkpoint.body.values())
+        free, _ = torch.cuda.mem_get_info(device)
+        if needed <= _SHARE_OF_FREE_MEMORY * free:
+            self._resident = {}
+
+    def read(self, checkpoint: Checkpoint, name: str, like: torch.Tensor) -> torch.Tensor:
+        """Return a checkpoint's tensor of this canonical name, in its stored type, on the device of ``like``.
+
+        Raises:
+            ValueError: The checkpoint lacks it, or has it in another shape or not in floating point.
+        """
+        key = (checkpoint, name)
+        if self._resident is not None and key in self._resident:
+            return self._resident[key]
+        if name not in checkpoint.body:
+            raise ValueError(f"{checkpoint.folder} has no tensor {name!r}")
+        tensor = checkpoint.tensor(name).to(like.device)
+        if tensor.shape != like.shape:
+            raise ValueError(
+                f"tensor {name!r} of {checkpoint.folder} is {tuple(tensor.shape)}, not {tuple(like.shape)}"
+            )
+        if not tensor.is_floating_point():
+            raise ValueError(
+                f"tensor {name!r} of {checkpoint.folder} is {tensor.dtype}: quantised weights cannot be merged"
+            )
+        if self._resident is not None:
+            self._resident[key] = tensor
+        return tensor
+
+
+def _open(name: str) -> Checkpoint:
+    return Checkpoint(locate_model(name))

@@ -1,0 +1,34 @@
+"""Where in a model a tensor stands, by its canonical name."""
+
+from __future__ import annotations
+
+import re
+
+PROJECTION = "head."  # the dense modules that sentence-transformers puts after the pooling: head.0, head.1 …
+LAYER = re.compile(
+    r"^(?P<prefix>(?:\w+\.)*?)"
+    r"(?P<stack>(?:(?:encoder|decoder)\.)?(?:layers|layer|h|blocks|block)|transformer\.layer)\.(?P<index>\d+)\."
+)
+_FINAL_NORM = re.compile(r"^((encoder|decoder|transformer)\.)?(norm|final_norm|ln_f|layer_norm|final_layer_norm)\.")
+_EMBEDDING = re.compile(r"(^|\.)(\w*embed\w*|wte|wpe|shared)\.")
+
+
+def layer_of(name: str) -> int | None:
+    """Return the number of the layer, from 0, that a canonical name belongs to; None outside the layers."""
+    match = LAYER.match(name)
+    return int(match["index"]) if match else None
+
+
+def is_final_norm(name: str) -> bool:
+    """Whether a canonical name is the norm after the last layer."""
+    return bool(_FINAL_NORM.match(name))
+
+
+def is_embedding(name: str) -> bool:
+    """Whether a canonical name belongs to the embeddings of tokens, positions or types, their norm included."""
+    return bool(_EMBEDDING.search(name)) and not is_projection(name)
+
+
+def is_projection(name: str) -> bool:
+    """Whether a canonical name belongs to a projection head."""
+    return name.startswith(PROJECTION)

@@ -1,0 +1,62 @@
+"""The verdict on a pair of checkpoints: from the problems that were found and the distances that were measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyterrier_merge.merging.distances import EMBEDDINGS, Distance
+
+CAN, DOUBTFUL, CANNOT = "can be merged", "can be merged, with doubts", "cannot be merged"
+# Measured on models of MiniLM's size: layers that have nothing in common (of two random models, of a random and a
+# trained one, layer i and layer j of a trained one) have cosines within 0.012 of 0, fine-tuned models of one origin
+# above 0.999. At 0.1, what was learnt since a common origin would outweigh that origin ten to one.
+UNRELATED = 0.1
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a pair can be merged.
+
+    Attributes:
+        summary: ``can be merged``; the same ``, with doubts``; or ``cannot be merged``.
+        reasons: What keeps it from being merged, or what is doubtful about it, each with its mend.
+    """
+
+    summary: str
+    reasons: tuple[str, ...]
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether a merge goes through, with or without doubts."""
+        return self.summary != CANNOT
+
+
+def judge(problems: Sequence[str], distances: Sequence[Distance]) -> Verdict:
+    """Judge a pair.
+
+    Args:
+        problems: What keeps it from being merged.
+        distances: How far its weights lie apart; none where they were not looked at.
+    """
+    if problems:
+        return Verdict(CANNOT, tuple(problems))
+    doubts = _doubts(distances) if distances else ()
+    return Verdict(DOUBTFUL if doubts else CAN, doubts)
+
+
+def _doubts(distances: Sequence[Distance]) -> tuple[str, ...]:
+    body = [distance for distance in distances if distance.place != EMBEDDINGS]
+    if all(distance.relative == 0 for distance in body):
+        return ("a copy: the domain model's layers equal the source's, and merging does nothing; is the path right?",)
+    if all(distance.copied for distance in body):
+        return ("a copy: but for the rounding of the coarser dtype the domain model's layers equal the source's",)
+    layers = [(d.layer, d.cosine) for d in body if d.layer is not None and d.cosine is not None]
+    unrelated = [layer for layer, cosine in layers if cosine < UNRELATED]
+    if not unrelated:
+        return ()
+    return (
+        f"unrelated weights in {len(unrelated)} of {len(layers)} layers (cosine below {UNRELATED:g}, the lowest "
+        f"{min(cosine for _, cosine in layers):.4f}): the models do not descend from one another there, and a mean of "
+        "unrelated weights is noise; choose a domain model that was trained on from the source's own base model",
+    )

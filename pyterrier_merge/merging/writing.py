@@ -1,0 +1,250 @@
+"""A merge written to safetensors files, shard by shard, with no live model."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pyterrier as pt
+
+from pyterrier_merge.merging.blending import Blender, TensorMerge
+from pyterrier_merge.merging.distances import EMBEDDINGS, FINAL_NORM
+from pyterrier_merge.merging.merger import require_change
+from pyterrier_merge.merging.parents import Parents
+from pyterrier_merge.merging.places import is_embedding, is_projection
+from pyterrier_merge.models import locate_model
+from pyterrier_merge.models.files import projection_folders
+from pyterrier_merge.models.weights import TensorReader, stored_tensors
+from pyterrier_merge.recipe import MergeRecipe
+from pyterrier_merge.storage import write_file
+
+if TYPE_CHECKING:
+    import torch
+
+SHARD_BYTES = 10**9  # of a file; what is held in memory before it is written
+LAYER, PROJECTION_HEAD = "layer", "projection head"
+
+
+@dataclass(frozen=True)
+class WrittenTensor:
+    """A merged tensor as it was written.
+
+    Attributes:
+        merge: Its name, weights and relative distances.
+        norms: Squared norms of the source's tensor and of each domain model's.
+        distances: Squared distances of the merged tensor to each.
+    """
+
+    merge: TensorMerge
+    norms: tuple[float, ...]
+    distances: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class PlaceMerge:
+    """What happened to a part of the model.
+
+    Attributes:
+        place: ``embeddings``, ``layer 0`` or ``layers 0-15``, ``final norm``,
+            ``projection head``.
+        weights: Of the source and of each domain model; None where the method decides.
+        to_source: Relative distance ``|merged - source| / |source|`` over the part's merged weights.
+        to_domains: The same to each domain model.
+    """
+
+    place: str
+    weights: tuple[float, ...] | None
+    to_source: float
+    to_domains: tuple[float, ...]
+
+
+class MergedWeights:
+    """The weights of a recipe, to be written where the source has its own, under the source's names.
+
+    A tensor is computed in float32 from the parents' files when its turn comes, and rounded once. What the merge leaves
+    alone is copied.
+
+    Attributes:
+        folders: Where weights are written, relative to the model's folder: the transformer's, and those of dense
+            modules that are merged too.
+        num_bytes: How many bytes of tensors are to be written.
+        dtype: The floating-point type that most of the transformer is written in.
+    """
+
+    def __init__(self, recipe: MergeRecipe, *, dtype: str = "auto", device: str = "cpu") -> None:
+        """Open the parents and plan; no weights are read yet.
+
+        Args:
+            recipe: What to merge.
+            dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: each tensor in the type the source stores it in.
+                Dense modules stay in theirs.
+            device: Where to compute, one tensor at a time.
+
+        Raises:
+            ValueError: The models cannot be merged, or not by this recipe.
+        """
+        self._recipe = recipe
+        self._parents = Parents.open(recipe)
+        self._parents.require(recipe)
+        self._blender = Blender(self._parents, recipe)
+        self._device = device
+        self._reader = TensorReader()
+        source = locate_model(recipe.source)
+        body = self._parents.source.folder
+        self._files = {body.relative_to(source): stored_tensors(body)}
+        if not recipe.head.keeps_source:
+            self._files |= {dense.relative_to(source): stored_tensors(dense) for dense in projection_folders(source)}
+        self._names = {stored: name for name, stored in self._parents.source.body.items()}
+        wanted = {folder: "auto" if number else dtype for number, folder in enumerate(self._files)}
+        self._planned = {folder: self._plan(folder, wanted[folder]) for folder in self._files}
+        self.folders = tuple(self._files)
+        self.num_bytes = sum(tensor.nbytes for plan in self._planned.values() for tensor in plan.values())
+        self.dtype = _most_common_dtype(self._planned[self.folders[0]].values())
+
+    def write(self, folder: Path, *, verbose: bool = False) -> tuple[WrittenTensor, ...]:
+        """Write ``model.safetensors``, or shards and their index where there are more than ``SHARD_BYTES``.
+
+        Args:
+            folder: The new model's folder; the ``folders`` in it are there.
+            verbose: Show a progress bar.
+
+        Returns:
+            What happened to each tensor that the recipe merges.
+
+        Raises:
+            ValueError: A parent holds NaN or infinity, a merged weight does not fit the type, or nothing changed
+                although some weight is below 1.
+            OSError: A file could not be written.
+        """
+        from huggingface_hub import split_torch_state_dict_into_shards
+
+        written: list[WrittenTensor] = []
+        with pt.tqdm(
+            total=self.num_bytes, desc="merging", unit="B", unit_scale=True, unit_divisor=1000, disable=not verbose
+        ) as bar:
+            for part, plan in self._planned.items():
+                split = split_torch_state_dict_into_shards(plan, max_shard_size=SHARD_BYTES)
+                for file, keys in split.filename_to_tensors.items():
+                    shard: dict[str, torch.Tensor] = {}
+                    for key in keys:
+                        shard[key], record = self._compute(part, key)
+                        written.extend([record] if record else [])
+                        bar.update(shard[key].nbytes)
+                    _write_shard(shard, folder / part / file)
+                if split.is_sharded:
+                    index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+                    write_file(folder / part / "model.safetensors.index.json", json.dumps(index, indent=2))
+        require_change([tensor.merge for tensor in written], self._recipe)
+        return tuple(written)
+
+    def _plan(self, folder: Path, dtype: str) -> dict[str, torch.Tensor]:
+        """Name as stored -> a tensor without memory, of the shape and type to write."""
+        import torch
+
+        plan: dict[str, torch.Tensor] = {}
+        for key, stored in self._files[folder].items():
+            own = self._reader.read(stored).dtype
+            kept = own if dtype == "auto" or not own.is_floating_point else getattr(torch, dtype)
+            plan[key] = torch.empty(stored.shape, dtype=kept, device="meta")
+        return plan
+
+    def _compute(self, folder: Path, key: str) -> tuple[torch.Tensor, WrittenTensor | None]:
+        import torch
+
+        stored, planned = self._files[folder][key], self._planned[folder][key]
+        name = self._names.get(stored)
+        if name is None or not self._blender.merges(name):
+            own = self._reader.read(stored)
+            copy = own.to(planned.dtype)
+            if copy.dtype != own.dtype and not bool(torch.isfinite(copy).all()):
+                raise ValueError(_misfit(key, copy))
+            return copy, None
+        out = torch.empty_like(planned, device=self._device)
+        norms, distances = self._blender.blend_into(out, name).tolist()
+        merge = self._blender.describe(name, (norms, distances))
+        if not math.isfinite(merge.to_source):
+            raise ValueError(_misfit(key, out))
+        return out.cpu(), WrittenTensor(merge, tuple(norms), tuple(distances))
+
+
+def by_layer(written: Iterable[WrittenTensor]) -> tuple[PlaceMerge, ...]:
+    """Sum up what was written: embeddings and projection head (where they were merged), each layer, the final norm."""
+    return tuple(_place([position], tensors) for position, tensors in _in_places(written))
+
+
+def by_segment(written: Iterable[WrittenTensor]) -> tuple[PlaceMerge, ...]:
+    """Sum up what was written, neighbouring layers of the same weights together."""
+    runs: list[tuple[list[_Position], list[WrittenTensor]]] = []
+    for position, tensors in _in_places(written):
+        joins = runs and runs[-1][0][-1].place == position.place == LAYER and _weights(runs[-1][1]) == _weights(tensors)
+        if joins:
+            runs[-1][0].append(position)
+            runs[-1][1].extend(tensors)
+        else:
+            runs.append(([position], list(tensors)))
+    return tuple(_place(positions, tensors) for positions, tensors in runs)
+
+
+class _Position(NamedTuple):
+    rank: int
+    place: str
+    layer: int
+
+
+def _position(merge: TensorMerge) -> _Position:
+    if merge.layer is not None:
+        return _Position(1, LAYER, merge.layer)
+    if is_embedding(merge.name):
+        return _Position(0, EMBEDDINGS, 0)
+    return _Position(3, PROJECTION_HEAD, 0) if is_projection(merge.name) else _Position(2, FINAL_NORM, 0)
+
+
+def _in_places(written: Iterable[WrittenTensor]) -> list[tuple[_Position, list[WrittenTensor]]]:
+    places: dict[_Position, list[WrittenTensor]] = {}
+    for tensor in written:
+        places.setdefault(_position(tensor.merge), []).append(tensor)
+    return sorted(places.items(), key=lambda item: item[0])
+
+
+def _weights(tensors: Sequence[WrittenTensor]) -> tuple[float, ...] | None:
+    return tensors[0].merge.weights
+
+
+def _place(positions: Sequence[_Position], tensors: Sequence[WrittenTensor]) -> PlaceMerge:
+    (_, place, first), (*_, last) = positions[0], positions[-1]
+    if place == LAYER:
+        place = f"layer {first}" if first == last else f"layers {first}-{last}"
+    norms = [sum(squares) for squares in zip(*(tensor.norms for tensor in tensors), strict=True)]
+    far = [sum(squares) for squares in zip(*(tensor.distances for tensor in tensors), strict=True)]
+    to_source, *to_domains = (math.sqrt(d / n) if n else math.sqrt(d) for n, d in zip(norms, far, strict=True))
+    return PlaceMerge(place, _weights(tensors), to_source, tuple(to_domains))
+
+
+def _write_shard(shard: dict[str, torch.Tensor], file: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    file.touch()
+    mode = file.stat().st_mode  # as the user's other files; safetensors makes files that their owner alone can read
+    try:
+        save_file(shard, file, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"{file} could not be written: {error}") from error
+    file.chmod(mode)
+
+
+def _most_common_dtype(tensors: Iterable[torch.Tensor]) -> str:
+    elements: dict[str, int] = {}
+    for tensor in tensors:
+        if tensor.is_floating_point():
+            name = str(tensor.dtype).removeprefix("torch.")
+            elements[name] = elements.get(name, 0) + tensor.numel()
+    return max(elements, key=lambda name: elements[name])
+
+
+def _misfit(key: str, rounded: torch.Tensor) -> str:
+    return f"tensor {key!r} has weights that {rounded.dtype} cannot hold: save in bfloat16 or float32"
