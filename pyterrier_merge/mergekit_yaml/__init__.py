@@ -1,0 +1,6 @@
+"""Merge recipes as mergekit's YAML: mergekit's files are read, and files are written that ``mergekit-yaml`` runs."""
+
+from pyterrier_merge.mergekit_yaml.reading import read_recipe
+from pyterrier_merge.mergekit_yaml.writing import recipe_yaml
+
+__all__ = ["read_recipe", "recipe_yaml"]

@@ -1,0 +1,190 @@
+"""The layout of mergekit's YAML: slices of layers or whole models, and where each parameter is looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pyterrier_merge.mergekit_yaml.settings import check_keys, evaluate
+from pyterrier_merge.methods import MergeMethod, get_method
+
+_DECIDING = ("merge_method", "base_model", "slices", "models", "parameters", "tokenizer_source", "tokenizer")
+_HARMLESS = ("dtype", "out_dtype", "chat_template")  # of saving, or of generating text
+Scope = tuple[str, Mapping[str, Any]]  # where parameters stand in the file, and they themselves
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Layers that the same models are blended for.
+
+    Attributes:
+        where: Its place in the file.
+        num_layers: None for as many as the models have.
+        inputs: Model -> its own parameters.
+        parameters: Those of all its models.
+    """
+
+    where: str
+    num_layers: int | None
+    inputs: Mapping[str, Scope]
+    parameters: Scope
+
+
+class MergeFile:
+    """What a file says, its layout checked.
+
+    Attributes:
+        method: How to merge.
+        slices: Lowest layers first; a single one where whole models are merged.
+        base: The base model, if any.
+        tokenizer: Where the file says whose tokenizer it takes, and whose; None where it does not.
+    """
+
+    def __init__(self, content: Any) -> None:
+        """Take the parsed YAML.
+
+        Raises:
+            ValueError: A key is unknown, a value is missing or of the wrong kind, a model stands twice in a slice, or
+                slices do not put the layers of all models in order.
+        """
+        if not isinstance(content, dict):
+            raise ValueError("expected fields such as 'merge_method' and 'slices', found none")  # noqa: TRY004
+        if "modules" in content:
+            raise ValueError("modules: a recipe merges one stack of layers; models of several modules are not read")
+        check_keys(content, (*_DECIDING, *_HARMLESS), "")
+        self.method = get_method(_text(content.get("merge_method"), "merge_method"))
+        self._parameters = _parameters(content, "", self.method, of_a_model=False)
+        self.tokenizer = _tokenizer(content)
+        base = _base(content, "", None)
+        if ("slices" in content) == ("models" in content):
+            both = "both" if "slices" in content else "none"
+            raise ValueError(f"expected either 'slices' or 'models', found {both}")
+        if "slices" in content:
+            self.slices, self.base = _read_slices(_list(content["slices"], "slices"), base, self.method)
+        else:
+            inputs = _read_inputs(_list(content["models"], "models"), "models", (), self.method)
+            if base is not None:
+                inputs.setdefault(base, ("base_model", {}))  # mergekit counts it among the models
+            self.slices, self.base = [Slice("models", None, inputs, ("", {}))], base
+
+    @property
+    def models(self) -> list[str]:
+        """Every model of the slices, in order of appearance."""
+        return list(dict.fromkeys(name for part in self.slices for name in part.inputs))
+
+    def value(self, part: Slice, name: str, place: str, t: float, model: str | None, *, number: bool = False) -> Any:
+        """Look a parameter up where mergekit does: the model's own, the slice's, the file's; None where unsaid.
+
+        Args:
+            part: The slice.
+            name: Of the parameter.
+            place: Part of the model that it is for.
+            t: Where in the slice; see :func:`evaluate`.
+            model: None for parameters that all models share.
+            number: Whether nothing but a number will do.
+        """
+        own = () if model is None else (part.inputs[model],)
+        for where, parameters in (*own, part.parameters, self._parameters):
+            if name in parameters:
+                value = evaluate(parameters[name], f"{where}.{name}", place, t, number=number)
+                if value is not None:
+                    return value
+        return None
+
+    def settings(self, part: Slice, name: str) -> list[tuple[str, Any]]:
+        """Every setting of a parameter that a slice can look up, each with its place in the file."""
+        scopes = (*part.inputs.values(), part.parameters, self._parameters)
+        return [(f"{where}.{name}", parameters[name]) for where, parameters in scopes if name in parameters]
+
+
+def weight_name(method: MergeMethod) -> str:
+    """What mergekit calls the parameter that weighs models: slerp has one ``t`` for both."""
+    return "t" if method.name == "slerp" else "weight"
+
+
+def _read_slices(items: list[Any], base: str | None, method: MergeMethod) -> tuple[list[Slice], str | None]:
+    slices, bases, end = [], [], 0
+    for number, item in enumerate(items):
+        where = f"slices[{number}]"
+        check_keys(item, ("sources", "parameters", "base_model"), where)
+        sources = _list(item.get("sources"), f"{where}.sources")
+        inputs = _read_inputs(sources, f"{where}.sources", ("layer_range",), method)
+        start, end = end, _end_of_layers(sources, f"{where}.sources", end)
+        slices.append(Slice(where, end - start, inputs, _parameters(item, where, method, of_a_model=False)))
+        bases.append(_base(item, where, base))
+    if len(set(bases)) > 1:
+        raise ValueError(f"base_model differs from slice to slice ({', '.join(map(str, bases))}); a recipe has one")
+    return slices, bases[0]
+
+
+def _read_inputs(items: list[Any], place: str, more: tuple[str, ...], method: MergeMethod) -> dict[str, Scope]:
+    inputs: dict[str, Scope] = {}
+    for number, item in enumerate(items):
+        where = f"{place}[{number}]"
+        check_keys(item, ("model", *more, "parameters"), where)
+        name = _model(item.get("model"), f"{where}.model")
+        if name in inputs:
+            raise ValueError(f"{where}.model: {name!r} stands here twice; mergekit takes each model once")
+        inputs[name] = _parameters(item, where, method, of_a_model=True)
+    return inputs
+
+
+def _end_of_layers(sources: list[Any], place: str, start: int) -> int:
+    """Where a slice's layers end, which all its models have in common; ``start`` is where the last slice's ended."""
+    first = sources[0].get("layer_range")
+    for number, source in enumerate(sources):
+        found, where = source.get("layer_range"), f"{place}[{number}].layer_range"
+        numbers = isinstance(found, list) and [type(layer) for layer in found] == [int, int]
+        if not numbers or not 0 <= found[0] < found[1]:
+            raise ValueError(f"{where}: expected [first, end] with 0 <= first < end, found {found!r}")
+        if found != first or found[0] != start:
+            expected = first if found != first else f"a range that begins at {start}"
+            raise ValueError(
+                f"{where}: expected {expected}, found {found}; a recipe blends each layer with the same layer of the "
+                "other models, so a merge that leaves layers out, repeats or moves them has none"
+            )
+    return int(first[1])
+
+
+def _parameters(item: Mapping[str, Any], place: str, method: MergeMethod, *, of_a_model: bool) -> Scope:
+    where = f"{place}.parameters".lstrip(".")
+    parameters = item.get("parameters")
+    if parameters is None:
+        return where, {}
+    weight = {weight_name(method)} if method.weighted else set()
+    check_keys(parameters, sorted(weight | set(method.parameters)), where, f"parameters of {method.name}")
+    for name in parameters:
+        if of_a_model and name not in (weight - {"t"}) | method.per_model:
+            raise ValueError(f"{where}.{name}: mergekit does not look here for what all models share; move it up")
+    return where, parameters
+
+
+def _tokenizer(content: Mapping[str, Any]) -> tuple[str, str] | None:
+    if content.get("tokenizer_source") is not None:
+        return "tokenizer_source", _model(content["tokenizer_source"], "tokenizer_source")
+    if content.get("tokenizer") is None:
+        return None
+    check_keys(content["tokenizer"], ("source",), "tokenizer", "what a recipe can follow")
+    return "tokenizer.source", _model(content["tokenizer"].get("source"), "tokenizer.source")
+
+
+def _base(item: Mapping[str, Any], place: str, otherwise: str | None) -> str | None:
+    found = item.get("base_model")
+    return otherwise if found is None else _model(found, f"{place}.base_model".lstrip("."))
+
+
+def _list(value: Any, place: str) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{place}: expected a list, found {value!r}")
+    return value
+
+
+def _model(value: Any, place: str) -> str:
+    return _text(value, place).rstrip("/") or "/"
+
+
+def _text(value: Any, place: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{place}: expected a name, found {value!r}")
+    return value

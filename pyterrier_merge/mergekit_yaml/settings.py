@@ -1,0 +1,111 @@
+"""What a setting in mergekit's YAML says for a part of a model: a number, a gradient over layers, or filters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+LAYERS, EMBEDDINGS, FINAL_NORM, LM_HEAD = "layers", "embeddings", "final norm", "language-model head"
+NORM_FILTERS = ("model.norm", "final_norm", "ln_f")
+_EMBEDDING_FILTERS = ("wte", "wpe")  # GPT-2's, and whatever has "embed" in it
+
+
+def evaluate(setting: Any, where: str, place: str, t: float, *, number: bool) -> Any:
+    """Return what a setting says for a part of the model; None where no filter lets the part through.
+
+    Args:
+        setting: A number or boolean, a list of numbers, or one or more conditions (``filter`` and ``value``), the
+            first of which that lets the part through counts.
+        where: Its place in the file, for messages.
+        place: The part of the model: ``LAYERS``, ``EMBEDDINGS``, ``FINAL_NORM``.
+        t: From 0 for a slice's first layer to 1 for its last: where to read a list of numbers, which stand at equal
+            distances and are joined by straight lines.
+        number: Whether nothing but a number will do.
+
+    Raises:
+        ValueError: It is none of these, or a filter lets through parts of layers.
+    """
+    if isinstance(setting, Mapping):
+        setting = [setting]
+    if not isinstance(setting, list):
+        return _scalar(setting, where, number=number)
+    if any(isinstance(item, Mapping) for item in setting):
+        for index, condition in enumerate(setting):
+            inner = f"{where}[{index}]"
+            check_keys(condition, ("filter", "value"), inner)
+            value = condition.get("value")
+            nested = any(isinstance(item, Mapping) for item in (value if isinstance(value, list) else [value]))
+            if nested or value is None:
+                raise ValueError(f"{inner}.value: expected a number or a list of numbers")
+            if _filtered(condition.get("filter"), f"{inner}.filter") in (None, place):
+                return evaluate(value, f"{inner}.value", place, t, number=number)
+        return None
+    values = [_scalar(item, f"{where}[{index}]", number=True) for index, item in enumerate(setting)]
+    if not values:
+        return None
+    position = t * (len(values) - 1)
+    below = int(position)
+    above = min(below + 1, len(values) - 1)
+    return values[below] * (1 - (position - below)) + values[above] * (position - below)
+
+
+def is_gradient(setting: Any) -> bool:
+    """Whether a setting, or what one of its filters lets through, is a list of numbers."""
+    if isinstance(setting, Mapping):
+        return is_gradient(setting.get("value"))
+    return isinstance(setting, list) and any(not isinstance(item, Mapping) or is_gradient(item) for item in setting)
+
+
+def weighs_embeddings(setting: Any, where: str) -> bool:
+    """Whether a setting has a filter for the embeddings, before one that lets everything through."""
+    conditions = [setting] if isinstance(setting, Mapping) else setting if isinstance(setting, list) else []
+    for condition in conditions:
+        passed = _filtered(condition.get("filter"), f"{where}.filter") if isinstance(condition, Mapping) else None
+        if passed in (None, EMBEDDINGS):
+            return passed is not None
+    return False
+
+
+def check_keys(item: Any, known: Collection[str], where: str, what: str = "fields") -> None:
+    """Raise ``ValueError`` where ``item`` is no mapping, or has a key that is not known."""
+    names = ", ".join(known) or "none"
+    if not isinstance(item, Mapping):
+        raise ValueError(f"{where}: expected {what} ({names}), found {item!r}")  # noqa: TRY004 (the file's fault)
+    for key in item:
+        if key not in known:
+            close = get_close_matches(str(key), known, 1)
+            mend = f"did you mean {close[0]!r}?" if close else f"{what} here: {names}"
+            raise ValueError(f"{f'{where}.{key}'.lstrip('.')}: unknown key {key!r}; {mend}")
+
+
+def _scalar(value: Any, where: str, *, number: bool) -> Any:
+    """A number or a boolean; YAML 1.1 takes 1e-1, which has no point, for a string."""
+    if isinstance(value, bool) and not number:
+        return value
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            if math.isfinite(float(value)):
+                return float(value) if isinstance(value, str) else value
+        except (ValueError, OverflowError):
+            pass
+    raise ValueError(f"{where}: expected a {'finite number' if number else 'number or boolean'}, found {value!r}")
+
+
+def _filtered(name: Any, where: str) -> str | None:
+    """The part of a model that a filter lets through; None for all of it."""
+    if name is None or name == "*":
+        return None
+    if not isinstance(name, str):
+        raise ValueError(f"{where}: expected a part of tensors' names, found {name!r}")  # noqa: TRY004 (the file's fault)
+    if "embed" in name or name in _EMBEDDING_FILTERS:
+        return EMBEDDINGS
+    if name.removesuffix(".weight") in NORM_FILTERS:
+        return FINAL_NORM
+    if name.startswith("lm_head"):
+        return LM_HEAD
+    raise ValueError(
+        f"{where}: {name!r} weighs parts of a layer; a recipe weighs whole layers, and apart from them the embeddings "
+        f"('embed') and the final norm ({NORM_FILTERS[0]!r})"
+    )

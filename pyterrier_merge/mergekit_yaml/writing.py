@@ -1,0 +1,132 @@
+"""From a recipe to mergekit's YAML."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import yaml
+
+from pyterrier_merge.mergekit_yaml.layout import weight_name
+from pyterrier_merge.mergekit_yaml.settings import NORM_FILTERS
+from pyterrier_merge.methods import MergeMethod, get_method
+from pyterrier_merge.models import PACKAGE_SCHEME
+from pyterrier_merge.recipe import MergeRecipe, Segment
+
+_Places = list[tuple[tuple[str, ...], Segment]]  # filters, and the segment of what they let through
+
+
+def recipe_yaml(recipe: MergeRecipe, num_layers: int) -> str:
+    """Return a recipe as YAML that ``mergekit-yaml`` runs, to the same weights in the layers.
+
+    Comments at the top say what mergekit does differently. Embeddings are set apart by the filter ``embed``, the final
+    norm by its names in Llama's, Mistral's, Qwen's and Gemma's kin, in ModernBERT and in GPT-2.
+
+    Args:
+        recipe: What to write. Its ``head`` and ``seed`` have no place in mergekit's files.
+        num_layers: Of the source model.
+
+    Raises:
+        ValueError: The segments do not fit the number of layers, or a model plays two parts.
+    """
+    method = get_method(recipe.method)
+    models = _models(recipe)
+    for name in models:
+        if models.count(name) > 1:
+            raise ValueError(f"mergekit takes each model once; the recipe names {name!r} more than once: {recipe!r}")
+    content: dict[str, Any] = {"merge_method": recipe.method}
+    if recipe.base or method.base != "optional":  # also where it is no base: the configuration is taken from it
+        content["base_model"] = recipe.base or recipe.source
+    content["slices"] = list(_slices(recipe, method, num_layers))
+    shared = {name: value for name, value in recipe.parameters if not isinstance(value, tuple)}
+    if shared:
+        content["parameters"] = shared
+    content.update(tokenizer_source=recipe.source, dtype="float32")
+    comments = "".join(f"# {line}\n" for line in _comments(recipe, method))
+    return comments + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)
+
+
+def neat(weight: float) -> float:
+    """Return the number of fewest digits that a subtraction from 1 may have meant: 0.1, not 0.09999999999999998."""
+    candidates = (round(weight, digits) for digits in range(18))
+    return next((value for value in candidates if abs(value - weight) <= 2**-53), weight)
+
+
+def _models(recipe: MergeRecipe) -> list[str]:
+    return [recipe.source, *recipe.domains, *([recipe.base] if recipe.base else [])]
+
+
+def _slices(recipe: MergeRecipe, method: MergeMethod, num_layers: int) -> Iterator[dict[str, Any]]:
+    start = 0
+    for segment, layers in groupby(recipe.layer_segments(num_layers)):
+        end = start + len(list(layers))
+        places: _Places = [((), segment)]
+        if end == num_layers and recipe.final_norm not in (None, segment):
+            places.insert(0, (NORM_FILTERS, recipe.final_norm or segment))
+        if start == 0 and not (recipe.embeddings.keeps_source and segment.keeps_source):
+            places.insert(0, (("embed",), recipe.embeddings))
+        yield _slice(recipe, method, places, [start, end])
+        start = end
+
+
+def _slice(recipe: MergeRecipe, method: MergeMethod, places: _Places, layers: list[int]) -> dict[str, Any]:
+    _, segment = places[-1]
+    alone = not method.weighted and segment.keeps_source  # for want of a weight to say it by
+    sources = [
+        {"model": name, "layer_range": list(layers), **_own_parameters(recipe, method, name, places)}
+        for name in (_models(recipe)[:1] if alone else _models(recipe))
+    ]
+    if method.name == "slerp":
+        away = [(filters, _weights(recipe, one)) for filters, one in places]
+        t = _setting([(filters, weights[1] / math.fsum(weights)) for filters, weights in away])
+        return {"sources": sources, "parameters": {weight_name(method): t}}
+    return {"sources": sources}
+
+
+def _own_parameters(recipe: MergeRecipe, method: MergeMethod, name: str, places: _Places) -> dict[str, Any]:
+    """What is said of one model in a slice: its weight, and the parameters that differ from model to model."""
+    from_source = recipe.base is None and method.base == "required"
+    differing = [*recipe.domains] if from_source else [recipe.source, *recipe.domains]
+    if method.name == "slerp" or name not in differing:
+        return {}
+    own = {}
+    if method.weighted:
+        index = _models(recipe).index(name)
+        own[weight_name(method)] = _setting([(filters, _weights(recipe, one)[index]) for filters, one in places])
+    own.update({key: value[differing.index(name)] for key, value in recipe.parameters if isinstance(value, tuple)})
+    return {"parameters": own} if own else {}
+
+
+def _weights(recipe: MergeRecipe, segment: Segment) -> list[float]:
+    weights = segment.weights(len(recipe.domains)) or ()
+    return [*weights] if segment.domain_weights is not None else [*weights[:1], *map(neat, weights[1:])]
+
+
+def _setting(values: Sequence[tuple[tuple[str, ...], float]]) -> Any:
+    """A number, or one for each filter and one for the rest."""
+    conditions = [{"filter": name, "value": value} for filters, value in values for name in filters]
+    _, rest = values[-1]
+    return [*conditions, {"value": rest}] if conditions else rest
+
+
+def _comments(recipe: MergeRecipe, method: MergeMethod) -> Iterator[str]:
+    yield f"A merge recipe of pyterrier_merge, for mergekit-yaml. The retrieval model is {recipe.source!r}."
+    yield "mergekit-yaml merges whole checkpoints, and differs in this:"
+    yield "- Where the checkpoints' classes name tensors differently (MistralModel, MistralForCausalLM), it returns"
+    yield "  one of them unchanged, without an error."
+    yield "- A language-model head is merged as the last layers are; pyterrier_merge leaves it out."
+    places = (*recipe.segments, recipe.embeddings, recipe.final_norm or recipe.segments[-1])
+    if not method.weighted:
+        yield f"- {recipe.method} takes no weights: embeddings are merged as the first layers are, the final norm as"
+        yield "  the last. Layers that keep the source's weights name the source alone, which not every method accepts."
+    elif (recipe.base or method.base == "optional") and any(segment.keeps_source for segment in places):
+        yield f"- {recipe.method} also computes what keeps the source's weights here (embeddings, too): equal, but not"
+        yield "  to the bit; and not equal where differences are thinned out (density)."
+    if method.random:
+        yield f"- It draws other random numbers than pyterrier_merge does with seed {recipe.seed}."
+    if not recipe.head.keeps_source:
+        yield f"- It knows no projection head; the recipe's has the weights {recipe.head}."
+    if any(name.startswith(PACKAGE_SCHEME) for name in _models(recipe)):
+        yield f"- It knows no names that begin with {PACKAGE_SCHEME!r}: write folders in their place."
