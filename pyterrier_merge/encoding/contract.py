@@ -69,7 +69,7 @@ class RetrieverContract:
             default_document = prompts.get("document", "")
             if not task and query_prompt is None and not default_query:
                 logger.warning("%s follows instructions and was given no task: queries are encoded without one", name)
-        elif _CLASSIC_E5.search(name):
+        elif _CLASSIC_E5.search(name) and not prompts:
             default_query, default_document = "query: ", "passage: "
         else:
             default_query, default_document = prompts.get("query", ""), prompts.get("document", "")

@@ -42,7 +42,6 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         query_prompt: str | None = None,
         document_prompt: str | None = None,
         max_length: int | None = None,
-        revision: str | None = None,
         dtype: str = "auto",
         device: str | None = None,
         batch_size: int = 32,
@@ -52,12 +51,11 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         r"""Describe the encoder; nothing is loaded yet.
 
         Args:
-            model: A folder, ``package:NAME/FOLDER``, or a hub id.
+            model: A folder, ``package:NAME/FOLDER``, a hub id, ``ID@REVISION`` or ``BASE+ADAPTER``.
             task: The instruction of models that follow one: ``Instruct: {task}\nQuery: `` is put before each query.
             query_prompt: Put before each query, instead of the model's own.
             document_prompt: Put before each document, instead of the model's own.
             max_length: Tokens of a text at most; the model's own when None.
-            revision: Branch, tag or commit of a hub id.
             dtype: What the transformer computes in; ``auto`` is bfloat16 where the hardware multiplies in it, else
                 float32. Pooling and normalisation are float32 always.
             device: A torch device; a GPU where there is one when None.
@@ -74,7 +72,6 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         self.query_prompt = query_prompt
         self.document_prompt = document_prompt
         self.max_length = max_length
-        self.revision = revision
         self.dtype = dtype
         self.device = device
         if dtype not in DTYPES:
@@ -158,18 +155,18 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         return text_model.encode(texts, prompt=prompt(text_model.contract), budget=budget)
 
     def _identity(self) -> dict[str, Any]:
-        settings = ("model", "revision", "task", "query_prompt", "document_prompt", "max_length", "dtype", "text_field")
+        settings = ("model", "task", "query_prompt", "document_prompt", "max_length", "dtype", "text_field")
         return {name: getattr(self, name) for name in settings}
 
     def _weights_fingerprint(self) -> str:
-        return fingerprint_model(locate_model(self.model, revision=self.revision))
+        return fingerprint_model(locate_model(self.model))
 
     def _ready(self) -> TextModel:
         """The model, with the weights that it should have now."""
         return self._text_model()
 
     def _text_model(self) -> TextModel:
-        folder = locate_model(self.model, revision=self.revision)
+        folder = locate_model(self.model)
         device = self.device or default_device()
         contract = {name: getattr(self, name) for name in ("task", "query_prompt", "document_prompt", "max_length")}
         wanted = (fingerprint_model(folder), self.model, self.dtype, device, *contract.values())

@@ -1,40 +1,46 @@
-"""A retrieval model with a domain model blended in, as a PyTerrier transformer."""
+"""A retrieval model with domain models blended in, as a PyTerrier transformer."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pyterrier_merge.encoding.encoders import E5Encoder
 from pyterrier_merge.encoding.text_model import TextModel
-from pyterrier_merge.merging.checkpoint import Checkpoint
-from pyterrier_merge.merging.merger import Merger, TensorMerge
-from pyterrier_merge.models import fingerprint_model, locate_model, transformer_folder
-from pyterrier_merge.recipe import MergeRecipe, check_alpha
+from pyterrier_merge.merging.blending import TensorMerge
+from pyterrier_merge.merging.merger import Merger
+from pyterrier_merge.merging.parents import Parents
+from pyterrier_merge.models import fingerprint_model, locate_model
+from pyterrier_merge.precision import default_device
+from pyterrier_merge.recipe import MergeRecipe, Segment, check_alpha
+from pyterrier_merge.storage import cache_folder
 
 
 class MergedE5Encoder(E5Encoder):
     """A retrieval model with a domain language model's weights blended in, in memory, without labelled data.
 
     The lower half of the layers is ``alpha_lower * source + (1 - alpha_lower) * domain``, the upper half likewise with
-    ``alpha_upper`` (arXiv 2509.21966). Tokenizer, token embeddings, prompts and pooling are the source's. Both alphas
-    can be set at any time, by ``pt.GridScan`` too: the next text is encoded with a new merge of the untouched parents.
+    ``alpha_upper`` (arXiv 2509.21966). Tokenizer, token embeddings, prompts and pooling are the source's. Any other
+    recipe goes in with :meth:`from_recipe`. Both alphas can be set at any time, by ``pt.GridScan`` too, and so can the
+    whole :attr:`recipe`: the next text is encoded with a new merge of the untouched parents.
     """
 
     def __init__(
         self,
         source: str | Path,
-        domain: str | Path,
+        domain: str | Path | Sequence[str | Path],
         *,
-        alpha_lower: float,
-        alpha_upper: float,
+        alpha_lower: float | None,
+        alpha_upper: float | None,
         method: str = "linear",
+        parameters: Mapping[str, Any] | None = None,
         task: str | None = None,
         query_prompt: str | None = None,
         document_prompt: str | None = None,
         max_length: int | None = None,
-        source_revision: str | None = None,
-        domain_revision: str | None = None,
         dtype: str = "auto",
         device: str | None = None,
         batch_size: int = 32,
@@ -44,13 +50,14 @@ class MergedE5Encoder(E5Encoder):
         """Describe the merge; nothing is loaded yet.
 
         Args:
-            source: The retrieval model: a folder, ``package:NAME/FOLDER``, or a hub id.
-            domain: The plain language model of the domain, of the same architecture and depth, named likewise.
-            alpha_lower: Weight of the source in the lower half of the layers, in [0, 1].
+            source: The retrieval model: a folder, ``package:NAME/FOLDER``, or a hub id; ``ID@REVISION`` pins one.
+            domain: The plain language model of the domain, of the same architecture and depth, named likewise; or
+                several, which share ``1 - alpha``.
+            alpha_lower: Weight of the source in the lower half of the layers, in [0, 1]; None goes with methods that
+                take no weights.
             alpha_upper: The same of the upper half and the final norm.
-            method: ``linear``, ``slerp`` or ``nuslerp`` (mergekit's names).
-            source_revision: Branch, tag or commit, where the source is a hub id.
-            domain_revision: The same of the domain model.
+            method: mergekit's name: ``linear``, ``slerp``, ``task_arithmetic``, ``ties`` …
+            parameters: The method's own besides weights, such as ``{"density": 0.5}``.
             task: The instruction of models that follow one.
             query_prompt: Put before each query, instead of the source's own.
             document_prompt: Put before each document, instead of the source's own.
@@ -62,8 +69,8 @@ class MergedE5Encoder(E5Encoder):
             verbose: Show progress bars.
 
         Raises:
-            ValueError: An alpha outside [0, 1], or an unknown method; at the first text, two models that cannot be
-                merged, or a merge that changed nothing.
+            ValueError: An alpha outside [0, 1], an unknown method or parameter; at the first text, models that cannot
+                be merged, or a merge that changed nothing.
         """
         super().__init__(
             source,
@@ -71,23 +78,36 @@ class MergedE5Encoder(E5Encoder):
             query_prompt=query_prompt,
             document_prompt=document_prompt,
             max_length=max_length,
-            revision=source_revision,
             dtype=dtype,
             device=device,
             batch_size=batch_size,
             text_field=text_field,
             verbose=verbose,
         )
-        self.domain = str(domain).rstrip("/")
-        self.method = method
-        self.domain_revision = domain_revision
-        self._alpha_lower = check_alpha("alpha_lower", alpha_lower)
-        self._alpha_upper = check_alpha("alpha_upper", alpha_upper)
+        self._recipe = MergeRecipe.halves(
+            source, domain, alpha_lower, alpha_upper, method=method, parameters=parameters or {}
+        )
         self._merger: Merger | None = None
-        self._domain_content = ""
+        self._merger_of: tuple[str, ...] = ()
         self._merged: MergeRecipe | None = None
         self._tensor_merges: tuple[TensorMerge, ...] = ()
-        _ = self.recipe  # an unknown method shows now
+
+    @classmethod
+    def from_recipe(cls, recipe: MergeRecipe, **settings: Any) -> MergedE5Encoder:
+        """Return the encoder of any recipe; ``settings`` are the constructor's, from ``task`` on."""
+        encoder = cls(recipe.source, recipe.domains, alpha_lower=1, alpha_upper=1, **settings)
+        encoder.recipe = recipe
+        return encoder
+
+    @property
+    def recipe(self) -> MergeRecipe:
+        """The merge as pure data."""
+        return replace(self._recipe, source=self.model)
+
+    @recipe.setter
+    def recipe(self, recipe: MergeRecipe) -> None:
+        self._recipe = recipe
+        self.model = recipe.source
 
     @property
     def source(self) -> str:
@@ -96,73 +116,141 @@ class MergedE5Encoder(E5Encoder):
 
     @source.setter
     def source(self, source: str | Path) -> None:
-        self.model = str(source).rstrip("/")
+        self.recipe = replace(self._recipe, source=str(source))
 
     @property
-    def source_revision(self) -> str | None:
-        """Its revision: another name of ``revision``."""
-        return self.revision
+    def domain(self) -> str | tuple[str, ...]:
+        """The domain model, or the several."""
+        domains = self._recipe.domains
+        return domains[0] if len(domains) == 1 else domains
 
-    @source_revision.setter
-    def source_revision(self, revision: str | None) -> None:
-        self.revision = revision
+    @domain.setter
+    def domain(self, domain: str | Path | Sequence[str | Path]) -> None:
+        self._recipe = replace(self._recipe, domains=domain)  # type: ignore[arg-type]  # the recipe makes a tuple of it
 
     @property
-    def alpha_lower(self) -> float:
-        """Weight of the source in the lower half of the layers."""
-        return self._alpha_lower
+    def alpha_lower(self) -> float | None:
+        """Weight of the source in the lower half of the layers (in the lowest segment of another recipe)."""
+        return self._recipe.segments[0].alpha
 
     @alpha_lower.setter
     def alpha_lower(self, alpha: float) -> None:
-        self._alpha_lower = check_alpha("alpha_lower", alpha)
+        self._set_half(0, "alpha_lower", alpha)
 
     @property
-    def alpha_upper(self) -> float:
-        """Weight of the source in the upper half of the layers and in the final norm."""
-        return self._alpha_upper
+    def alpha_upper(self) -> float | None:
+        """Weight of the source in the upper half of the layers and in the final norm (in the highest segment)."""
+        return self._recipe.segments[-1].alpha
 
     @alpha_upper.setter
     def alpha_upper(self, alpha: float) -> None:
-        self._alpha_upper = check_alpha("alpha_upper", alpha)
+        self._set_half(1, "alpha_upper", alpha)
 
     @property
-    def recipe(self) -> MergeRecipe:
-        """The merge as pure data."""
-        return MergeRecipe.halves(
-            self.source,
-            self.domain,
-            self.alpha_lower,
-            self.alpha_upper,
-            method=self.method,
-            source_revision=self.source_revision,
-            domain_revision=self.domain_revision,
-        )
+    def method(self) -> str:
+        """How weights are blended: mergekit's name."""
+        return self._recipe.method
+
+    @method.setter
+    def method(self, method: str) -> None:
+        self._recipe = replace(self._recipe, method=method)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The method's own parameters, those that were given."""
+        return dict(self._recipe.parameters)
+
+    @parameters.setter
+    def parameters(self, parameters: Mapping[str, Any]) -> None:
+        self._recipe = replace(self._recipe, parameters=parameters)  # type: ignore[arg-type]  # made pairs of
 
     @property
     def tensor_merges(self) -> tuple[TensorMerge, ...]:
-        """What the merge did to each tensor: its weight, and how far it moved. Merges now if that is yet to be done."""
+        """What the merge did to each tensor: its weights, and how far it moved. Merges now if it has not yet."""
         self._ready()
         return self._tensor_merges
 
+    def save(
+        self, folder: str | Path, *, dtype: str = "auto", overwrite: bool = False, verbose: bool | None = None
+    ) -> Path:
+        """Write the merge as a model folder that sentence-transformers and :class:`E5Encoder` load, without parents.
+
+        The folder has the source's modules, tokenizer and configuration, this encoder's prompts and length, and a model
+        card. Weights are read from the parents' files again, so this takes the memory of a shard (1 GB).
+
+        Args:
+            folder: Where to; it appears when it is whole.
+            dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: as the source is stored, whatever this encoder
+                computes in. Weights are computed in float32 and rounded once.
+            overwrite: Replace the model that stands there.
+            verbose: Show a progress bar; the encoder's setting when None.
+
+        Returns:
+            The folder.
+
+        Raises:
+            FileExistsError: Something stands there already.
+            ValueError: The models cannot be merged, a parent lies in the folder, or the dtype cannot hold the weights.
+            OSError: The disk has no room.
+        """
+        return self._save(folder, dtype=dtype, overwrite=overwrite, verbose=verbose)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = True, dtype: str = "auto", token: str | None = None) -> str:
+        """Save the merge into a temporary folder of the cache and upload it to the Hugging Face hub.
+
+        Args:
+            repo_id: ``USER/NAME``; made where it is not there yet.
+            private: Whether a new repository is seen by its owner alone.
+            dtype: As in :meth:`save`.
+            token: An access token that may write; that of ``hf auth login`` or ``HF_TOKEN`` when None.
+
+        Returns:
+            The repository's address.
+
+        Raises:
+            RuntimeError: There is no token, or the hub refused.
+            ValueError: The models cannot be merged.
+            OSError: The disk has no room.
+        """
+        from pyterrier_merge.encoding.publishing import require_token, upload
+
+        api = require_token(repo_id, token)
+        with TemporaryDirectory(dir=cache_folder("uploads")) as temporary:
+            folder = self._save(Path(temporary, "model"), dtype=dtype, title=repo_id)
+            return upload(api, folder, repo_id, private=private)
+
+    def _save(self, folder: str | Path, *, verbose: bool | None = None, **settings: Any) -> Path:
+        from pyterrier_merge.encoding.saving import save_merge
+
+        contract = {name: getattr(self, name) for name in ("task", "query_prompt", "document_prompt", "max_length")}
+        device, shown = self.device or default_device(), self.verbose if verbose is None else verbose
+        return save_merge(self.recipe, folder, device=device, verbose=shown, **contract, **settings)
+
+    def _set_half(self, position: int, name: str, alpha: float) -> None:
+        segments = list(self._recipe.segments)
+        if len(segments) != 2:
+            raise ValueError(f"{name} is one of two segments; the recipe has {len(segments)}: set the whole recipe")
+        segments[position] = Segment(check_alpha(name, alpha), segments[position].size)
+        self._recipe = replace(self._recipe, segments=tuple(segments))
+
     def _identity(self) -> dict[str, Any]:
-        own = ("domain", "domain_revision", "alpha_lower", "alpha_upper", "method")
-        return {**super()._identity(), **{name: getattr(self, name) for name in own}}
+        return {**super()._identity(), "recipe": self.recipe}
 
     def _weights_fingerprint(self) -> str:
         return self.recipe.fingerprint
 
     def _ready(self) -> TextModel:
         text_model = self._text_model()
-        source = locate_model(self.source, revision=self.source_revision)
-        domain = locate_model(self.domain, revision=self.domain_revision)
-        content = fingerprint_model(domain)
-        if self._merger is None or self._merger.model is not text_model.body or self._domain_content != content:
-            self._merged = None
-            self._merger = Merger(
-                text_model.body, Checkpoint(transformer_folder(source)), Checkpoint(transformer_folder(domain))
-            )
-            self._domain_content = content
         recipe = self.recipe
+        names = (recipe.source, *recipe.domains, *([] if recipe.base is None else [recipe.base]))
+        content = tuple(fingerprint_model(locate_model(name)) for name in names)
+        if self._merger is None or self._merger.model is not text_model.body or self._merger_of != content:
+            if self._merger is not None and self._merger.model is text_model.body:
+                self._loaded = None  # other models are merged into the source, not into the last merge
+                text_model = self._text_model()
+            self._merged = None
+            self._merger = Merger(text_model.body, Parents.open(recipe), text_model.projection)
+            self._merger_of = content
         if self._merged != recipe:
             self._merged = None  # should the merge fail half-way, the next text merges anew
             self._tensor_merges = self._merger.merge(recipe)

@@ -12,6 +12,7 @@ import numpy as np
 
 from pyterrier_merge.encoding.batching import token_batches
 from pyterrier_merge.encoding.contract import RetrieverContract
+from pyterrier_merge.merging.places import PROJECTION
 from pyterrier_merge.models import quiet_loading
 from pyterrier_merge.precision import resolve_dtype
 
@@ -60,6 +61,16 @@ class TextModel:
             module.float()  # pooling, dense layers and normalisation
         self._device = device
         self.dim = int(self._model.get_embedding_dimension())
+
+    @property
+    def projection(self) -> dict[str, torch.nn.Parameter]:
+        """Parameters of the dense modules after the pooling, by canonical name (``head.0.linear.weight`` …)."""
+        dense = [module for module in list(self._model)[1:] if type(module).__name__ == "Dense"]
+        return {
+            f"{PROJECTION}{number}.{name}": parameter
+            for number, module in enumerate(dense)
+            for name, parameter in module.named_parameters()
+        }
 
     def encode(self, texts: Iterable[str], *, prompt: str, budget: int) -> np.ndarray:
         """Encode texts, in windows sorted by length.

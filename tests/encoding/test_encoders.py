@@ -264,17 +264,17 @@ def test_a_dense_module_works_in_any_dtype(bert_retriever, tmp_path):
 
 
 def test_a_merge_that_fails_is_not_served_by_the_next_call(bert_pair, monkeypatch):
-    from pyterrier_merge.merging.merger import Merger
+    from pyterrier_merge.merging.blending import Blender
 
     encoder = merged(bert_pair, 0.5, 0.5)
-    real = Merger._merge_tensor
+    real = Blender.blend_into
 
-    def breaks(self, name, layer, alpha, method):
-        if layer == 2:
+    def breaks(self, out, name):
+        if ".layer.2." in name:
             raise ValueError("broken")
-        return real(self, name, layer, alpha, method)
+        return real(self, out, name)
 
-    monkeypatch.setattr(Merger, "_merge_tensor", breaks)
+    monkeypatch.setattr(Blender, "blend_into", breaks)
     with pytest.raises(ValueError, match="broken"):
         encoder.encode_docs(TEXTS)
     monkeypatch.undo()
