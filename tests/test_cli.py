@@ -1,3 +1,5 @@
+import json
+import shutil
 import subprocess
 import sys
 
@@ -24,6 +26,17 @@ def test_help_shows_the_commands():
     result = call("--help")
     assert result.exit_code == 0
     assert "run" in result.output
+
+
+def test_the_collections_are_listed_with_all_that_is_known(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    result = call("collections")
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert max(map(len, lines)) <= 80
+    row = next(line.split() for line in lines if "trec-cds-2016" in line)
+    assert row == ["trec-cds-2016", "en", "1,255,260", "dev", "30", "nDCG@10", "18.9", "GB"]
+    assert "…" not in result.output  # nothing is cut off
 
 
 def test_a_missing_file_is_an_error_in_one_line(tmp_path):
@@ -53,6 +66,62 @@ def test_a_missing_model_is_an_error_that_says_what_to_give(tmp_path, monkeypatc
     assert "no model at './nothing'" in result.output
 
 
+def test_check_prints_the_report_and_draws_it(bert_retriever, bert_language_model, tmp_path):
+    result = call("check", bert_retriever, bert_language_model, "--plot", tmp_path / "distances.png", "--quiet")
+    assert result.exit_code == 0
+    assert "can be merged, with doubts\n- unrelated weights in 4 of 4 layers" in result.stdout
+    assert (tmp_path / "distances.png").read_bytes().startswith(b"\x89PNG")
+    assert not result.stderr
+
+
+def test_check_prints_nothing_but_json(bert_retriever, bert_language_model):
+    result = call("check", bert_retriever, bert_language_model, "--json")
+    found = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert found["verdict"]["summary"] == "can be merged, with doubts"
+    assert [distance["place"] for distance in found["distances"]][:2] == ["embeddings", "layer 0"]
+
+
+def test_check_says_by_its_status_that_models_cannot_be_merged(bert_retriever, mistral_language_model, tmp_path):
+    plot = tmp_path / "distances.png"
+    result = call("check", bert_retriever, mistral_language_model, "--json", "--plot", plot)
+    assert result.exit_code == 2
+    assert json.loads(result.stdout)["verdict"]["summary"] == "cannot be merged"
+    assert "no plot" in result.stderr
+    assert not plot.exists()
+
+
+def test_check_says_so_of_weights_that_cannot_be_merged_with_anything(bert_retriever, bert_language_model, tmp_path):
+    folder = shutil.copytree(bert_language_model, tmp_path / "quantised")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "gptq"}}))
+    result = call("check", bert_retriever, folder)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("cannot be merged: ")
+    assert "quantised" in result.stderr
+    assert not result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["./nothing"], "no model at './nothing'"),
+        (["{domain}", "--plot", "distances.txt"], "--plot takes a file that ends in .png"),
+        (["{domain}", "--plot", "nowhere/distances.png"], "there is no folder"),
+        (["{domain}", "--plot", "distances.png", "--no-distances"], "leave --no-distances out"),
+    ],
+)
+def test_check_refuses_what_it_cannot_do(
+    arguments, message, bert_retriever, bert_language_model, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    result = call("check", bert_retriever, *(a.format(domain=bert_language_model) for a in arguments))
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert not result.stdout
+    assert not list(tmp_path.iterdir())
+
+
 def test_importing_is_light():
     """Torch alone takes more than the second that importing the package may."""
     heavy = "torch, transformers, mergekit, sentence_transformers, faiss, pyterrier_dr, matplotlib"
@@ -67,3 +136,90 @@ def test_every_public_name_is_there():
         assert getattr(pyterrier_merge, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = pyterrier_merge.nothing
+
+
+@pytest.fixture
+def pair(bert_retriever, bert_language_model):
+    return bert_retriever, bert_language_model
+
+
+def test_merge_writes_a_folder_and_says_what_it_did(pair, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    result = call("merge", *pair, tmp_path / "out", "--alpha-lower", 0.5, "--alpha-upper", 1, "--quiet")
+    assert result.exit_code == 0, result.output
+    lower, upper = (
+        [cell.strip() for cell in line.split("│")] for line in result.output.splitlines() if "layers" in line
+    )
+    assert lower[1:3] == ["layers 0-1", "0.5"]
+    assert upper[1:4] == ["layers 2-3", "1", "0.0000"]
+    assert f"model: {tmp_path / 'out'}  (float32;" in result.output
+    assert SentenceTransformer(str(tmp_path / "out"), device="cpu").encode("fever").shape == (32,)
+
+
+def test_merge_takes_every_part_of_a_recipe(pair, mistral_retriever, mistral_language_model, tmp_path):
+    result = call(
+        *("merge", mistral_retriever, mistral_language_model, mistral_language_model, tmp_path / "out", "--quiet"),
+        *("--alpha-lower", 0.5, "--alpha-upper", 0.75, "--method", "ties", "--parameter", "density=0.4"),
+        *("--parameter", "normalize=False", "--base", mistral_language_model, "--embeddings", 0.5),
+        *("--dtype", "bfloat16", "--task", "Find"),
+    )
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "out" / "merge.json").read_text())
+    recipe = record["recipe"]
+    assert recipe["domains"] == [str(mistral_language_model)] * 2
+    assert (recipe["method"], recipe["base"]) == ("ties", str(mistral_language_model))
+    assert recipe["parameters"] == [["density", 0.4], ["normalize", False]]
+    assert recipe["embeddings"]["alpha"] == 0.5
+    assert (record["dtype"], record["contract"]["query_prompt"]) == ("bfloat16", "Instruct: Find\nQuery: ")
+    assert "embeddings" in result.output
+
+
+def test_merge_takes_a_mergekit_file(pair, tmp_path):
+    call("merge", *pair, tmp_path / "first", "--alpha-lower", 0.5, "--alpha-upper", 1, "--quiet")
+    result = call("merge", tmp_path / "first" / "mergekit_config.yml", tmp_path / "second", "--quiet")
+    assert result.exit_code == 0, result.output
+    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("first", "second"))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["S"], "expected SOURCE DOMAIN... OUT (three names at least), or RECIPE.yml OUT; found 1 name"),
+        (["S", "out"], "found 2 names"),
+        (["S", "D", "out"], "say how much of SOURCE is kept: --alpha-lower and --alpha-upper"),
+        (["S", "D", "out", "--alpha-lower", "2", "--alpha-upper", "1"], "alpha_lower is the weight"),
+        (["S", "D", "out", "--alpha-lower", "1"], "linear needs an alpha in every segment"),
+        (["S", "D", "out", "--method", "magic", "--alpha-lower", "1"], "unknown merge method 'magic'"),
+        (["S", "D", "out", "--alpha-lower", "0", "--alpha-upper", "1", "--parameter", "x"], "takes NAME=VALUE"),
+        (["S", "D", "there", "--alpha-lower", "0", "--alpha-upper", "1"], "delete it, or pass --overwrite"),
+        (["S", "D", "out", "--alpha-lower", "0", "--alpha-upper", "1", "--push", "me"], "named 'USER/NAME'"),
+        (["S", "./no", "out", "--alpha-lower", "0", "--alpha-upper", "1"], "no model at './no'"),
+        (["no.yml", "out"], "no merge file no.yml"),
+        (["no.yml", "out", "--embeddings", "0", "--parameter", "a=1"], "leave --parameter, --embeddings out"),
+    ],
+)
+def test_merge_explains_wrong_arguments_in_one_line(arguments, message, pair, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    names = dict(zip(("S", "D"), pair, strict=True))
+    result = call("merge", *(names.get(argument, argument) for argument in arguments), "--quiet")
+    assert result.exit_code == 1
+    assert result.output.startswith("error: ")
+    assert message in result.output
+    assert result.output.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_merge_pushes_when_asked(pair, tmp_path, monkeypatch):
+    from pyterrier_merge.encoding import publishing
+
+    uploads = []
+    monkeypatch.setattr(publishing, "require_token", lambda name: f"client for {name}")
+    monkeypatch.setattr(publishing, "upload", lambda *given: uploads.append(given) or "https://hub/me/merged")
+    options = ["--alpha-lower", 0.5, "--alpha-upper", 1, "--push", "me/merged", "--quiet"]
+    result = call("merge", *pair, tmp_path / "out", *options)
+    assert "pushed: https://hub/me/merged" in result.output
+    assert uploads == [("client for me/merged", tmp_path / "out", "me/merged")]
+    assert "# me/merged" in (tmp_path / "out" / "README.md").read_text()

@@ -1,0 +1,36 @@
+"""The command line: ``pyterrier-merge``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pyterrier_merge.cli.check import check
+from pyterrier_merge.cli.collections import collections
+from pyterrier_merge.cli.merge import merge
+from pyterrier_merge.cli.run import run
+from pyterrier_merge.version import __version__
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Domain-specific retrieval by model merging, in PyTerrier.", no_args_is_help=True, add_completion=False
+)
+for command in (run, check, merge, collections):
+    app.command()(command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pyterrier-merge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Domain-specific retrieval by model merging, in PyTerrier."""

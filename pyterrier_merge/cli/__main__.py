@@ -1,0 +1,5 @@
+"""``python -m pyterrier_merge.cli``."""
+
+from pyterrier_merge.cli import app
+
+app()

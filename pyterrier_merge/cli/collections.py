@@ -1,0 +1,27 @@
+"""``pyterrier-merge collections``: what there is to search."""
+
+from __future__ import annotations
+
+
+def collections() -> None:
+    """List the test collections: what each is, how large, how it is measured, and where it is read from."""
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from pyterrier_merge.collections.catalogue import catalogue
+
+    console = Console()
+    table = catalogue()
+    halves = (["name", "language", "documents", "queries", "measures", "download"], ["name", "what", "from", "licence"])
+    for columns in halves:  # all of them side by side fit on no screen
+        shown = Table(box=box.SIMPLE, show_edge=False)
+        for column in columns:
+            number = column in ("documents", "download")
+            fixed = number or column in ("name", "queries", "measures")
+            shown.add_column(column, justify="right" if number else "left", no_wrap=fixed, overflow="fold")
+        for row in table[columns].to_dict("records"):
+            lines = {column: row[column].replace(", ", "\n") for column in ("queries", "measures") if column in row}
+            shown.add_row(*(escape(cell) for cell in (row | lines).values()))
+        console.print(shown, "", highlight=False)

@@ -1,0 +1,126 @@
+"""``pyterrier-merge merge``: a merge as a model folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pyterrier_merge.cli.console import print_table, reported_errors
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pyterrier_merge.recipe import MergeRecipe
+
+
+def merge(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE DOMAIN... OUT | RECIPE.yml OUT",
+            help="The retrieval model, one or more domain models (folders, package:NAME/FOLDER, hub ids), and the "
+            "folder to write; or a merge in mergekit's YAML, and the folder.",
+        ),
+    ],
+    alpha_lower: Annotated[float | None, typer.Option(help="Weight of SOURCE in the lower half of the layers.")] = None,
+    alpha_upper: Annotated[float | None, typer.Option(help="Weight of SOURCE in the upper half.")] = None,
+    method: Annotated[str | None, typer.Option(help="mergekit's name of the method; linear when not given.")] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the method, such as density=0.5. Repeatable.")
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="The model that differences are taken from; else SOURCE.")] = None,
+    embeddings: Annotated[float | None, typer.Option(help="Alpha of the token embeddings; 1 when not given.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto (as SOURCE is stored), float32, bfloat16 or float16.")] = "auto",
+    task: Annotated[str | None, typer.Option(help="The instruction, for models that follow one.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model that stands in OUT.")] = False,
+    push: Annotated[
+        str | None, typer.Option(metavar="USER/NAME", help="Upload OUT to this (private) repository of the hub.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Write a merge as a model folder that sentence-transformers, MTEB and vLLM load."""
+    from rich.console import Console
+
+    console = Console()
+    with reported_errors():
+        from pyterrier_merge.encoding.publishing import require_token, upload
+        from pyterrier_merge.encoding.saving import RECORD, save_merge
+        from pyterrier_merge.precision import default_device
+
+        *models, out = names
+        settings = {
+            "alpha_lower": alpha_lower,
+            "alpha_upper": alpha_upper,
+            "method": method,
+            "parameters": dict(map(_read_parameter, parameter)) if parameter else None,
+            "base": base,
+            "embeddings": embeddings,
+        }
+        recipe = _recipe(models, {name: value for name, value in settings.items() if value is not None})
+        api = require_token(push) if push else None
+        folder = save_merge(
+            recipe,
+            out,
+            dtype=dtype,
+            device=default_device(),
+            overwrite=overwrite,
+            title=push,
+            verbose=not quiet,
+            task=task,
+        )
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        print_table(console, str(recipe), _merge_table(record["segments"], recipe.domains))
+        typer.echo(f"model: {folder}  ({record['dtype']}; README.md says what it is made of)")
+        if push:
+            typer.echo(f"pushed: {upload(api, folder, push)}")
+
+
+def _recipe(models: list[str], settings: dict[str, Any]) -> MergeRecipe:
+    from pyterrier_merge.recipe import MergeRecipe
+
+    if len(models) == 1 and Path(models[0]).suffix in (".yml", ".yaml"):
+        from pyterrier_merge.mergekit_yaml import read_recipe
+
+        if settings:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in settings).replace("parameters", "parameter")
+            raise ValueError(f"{models[0]} says how to merge: leave {options} out")
+        return read_recipe(models[0])
+    if len(models) < 2:
+        raise ValueError(
+            f"expected SOURCE DOMAIN... OUT (three names at least), or RECIPE.yml OUT; found {len(models) + 1} "
+            f"name{'s' if models else ''}"
+        )
+    if not settings.keys() & {"alpha_lower", "alpha_upper", "method"}:
+        raise ValueError("say how much of SOURCE is kept: --alpha-lower and --alpha-upper, between 0 and 1")
+    alphas = [settings.pop(name, None) for name in ("alpha_lower", "alpha_upper")]
+    return MergeRecipe.halves(models[0], models[1:], *alphas, **settings)
+
+
+def _read_parameter(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise ValueError(f"--parameter takes NAME=VALUE, such as density=0.5; found {text!r}")
+    try:
+        return name, json.loads(value.lower())
+    except ValueError:
+        return name, value
+
+
+def _merge_table(segments: list[dict[str, Any]], domains: Sequence[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = [
+        [
+            segment["place"],
+            "-" if segment["weights"] is None else f"{segment['weights'][0]:g}",
+            *(f"{far:.4f}" for far in (segment["to_source"], *segment["to_domains"])),
+        ]
+        for segment in segments
+    ]
+    return pd.DataFrame(
+        rows, columns=["part", "alpha", "distance to source", *(f"to {Path(name).name}" for name in domains)]
+    )
