@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from pyterrier_merge.encoding.batching import token_batches
 from pyterrier_merge.encoding.contract import RetrieverContract
+from pyterrier_merge.encoding.self_test import TEXTS, require_sound
 from pyterrier_merge.merging.places import PROJECTION
 from pyterrier_merge.models import quiet_loading
 from pyterrier_merge.precision import resolve_dtype
@@ -46,6 +48,7 @@ class TextModel:
 
         Raises:
             ValueError: The folder holds no sentence-transformers model, or not one that begins with a transformer.
+            RuntimeError: The self-test failed; the message says in what.
         """
         if not (folder / "modules.json").is_file():
             raise ValueError(
@@ -60,7 +63,9 @@ class TextModel:
         for module in list(self._model)[1:]:
             module.float()  # pooling, dense layers and normalisation
         self._device = device
+        self._room: int = sys.maxsize  # tokens of a batch that fit into memory, as far as it is known
         self.dim = int(self._model.get_embedding_dimension())
+        self._require_sound(name)
 
     @property
     def projection(self) -> dict[str, torch.nn.Parameter]:
@@ -116,10 +121,18 @@ class TextModel:
         ids = self._tokenise(texts, prompt)
         order: list[int] = []
         batches = []
-        for batch in token_batches([len(row) for row in ids], budget):
+        for batch in token_batches([len(row) for row in ids], min(budget, self._room)):
             order.extend(batch)
-            batches.append(self._run([ids[index] for index in batch]))
+            batches.extend(self._run_in_memory([ids[index] for index in batch]))
         return torch.cat(batches)[torch.tensor(order, device=batches[0].device).argsort()]
+
+    def _require_sound(self, name: str) -> None:
+        """The self-test: the same vector alone and in any batch; texts end alike where the last token is the vector."""
+        ids = self._tokenise([*TEXTS, "pain " * self.contract.max_length], self.contract.document_prompt)
+        ends = {row[-1] for row in ids}
+        if self.contract.pooling == "lasttoken" and self._model.tokenizer.eos_token_id is not None and len(ends) > 1:
+            raise RuntimeError(f"{name}: the last token is the vector, and texts end with different tokens: {ends}")
+        require_sound(self._run, ids[:-1], dtype=self.dtype, name=name)
 
     def _tokenise(self, texts: list[str], prompt: str) -> list[list[int]]:
         appended = list(self.contract.appended)
@@ -131,6 +144,23 @@ class TextModel:
             return_token_type_ids=False,
         )
         return [row + appended for row in encoded["input_ids"]]
+
+    def _run_in_memory(self, ids: list[list[int]]) -> list[torch.Tensor]:
+        """Run a batch; where a GPU has too little memory for it, in halves, as are those that come later."""
+        import torch
+
+        try:
+            return [self._run(ids)]
+        except torch.OutOfMemoryError:
+            if len(ids) == 1:
+                raise
+        self._room = len(ids) * max(map(len, ids)) // 2
+        logger.warning(
+            "%d texts do not fit into memory: batches of %d tokens at most from now on", len(ids), self._room
+        )
+        torch.cuda.empty_cache()
+        half = len(ids) // 2
+        return [*self._run_in_memory(ids[:half]), *self._run_in_memory(ids[half:])]
 
     def _run(self, ids: list[list[int]]) -> torch.Tensor:
         import torch
