@@ -1,4 +1,4 @@
-"""Every Python block of the README is run, in order, as a reader would; with a small part of the collection."""
+"""Every Python block of README and docs is run, in order, as a reader would; the README with a small collection."""
 
 import functools
 import re
@@ -9,8 +9,18 @@ import pytest
 import pyterrier_merge
 from pyterrier_merge.collections.pool import pooled
 
-README = Path(__file__).resolve().parents[1] / "README.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+
+
+def run_blocks(page):
+    """Run the blocks of a page one after the other and return the names that they leave, and how many there are."""
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    names = {}
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), names)  # noqa: S102 (our own pages)
+    return names, len(blocks)
 
 
 @pytest.fixture
@@ -34,10 +44,24 @@ def small_part(monkeypatch, tmp_path):
 
 
 def test_the_blocks_run_in_order(small_part, capsys):
-    assert len(BLOCKS) == 2
-    names = {}
-    for block in BLOCKS:
-        exec(compile(block, str(README), "exec"), names)  # noqa: S102 (our own README)
+    names, blocks = run_blocks(README)
+    assert blocks == 2
     assert "nDCG@10" in capsys.readouterr().out
     assert list(names["results"]["docno"])
     assert len(names["found"].table) == 9
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_what_the_blocks_of_docs_print_is_on_the_page(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run_blocks(page)
+    assert capsys.readouterr().out.strip() in page.read_text(encoding="utf-8")
+
+
+def test_the_measures_on_the_page_are_those_of_the_collections():
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([\w-]+)`[^|]* \| ([\w@, ]+) \|", page, re.MULTILINE))
+    assert {"nfcorpus", "miracl-ja", "jqara", "trec-cds-2014", "ntcir15-datasearch-ja"} <= set(rows)
+    for name, measures in rows.items():
+        measured = [str(measure) for measure in pyterrier_merge.get_collection(name).measures]
+        assert measured[: len(measures.split(", "))] == measures.split(", ")

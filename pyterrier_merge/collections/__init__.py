@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import difflib
-from functools import cache
+import inspect
+from collections.abc import Callable
+from functools import cache, partial
 from importlib import import_module
+from typing import Any
 
 from pyterrier_merge.collections.base import TestCollection
 from pyterrier_merge.collections.frames import from_frames
+from pyterrier_merge.collections.irds_collection import from_irds
+from pyterrier_merge.collections.local import from_folder
+from pyterrier_merge.fingerprint import fingerprint
 
-__all__ = ["TestCollection", "from_frames", "get_collection", "list_collections"]
+__all__ = ["TestCollection", "from_folder", "from_frames", "from_irds", "get_collection", "list_collections"]
 
-# Collection -> the module of this room that has a function of that name which makes it.
-_MODULES = {"hpo": "hpo", "nfcorpus": "beir", "scifact": "beir"}
+# Collection -> the module of this room that has the function which makes it: its name, with "_" for "-".
+_MODULES = {
+    "hpo": "hpo",
+    "jqara": "jqara",
+    "miracl-ja": "miracl",
+    "nfcorpus": "beir",
+    "ntcir15-datasearch-en": "ntcir",
+    "ntcir15-datasearch-ja": "ntcir",
+    "scifact": "beir",
+    "trec-cds-2014": "trec_cds",
+    "trec-cds-2015": "trec_cds",
+    "trec-cds-2016": "trec_cds",
+    "trec-cds-2017": "trec_pm",
+    "trec-pm-2017": "trec_pm",
+}
+_IRDS = "irds:"
+_made: dict[tuple[str, str], TestCollection] = {}
 
 
 def list_collections() -> list[str]:
@@ -20,17 +41,43 @@ def list_collections() -> list[str]:
     return sorted(_MODULES)
 
 
-@cache
-def get_collection(name: str) -> TestCollection:
+def get_collection(name: str, /, **options: Any) -> TestCollection:
     """Return the collection of that name, the same object each time; nothing is downloaded before it is asked for.
 
+    Args:
+        name: One of ``list_collections()``; "local", with ``path``, for a folder of the user's own (see
+            ``from_folder``); or "irds:" and a name of ir_datasets (see ``from_irds``). The last two are made anew.
+        **options: What the collection can be told, such as ``pool="judged"`` for "miracl-ja": the arguments of the
+            function that makes it (``pyterrier_merge.collections.miracl.miracl_ja``).
+
     Raises:
-        ValueError: There is no collection of that name.
+        ValueError: There is no collection of that name, or it has no such option, or needs one that was not given.
     """
+    make = _maker(name)
+    known = inspect.signature(make).parameters
+    if unknown := [option for option in options if option not in known]:
+        raise ValueError(f"{name} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")
+    needed = [option for option, parameter in known.items() if parameter.default is parameter.empty]
+    if missing := [option for option in needed if option not in options]:
+        raise ValueError(f"{name} needs the option {missing[0]!r}: get_collection({name!r}, {missing[0]}=...)")
+    if name not in _MODULES:
+        return make(**options)
+    key = (name, fingerprint(options))
+    if key not in _made:
+        _made[key] = make(**options)
+    return _made[key]
+
+
+@cache
+def _maker(name: str) -> Callable[..., TestCollection]:
+    if name == "local":
+        return from_folder
+    if name.startswith(_IRDS):
+        return partial(from_irds, name.removeprefix(_IRDS))
     if name not in _MODULES:
         close = difflib.get_close_matches(name.lower(), _MODULES, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(f"no collection is named {name!r}; {hint}there are {', '.join(list_collections())}")
     module = import_module(f"{__name__}.{_MODULES[name]}")
-    collection: TestCollection = getattr(module, name)()
-    return collection
+    maker: Callable[..., TestCollection] = getattr(module, name.replace("-", "_"))
+    return maker

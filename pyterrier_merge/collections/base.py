@@ -29,6 +29,10 @@ class TestCollection(ABC):
         licence: Licence of the data, as its owners state it.
         citation: The work to cite.
         default_domain_model: Hub name of a domain language model that suits it, where the paper names one.
+        download_bytes: Size of what is downloaded, in bytes; None where nothing is, or where it is not known.
+        judged_pool: The documents are those that somebody judged, not a whole corpus: figures are higher than on one.
+        reranking: Each topic comes with the documents to rank (see ``candidates``).
+        evaluation: What to know of how its community measures, where that is not plain.
     """
 
     __test__ = False  # a name that begins with "Test" is pytest's, unless it is told otherwise
@@ -43,6 +47,10 @@ class TestCollection(ABC):
     licence: str
     citation: str
     default_domain_model: str | None = None
+    download_bytes: int | None = None
+    judged_pool: bool = False
+    reranking: bool = False
+    evaluation: str = ""
 
     @property
     @abstractmethod
@@ -87,6 +95,25 @@ class TestCollection(ABC):
         columns: dict[str, Any] = {"qid": str, "docno": str, "label": int}
         return self._qrels(split)[list(columns)].astype(columns).reset_index(drop=True)
 
+    def candidates(self, split: str) -> pd.DataFrame:
+        """Return the documents that are given to be ranked for each topic of one split.
+
+        Whatever scores query and text ranks them: ``encoder.transform(collection.candidates("test"))``.
+
+        Returns:
+            Columns ``qid``, ``query``, ``docno`` and ``text``, all strings: the topics in their order.
+
+        Raises:
+            ValueError: There is no such split, or the collection gives no candidates.
+        """
+        self._check_split(split)
+        if not self.reranking:
+            raise ValueError(
+                f"{self.name} gives no candidates to re-rank: its topics are searched for among all its documents; "
+                "re-rank the results of a first stage, such as bm25(collection)"
+            )
+        return self._candidates(split)[["qid", "query", "docno", "text"]].astype(str).reset_index(drop=True)
+
     @abstractmethod
     def _documents(self) -> Iterator[dict[str, str]]: ...
 
@@ -95,6 +122,9 @@ class TestCollection(ABC):
 
     @abstractmethod
     def _qrels(self, split: str) -> pd.DataFrame: ...
+
+    def _candidates(self, split: str) -> pd.DataFrame:
+        raise NotImplementedError(f"{type(self).__name__} has no candidates of {split}")
 
     def _check_split(self, split: str) -> None:
         if split not in self.splits:

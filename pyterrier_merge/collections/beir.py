@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
-from zipfile import BadZipFile
 
 import pandas as pd
 
 from pyterrier_merge.collections.base import TestCollection
+from pyterrier_merge.collections.irds import IrdsSource
 from pyterrier_merge.fingerprint import fingerprint
 
 # SciFact has no dev queries: this share of the training queries, by the SHA-256 of seed and qid, is set aside.
@@ -35,6 +33,7 @@ def scifact() -> TestCollection:
         licence="claims CC BY-NC 2.0, abstracts ODC-BY 1.0",
         citation="Wadden et al.: Fact or Fiction: Verifying Scientific Claims. EMNLP 2020",
         default_domain_model="BioMistral/BioMistral-7B",
+        download_bytes=_source("scifact").download_bytes,
         source_splits=("train", "test"),
     )
 
@@ -54,6 +53,7 @@ def nfcorpus() -> TestCollection:
         licence="free for academic use; other use is subject to the terms of NutritionFacts.org and PubMed",
         citation="Boteva et al.: A Full-Text Learning to Rank Dataset for Medical Information Retrieval. ECIR 2016",
         default_domain_model="BioMistral/BioMistral-7B",
+        download_bytes=_source("nfcorpus").download_bytes,
         source_splits=("train", "dev", "test"),
     )
 
@@ -71,67 +71,42 @@ class BeirCollection(TestCollection):
     @property
     def num_docs(self) -> int:
         """Number of documents."""
-        with self._reading():
-            store = self._dataset().docs_store()
-            store.build()
-            return int(store.count())
+        return self._source.num_docs()
 
     @cached_property
     def fingerprint(self) -> str:
-        """Fingerprint of BEIR's checksum of the collection and of the way title and text are joined."""
-        return fingerprint([f"beir/{self.name}", "title text", self._download["expected_md5"]])
+        """Fingerprint of the checksum of BEIR's archive and of the way title and text are joined."""
+        return fingerprint([self._source.fingerprint, "title text"])
 
     def _documents(self) -> Iterator[dict[str, str]]:
-        with self._reading():
-            for doc in self._dataset().docs_iter():
-                fields = doc._asdict()
-                yield {"docno": fields.pop("doc_id"), **fields, "text": doc.default_text().strip()}
+        for doc in self._source.documents():
+            fields = doc._asdict()
+            yield {"docno": fields.pop("doc_id"), **fields, "text": doc.default_text().strip()}
 
     def _topics(self, split: str) -> pd.DataFrame:
-        with self._reading():
-            queries = pd.DataFrame(self._dataset(self._source(split)).queries_iter())
-        return self._part(split, queries.rename(columns={"query_id": "qid", "text": "query"}))
+        return self._part(split, self._source.queries(self._dataset(split)).rename(columns={"text": "query"}))
 
     def _qrels(self, split: str) -> pd.DataFrame:
-        with self._reading():
-            qrels = pd.DataFrame(self._dataset(self._source(split)).qrels_iter())
-        return self._part(split, qrels.rename(columns={"query_id": "qid", "doc_id": "docno", "relevance": "label"}))
+        return self._part(split, self._source.qrels(self._dataset(split)))
 
-    def _source(self, split: str) -> str:
-        return split if split in self.source_splits else "train"
+    @cached_property
+    def _source(self) -> IrdsSource:
+        return _source(self.name)
+
+    def _dataset(self, split: str) -> str:
+        return f"beir/{self.name}/{split if split in self.source_splits else 'train'}"
 
     def _part(self, split: str, frame: pd.DataFrame) -> pd.DataFrame:
         if "dev" in self.source_splits or split == "test":
             return frame
-        return frame[frame["qid"].isin(_dev_qids(frame["qid"])) == (split == "dev")]
-
-    def _dataset(self, split: str | None = None) -> Any:
-        import ir_datasets
-
-        return ir_datasets.load("/".join(filter(None, ("beir", self.name, split))))
-
-    @cached_property
-    def _download(self) -> dict[str, Any]:
-        from ir_datasets.util import DownloadConfig
-
-        source: dict[str, Any] = DownloadConfig.context("beir").contents()[self.name]
-        return source
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, BadZipFile) as error:  # what requests raises is an OSError, and so is a wrong checksum
-            from ir_datasets.util import home_path
-
-            url, megabytes = self._download["url"], self._download["size_hint"] / 1e6
-            raise RuntimeError(
-                f"cannot read {self.name}: {error}. ir_datasets downloads it once, {megabytes:.1f} MB from {url}, into "
-                f"{home_path()} (set IR_DATASETS_HOME before Python starts to choose another folder). Without a "
-                f"network, put that file there yourself, as {home_path() / 'beir' / self._download['cache_path']}"
-            ) from error
+        return frame[frame["qid"].isin(dev_qids(frame["qid"])) == (split == "dev")]
 
 
-def _dev_qids(train_qids: pd.Series[str]) -> set[str]:
+def _source(name: str) -> IrdsSource:
+    return IrdsSource(name=name, corpus=f"beir/{name}", files=name)
+
+
+def dev_qids(train_qids: pd.Series[str]) -> set[str]:
+    """Return a fifth of the training queries, the same at each call: what is the dev split of a collection without."""
     qids = sorted(set(train_qids), key=lambda qid: hashlib.sha256(f"{DEV_SEED}:{qid}".encode()).hexdigest())
     return set(qids[: round(DEV_SHARE * len(qids))])

@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from pyterrier_merge.collections.base import TestCollection
-from pyterrier_merge.collections.names import clean_text, name_fault
+from pyterrier_merge.collections.checks import checked_names, checked_qrels, checked_topics, report_unmatched
 from pyterrier_merge.fingerprint import fingerprint_texts
 
 if TYPE_CHECKING:
@@ -68,8 +66,9 @@ def from_frames(
         raise ValueError(
             f"{name}: the splits of the topics ({', '.join(topics_of)}) and of the qrels ({', '.join(qrels_of)}) differ"
         )
-    topics_of = {split: _checked_topics(f"{name}: topics of {split!r}", frame) for split, frame in topics_of.items()}
-    qrels_of = {split: _checked_qrels(f"{name}: qrels of {split!r}", qrels_of[split]) for split in topics_of}
+    topics_of = {split: checked_topics(f"{name}: topics of {split!r}", frame) for split, frame in topics_of.items()}
+    qrels_of = {split: checked_qrels(f"{name}: qrels of {split!r}", qrels_of[split]) for split in topics_of}
+    report_unmatched(name, topics_of, qrels_of)
     judged = set[str]().union(*(frame["docno"] for frame in qrels_of.values()))
     if lacking := len(judged - {doc["docno"] for doc in documents}):
         logger.warning("%s: %d of the %d judged documents are not in the corpus", name, lacking, len(judged))
@@ -141,46 +140,5 @@ def _checked_documents(name: str, docs: Iterable[Mapping[Any, Any]]) -> list[dic
         documents.append(dict(doc))
     if not documents:
         raise ValueError(f"{name}: there are no documents")
-    docnos = _names(f"{name}: documents", "docno", (doc["docno"] for doc in documents), unique=True)
+    docnos = checked_names(f"{name}: documents", "docno", (doc["docno"] for doc in documents), unique=True)
     return [{**doc, "docno": docno} for doc, docno in zip(documents, docnos, strict=True)]
-
-
-def _checked_topics(what: str, frame: pd.DataFrame) -> pd.DataFrame:
-    _check_columns(what, frame, "qid", "query")
-    qids = _names(what, "qid", frame["qid"], unique=True)
-    for qid, query in zip(qids, frame["query"], strict=True):
-        if not isinstance(query, str):
-            raise ValueError(f"{what}: the query of qid {qid!r} is {query!r}, not a string")  # noqa: TRY004
-    return pd.DataFrame({"qid": qids, "query": frame["query"].map(clean_text).tolist()})
-
-
-def _checked_qrels(what: str, frame: pd.DataFrame) -> pd.DataFrame:
-    _check_columns(what, frame, "qid", "docno", "label")
-    qrels = pd.DataFrame({column: _names(what, column, frame[column]) for column in ("qid", "docno")})
-    qrels["label"] = pd.to_numeric(frame["label"], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-    for fault, rows in (
-        ("has a label that is no whole number", qrels["label"] % 1 != 0),
-        ("occurs twice", qrels.duplicated(["qid", "docno"])),
-    ):
-        if rows.any():
-            qid, docno, _ = qrels[rows].iloc[0]
-            raise ValueError(f"{what}: the judgement of qid {qid!r} and docno {docno!r} {fault}")
-    return qrels.astype({"label": int})
-
-
-def _check_columns(what: str, frame: pd.DataFrame, *columns: str) -> None:
-    missing = [column for column in columns if column not in frame.columns]
-    if missing:
-        raise ValueError(f"{what}: columns {missing} are missing; there are {list(frame.columns)}")
-
-
-def _names(what: str, column: str, values: Iterable[Any], *, unique: bool = False) -> list[str]:
-    """Return docnos or qids, each checked; whole numbers become strings."""
-    names = [str(value) if isinstance(value, Integral) else value for value in values]
-    seen: set[str] = set()
-    for name in names:
-        if fault := name_fault(name, seen):
-            raise ValueError(f"{what}: {column} {name!r} {fault}")
-        if unique:
-            seen.add(name)
-    return names

@@ -33,7 +33,9 @@ def pooled(collection: TestCollection, split: str, runs: Sequence[pd.DataFrame],
         docnos.update(run.loc[run["rank"] < depth, "docno"])
     described = {field.name: getattr(collection, field.name) for field in fields(TestCollection)}
     docnos &= {doc["docno"] for doc in collection.corpus_iter()}  # judgements may name what the corpus lacks
-    return PooledCollection(**{**described, "splits": (split,)}, whole=collection, docnos=frozenset(docnos))
+    return PooledCollection(
+        **{**described, "splits": (split,), "reranking": False}, whole=collection, docnos=frozenset(docnos)
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

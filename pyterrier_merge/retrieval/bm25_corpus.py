@@ -9,6 +9,7 @@ from pyterrier_merge.collections.names import clean_text, name_fault
 
 if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
+    from pyterrier_merge.retrieval.bm25_analysis import Analysis
     from pyterrier_merge.retrieval.bm25_engines import Engine
 
 
@@ -19,11 +20,12 @@ class CheckedCorpus:
     corpus: it is kept here instead.
     """
 
-    def __init__(self, collection: TestCollection, engine: Engine, *, verbose: bool) -> None:
+    def __init__(self, collection: TestCollection, engine: Engine, analysis: Analysis | None, *, verbose: bool) -> None:
         self.error: Exception | None = None
         self.last_docno: str | None = None
         self._collection = collection
         self._engine = engine
+        self._analysis = analysis
         self._verbose = verbose
 
     def __iter__(self) -> Iterator[dict[str, str]]:
@@ -34,7 +36,8 @@ class CheckedCorpus:
                 self._check(docno, seen)
                 seen.add(docno)
                 self.last_docno = docno
-                yield {"docno": docno, "text": clean_text(doc["text"])}
+                text = clean_text(doc["text"])
+                yield {"docno": docno, "text": self._analysis.encoded(text) if self._analysis else text}
         except Exception as error:  # noqa: BLE001 (it is raised again where it is heard)
             self.error = error
 

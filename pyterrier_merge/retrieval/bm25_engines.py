@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
+import re
 import shutil
 import sys
 from abc import ABC, abstractmethod
@@ -15,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 import pyterrier as pt
+from more_itertools import before_and_after
 
 from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.storage import cache_folder, finished_folder
@@ -26,17 +29,43 @@ TERRIER_VERSION = "5.11"
 TERRIER_HELPER_VERSION = "0.0.8"
 MAX_TERRIER_DOCNO = 256  # characters; Terrier cuts longer ones than it was told of without a word
 
+_PISA_TERM = re.compile("[A-Za-z0-9]")  # what PISA makes terms of
+# Language -> the name that Terrier's class of its stemmer begins with.
+SNOWBALL_STEMMERS = {
+    "da": "Danish",
+    "de": "German",
+    "es": "Spanish",
+    "fi": "Finnish",
+    "fr": "French",
+    "hu": "Hungarian",
+    "it": "Italian",
+    "nl": "Dutch",
+    "no": "Norwegian",
+    "pt": "Portuguese",
+    "ro": "Romanian",
+    "ru": "Russian",
+    "sv": "Swedish",
+    "tr": "Turkish",
+}
+
 
 class Engine(ABC):
-    """A search engine that knows BM25.
+    """A search engine that knows BM25, set up for one language.
+
+    Args:
+        language: One of ``languages``; None where documents and queries are terms with spaces between, to be taken as
+            they are.
 
     Attributes:
         label: Its name in tables.
-        languages: ISO 639-1 codes that it analyses.
+        languages: ISO 639-1 codes that it analyses itself.
     """
 
     label: str
     languages: tuple[str, ...]
+
+    def __init__(self, language: str | None) -> None:
+        self.language = language
 
     @abstractmethod
     def settings(self) -> dict[str, str]:
@@ -67,7 +96,8 @@ class Pisa(Engine):
 
     def settings(self) -> dict[str, str]:
         """Return analysis and version."""
-        return {"stemmer": "porter2", "stopwords": "terrier", "version": version("pyterrier-pisa")}
+        stemmer, stopwords = ("porter2", "terrier") if self.language else ("none", "none")
+        return {"stemmer": stemmer, "stopwords": stopwords, "version": version("pyterrier-pisa")}
 
     def fault(self, docno: str) -> str | None:
         """White space ends a docno in PISA's input."""
@@ -77,9 +107,15 @@ class Pisa(Engine):
         """Write the inverted index."""
         from pyterrier_pisa import PisaIndex
 
+        # an index without a term kills the process
+        without, rest = before_and_after(lambda doc: not _PISA_TERM.search(doc["text"]), docs)
+        held = [*without, *itertools.islice(rest, 1)]
+        if not _PISA_TERM.search(held[-1]["text"]):
+            return 0
         with nullcontext() if verbose else _silence():
-            index = PisaIndex(str(folder), text_field="text", stemmer="porter2", threads=threads)
-            index.index(docs)
+            stemmer = self.settings()["stemmer"]
+            index = PisaIndex(str(folder), text_field="text", stemmer=stemmer, threads=threads)
+            index.index(itertools.chain(held, rest))
             return int(index.num_docs())
 
     def open(self, folder: Path, *, k1: float, b: float, threads: int, verbose: bool) -> Search:
@@ -87,7 +123,8 @@ class Pisa(Engine):
         from pyterrier_pisa import PisaIndex
 
         def retriever(path: Path) -> Any:
-            index = PisaIndex(str(path), stemmer="porter2", stops="terrier", threads=threads)
+            settings = self.settings()
+            index = PisaIndex(str(path), stemmer=settings["stemmer"], stops=settings["stopwords"], threads=threads)
             return index.bm25(k1=k1, b=b, verbose=verbose)
 
         built = folder.stat().st_mtime_ns  # an index that took another's place has bounds of its own
@@ -109,15 +146,21 @@ class Pisa(Engine):
 
 
 class Terrier(Engine):
-    """Terrier: needs Java; English tokens, Porter stemmer and Terrier's stop words in documents and queries."""
+    """Terrier: needs Java; English tokens, Porter stemmer and Terrier's stop words in documents and queries.
+
+    Other languages: words of letters and digits as Unicode has them, the Snowball stemmer, every word kept.
+    """
 
     label = "Terrier"
-    languages = ("en",)
+    languages = ("en", *SNOWBALL_STEMMERS)
 
     def settings(self) -> dict[str, str]:
         """Return analysis and version: the user's where it was chosen, else the one that was tested."""
-        chosen = pt.terrier.java.configure["terrier_version"] or TERRIER_VERSION
-        return {"stemmer": "porter", "stopwords": "terrier", "version": str(chosen)}
+        chosen = str(pt.terrier.java.configure["terrier_version"] or TERRIER_VERSION)
+        if self.language == "en":
+            return {"stemmer": "porter", "stopwords": "terrier", "version": chosen}
+        stemmer = f"{SNOWBALL_STEMMERS[self.language]}SnowballStemmer" if self.language else "none"
+        return {"stemmer": stemmer, "stopwords": "none", "version": chosen}
 
     def fault(self, docno: str) -> str | None:
         """Terrier stores docnos up to a length."""
@@ -126,13 +169,14 @@ class Terrier(Engine):
     def build(self, folder: Path, docs: Iterable[dict[str, str]], *, threads: int, verbose: bool) -> int:  # noqa: ARG002
         """Write the index, with one thread: with more the order of the documents is not the same at each run."""
         start_java()
+        settings = self.settings()
         indexer = pt.IterDictIndexer(
             str(folder),
             meta={"docno": 2 * MAX_TERRIER_DOCNO},
             text_attrs=["text"],
-            stemmer="porter",
-            stopwords="terrier",
-            tokeniser="english",
+            stemmer=settings["stemmer"],
+            stopwords=settings["stopwords"],
+            tokeniser=self._tokeniser,
         )
         index = pt.IndexFactory.of(indexer.index(iter(docs)))
         try:
@@ -146,7 +190,8 @@ class Terrier(Engine):
         start_java()
         controls = {"bm25.k_1": str(k1), "bm25.b": str(b)}
         retriever: Any = pt.terrier.Retriever(str(folder), wmodel="BM25", controls=controls, verbose=verbose)
-        tokenise: Any = pt.rewrite.tokenise("english")  # for Terrier, punctuation is a query language
+        # for Terrier, punctuation is a query language
+        tokenise: Any = pt.rewrite.tokenise(self._tokeniser)
 
         def search(queries: pd.DataFrame, num_results: int) -> pd.DataFrame:
             tokens = tokenise.transform(queries)
@@ -154,6 +199,10 @@ class Terrier(Engine):
             return retriever.transform(tokens[tokens["query"] != ""])
 
         return search
+
+    @property
+    def _tokeniser(self) -> str:
+        return {"en": "english", None: "whitespace"}.get(self.language, "utf")
 
 
 def start_java() -> None:

@@ -46,6 +46,30 @@ def test_unknown_name_lists_the_names_and_the_nearest():
         get_collection("zzzz")
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("hpo", {"pool": "judged"}, "hpo has no option 'pool'; it has none"),
+        ("jqara", {"paths": "x"}, "jqara has no option 'paths'; it has path, title"),
+        ("local", {}, r"local needs the option 'path': get_collection\('local', path=\.\.\.\)"),
+        ("local", {"folder": "x"}, "local has no option 'folder'; it has path, name"),
+        ("irds:beir/scifact/test", {"pool": "x"}, "irds:beir/scifact/test has no option 'pool'; it has dev, download"),
+    ],
+)
+def test_options_are_checked(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        get_collection(name, **options)
+
+
+@pytest.mark.parametrize("name", ["hpo", "scifact"])
+def test_candidates_are_refused_where_there_are_none(name):
+    collection = get_collection(name)
+    with pytest.raises(ValueError, match=f"{name} gives no candidates to re-rank"):
+        collection.candidates("test")
+    with pytest.raises(ValueError, match=f"{name} has no split 'nowhere'"):
+        collection.candidates("nowhere")
+
+
 def test_a_collection_cannot_be_changed():
     with pytest.raises(AttributeError):
         get_collection("scifact").task = "another"

@@ -1,0 +1,153 @@
+"""Any data set of ir_datasets as a collection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from pyterrier_merge.collections.base import TestCollection
+from pyterrier_merge.collections.irds import IrdsSource, load
+from pyterrier_merge.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from ir_measures.measures import Measure
+
+SPLITS = ("train", "dev", "test")
+
+
+def from_irds(
+    dataset: str,
+    *,
+    dev: str | None = None,
+    download: bool = False,
+    task: str = "Given a query, retrieve relevant documents that answer the query",
+    measures: Sequence[Measure] | None = None,
+    title: str | None = None,
+    domain: str = "unknown",
+    licence: str = "see https://ir-datasets.com",
+    citation: str = "see https://ir-datasets.com",
+    default_domain_model: str | None = None,
+) -> TestCollection:
+    """Make a collection of what ir_datasets calls ``dataset``; the same as ``get_collection("irds:...")``.
+
+    Text and query are ir_datasets' own choice (``default_text``). Files are fetched on first use, after a yes where
+    they exceed 100 MB; where ir_datasets does not say which of its files a data set needs, all of the family count.
+
+    Args:
+        dataset: A data set with topics and judgements, which become the split "test" (``beir/fiqa/test``); or one with
+            parts train, dev or test (``beir/fiqa``), which become the splits.
+        dev: A data set with the topics and judgements of the split "dev", over the same documents.
+        download: Files of any size may be fetched.
+        task: The instruction given to a retrieval model that takes one.
+        measures: ``ir_measures`` measures, the official one first. nDCG@10, R@100 and AP where none are given.
+        title: One line that says what it is; ``dataset`` when None.
+        domain: The field, in a word or two.
+        licence: Licence of the data.
+        citation: The work to cite.
+        default_domain_model: Hub name of a domain language model that suits it.
+
+    Raises:
+        ValueError: ir_datasets knows no such data set, or it lacks documents, topics or judgements.
+    """
+    datasets = _splits(dataset)
+    if dev is not None:
+        datasets = {"dev": _judged(dev), **{split: part for split, part in datasets.items() if split != "dev"}}
+    if "test" not in datasets:
+        raise ValueError(
+            f"{dataset!r} has no test part; it has {', '.join(datasets)}: name one of them, as {dataset}/dev"
+        )
+    name = f"irds-{dataset.replace('/', '-')}"
+    if measures is None:
+        from ir_measures import AP, R, nDCG
+
+        measures = (nDCG @ 10, R @ 100, AP)
+    return IrdsCollection(
+        name=name,
+        title=title or f"{dataset} of ir_datasets",
+        language=load(dataset).docs_lang() or "en",
+        domain=domain,
+        task=task,
+        splits=tuple(datasets),
+        measures=tuple(measures),
+        licence=licence,
+        citation=citation,
+        default_domain_model=default_domain_model,
+        source=IrdsSource(name=f"irds:{dataset}", corpus=dataset, files=_files(dataset), download=download),
+        datasets=datasets,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class IrdsCollection(TestCollection):
+    """What ``from_irds`` makes.
+
+    Attributes:
+        source: What ir_datasets reads.
+        datasets: ir_datasets' name of each split.
+    """
+
+    source: IrdsSource
+    datasets: Mapping[str, str]
+
+    @property
+    def num_docs(self) -> int:
+        """Number of documents."""
+        return self.source.num_docs()
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the data set's name and of the checksums of its files."""
+        return fingerprint([self.source.fingerprint, "default_text"])
+
+    def _documents(self) -> Iterator[dict[str, str]]:
+        for doc in self.source.documents():
+            fields = {key: value for key, value in doc._asdict().items() if isinstance(value, str)}
+            yield {"docno": fields.pop("doc_id"), **fields, "text": doc.default_text().strip()}
+
+    def _topics(self, split: str) -> pd.DataFrame:
+        self.source.require()
+        queries = self.source.queries(self.datasets[split])
+        texts = [query.default_text() for query in load(self.datasets[split]).queries_iter()]
+        return queries.assign(query=texts)
+
+    def _qrels(self, split: str) -> pd.DataFrame:
+        self.source.require()
+        return self.source.qrels(self.datasets[split])
+
+
+def _splits(dataset: str) -> dict[str, str]:
+    loaded = load(dataset)
+    if not loaded.has_docs():
+        raise ValueError(f"{dataset!r} of ir_datasets has no documents; name one of its parts")
+    if loaded.has_queries() and loaded.has_qrels():
+        return {"test": dataset}
+    found = {split: f"{dataset}/{split}" for split in SPLITS if _is_judged(f"{dataset}/{split}")}
+    if not found:
+        raise ValueError(f"{dataset!r} of ir_datasets has no judgements, and no parts train, dev or test that have")
+    return found
+
+
+def _judged(dataset: str) -> str:
+    if not _is_judged(dataset):
+        raise ValueError(f"{dataset!r} is no data set of ir_datasets with topics and judgements")
+    return dataset
+
+
+def _is_judged(dataset: str) -> bool:
+    try:
+        loaded: Any = load(dataset)
+    except ValueError:
+        return False
+    return bool(loaded.has_queries() and loaded.has_qrels())
+
+
+def _files(dataset: str) -> str:
+    """Return the name of the one download of a data set such as ``beir/fiqa``; "" where that cannot be told."""
+    from ir_datasets.util import DownloadConfig
+
+    top, _, rest = dataset.partition("/")
+    part = rest.split("/")[0]
+    return part if "url" in DownloadConfig.contents().get(top, {}).get(part, {}) else ""

@@ -1,0 +1,111 @@
+"""MIRACL in Japanese, read through ``ir_datasets``: the whole corpus, or the judged passages that the paper ranks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from pyterrier_merge.collections.base import TestCollection
+from pyterrier_merge.collections.beir import dev_qids
+from pyterrier_merge.collections.irds import IrdsSource, load
+from pyterrier_merge.fingerprint import fingerprint
+
+logger = logging.getLogger(__name__)
+
+CORPUS = "miracl/ja"
+# MIRACL's test topics have no published judgements: its dev set is what papers test on.
+SOURCE_SPLITS = {"train": "train", "dev": "train", "test": "dev"}
+POOLS = {"judged": "test", "judged-dev": "dev"}
+
+
+def miracl_ja(*, pool: str | None = None, download: bool = False) -> TestCollection:
+    """Return MIRACL in Japanese: questions -> 6,953,614 passages of Wikipedia.
+
+    The split "test" (860 questions) is MIRACL's dev set. MIRACL's training set is parted into "dev" (695 questions, by
+    the SHA-256 of a seed and the qid, as in "scifact") and "train" (2,782).
+
+    Args:
+        pool: Which passages there are: all of them (None); those that occur in the judgements of the test split, which
+            are what the paper ranks ("judged"); or those in the judgements of the dev split ("judged-dev"), to choose
+            alphas on. A pool has the one split that it is made of.
+        download: The corpus (1.1 GB) may be fetched.
+
+    Raises:
+        ValueError: There is no such pool.
+    """
+    if pool is not None and pool not in POOLS:
+        raise ValueError(f"miracl-ja has no pool {pool!r}; it has {', '.join(POOLS)}, and None for the whole corpus")
+    from ir_measures import R, nDCG
+
+    source = IrdsSource(name="miracl-ja", corpus=CORPUS, files="v1.0/ja/corpus", download=download)
+    part = f" (only those judged for the {POOLS[pool]} questions)" if pool else ""
+    return MiraclCollection(
+        name="miracl-ja",
+        title=f"questions -> passages of the Japanese Wikipedia{part}",
+        language="ja",
+        domain="Japanese",
+        task="Given a question, retrieve Wikipedia passages that answer the question",
+        splits=(POOLS[pool],) if pool else tuple(SOURCE_SPLITS),
+        measures=(nDCG @ 10, R @ 100),
+        licence="Apache-2.0; passages CC BY-SA 3.0 (Wikipedia)",
+        citation="Zhang et al.: MIRACL: A Multilingual Retrieval Dataset Covering 18 Diverse Languages. TACL 2023",
+        default_domain_model="stabilityai/japanese-stablelm-base-gamma-7b",
+        download_bytes=source.download_bytes,
+        judged_pool=pool is not None,
+        evaluation="The test split is MIRACL's dev set. The paper ranks only passages that occur in its judgements: "
+        "pool='judged'.",
+        source=source,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class MiraclCollection(TestCollection):
+    """What ``miracl_ja`` makes."""
+
+    source: IrdsSource
+
+    @property
+    def num_docs(self) -> int:
+        """Number of passages."""
+        return len(self._pool) if self.judged_pool else self.source.num_docs()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Fingerprint of the checksums of the corpus, of the pool, and of the way title and text are joined."""
+        return fingerprint([self.source.fingerprint, "title text", *(self.splits if self.judged_pool else ())])
+
+    def _documents(self) -> Iterator[dict[str, str]]:
+        for doc in self._pool if self.judged_pool else self.source.documents():
+            yield {"docno": doc.doc_id, "title": doc.title, "text": doc.default_text().strip()}
+
+    def _topics(self, split: str) -> pd.DataFrame:
+        return self._part(split, self._all_topics(SOURCE_SPLITS[split]))
+
+    def _qrels(self, split: str) -> pd.DataFrame:
+        source = SOURCE_SPLITS[split]
+        return self._part(split, self.source.qrels(f"{CORPUS}/{source}", f"v1.0/ja/{source}/qrels"))
+
+    def _all_topics(self, source: str) -> pd.DataFrame:
+        topics = self.source.queries(f"{CORPUS}/{source}", f"v1.0/ja/{source}/topics")
+        return topics.rename(columns={"text": "query"})
+
+    def _part(self, split: str, frame: pd.DataFrame) -> pd.DataFrame:
+        return frame if split == "test" else frame[frame["qid"].isin(self._dev_qids) == (split == "dev")]
+
+    @cached_property
+    def _dev_qids(self) -> set[str]:
+        return dev_qids(self._all_topics("train")["qid"])
+
+    @cached_property
+    def _pool(self) -> list[Any]:
+        docnos = set(self.qrels(self.splits[0])["docno"])
+        self.source.num_docs()  # the document store is there, or it is built now
+        found = list(load(CORPUS).docs_store().get_many_iter(sorted(docnos)))
+        if lacking := len(docnos) - len(found):
+            logger.warning("%s: %d of the %d judged documents are not in the corpus", self.name, lacking, len(docnos))
+        return found
