@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
     from pyterrier_merge.encoding.encoders import E5Encoder
     from pyterrier_merge.encoding.merged import MergedE5Encoder
+    from pyterrier_merge.mergekit_yaml import read_recipe, recipe_yaml
+    from pyterrier_merge.merging.compatibility import check_compatible
+    from pyterrier_merge.methods import list_methods
     from pyterrier_merge.recipe import MergeRecipe, Segment
     from pyterrier_merge.retrieval.bm25 import bm25
     from pyterrier_merge.retrieval.index import FaissIndex
@@ -24,6 +27,10 @@ _ROOMS = {
     "MergedE5Encoder": "encoding.merged",
     "MergeRecipe": "recipe",
     "Segment": "recipe",
+    "list_methods": "methods",
+    "read_recipe": "mergekit_yaml",
+    "recipe_yaml": "mergekit_yaml",
+    "check_compatible": "merging.compatibility",
     "FaissIndex": "retrieval.index",
     "bm25": "retrieval.bm25",
     "TestCollection": "collections.base",
@@ -44,8 +51,12 @@ __all__ = [
     "TestCollection",
     "__version__",
     "bm25",
+    "check_compatible",
     "get_collection",
     "list_collections",
+    "list_methods",
+    "read_recipe",
+    "recipe_yaml",
     "sweep",
     "train_domain_model",
 ]

@@ -97,9 +97,9 @@ def sweep(
         scores.append(json.loads(file.read_text(encoding="utf-8"))[str(metric)])
         logger.info("alpha_lower %g, alpha_upper %g: %s %.4f", lower, upper, metric, scores[-1])
     table = pd.DataFrame(pairs, columns=["alpha_lower", "alpha_upper"]).assign(**{str(metric): scores})
-    encoder.alpha_lower, encoder.alpha_upper = pairs[_best(pairs, scores)]
+    encoder.alpha_lower, encoder.alpha_upper = best = pairs[_best(pairs, scores)]
     words = f"{len(topics)} {split} queries of {collection.name}, {collection.num_docs:,} documents"
-    return Sweep(table, str(metric), words, encoder.alpha_lower, encoder.alpha_upper, encoder)
+    return Sweep(table, str(metric), words, *best, encoder)
 
 
 def alpha_pairs(grid: Sequence[float] | Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:

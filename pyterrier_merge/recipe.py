@@ -22,9 +22,13 @@ def check_alpha(name: str, alpha: Any) -> float:
 
 
 def _number(what: str, value: Any) -> float:
-    if isinstance(value, bool) or not hasattr(value, "__float__") or not math.isfinite(float(value)):
+    try:
+        number = math.nan if isinstance(value, (bool, str)) else float(value)
+    except (TypeError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
         raise ValueError(f"{what} is a finite number; found {value!r}")
-    return float(value)
+    return number
 
 
 @dataclass(frozen=True, repr=False)
@@ -163,10 +167,13 @@ class MergeRecipe:
             place: [None if segment.keeps_source else [segment.weights(domains)] for segment in segments]
             for place, segments in places.items()
         }
-        others = [
-            fingerprint_model(locate_model(name)) for name in (*self.domains, *([self.base] if self.base else []))
-        ]
-        content.update(source=source, others=others, method=self.method, parameters=self.parameters)
+        content.update(
+            source=source,
+            domains=[fingerprint_model(locate_model(name)) for name in self.domains],
+            base=None if self.base is None else fingerprint_model(locate_model(self.base)),
+            method=self.method,
+            parameters=self.parameters,
+        )
         if self.method != "linear" and self._method.random:
             content["seed"] = self.seed
         return fingerprint(content)

@@ -59,6 +59,12 @@ def _own_cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def words() -> list[str]:
+    """All that the tiny models' tokenizers know."""
+    return WORDS
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """Third-party data that the project does not carry."""
     if not SHARED.is_dir():

@@ -1,6 +1,7 @@
 import pickle
 import shutil
 
+import numpy as np
 import pytest
 
 from pyterrier_merge import MergeRecipe, Segment
@@ -41,7 +42,9 @@ def test_more_segments_than_layers_is_an_error():
         recipe(0, 0.5, 1).layer_segments(2)
 
 
-@pytest.mark.parametrize("alpha", [-0.01, 1.01, float("nan"), float("inf"), "half", True])
+@pytest.mark.parametrize(
+    "alpha", [-0.01, 1.01, float("nan"), float("inf"), "half", "0.5", True, 10**400, [0.5], np.array([0.5, 0.5])]
+)
 def test_an_alpha_outside_the_bounds_is_named(alpha):
     with pytest.raises(ValueError, match="alpha_lower is the weight of the source model"):
         MergeRecipe.halves("s", "d", alpha, 1)
@@ -167,3 +170,8 @@ def test_a_merge_that_keeps_the_source_has_the_sources_fingerprint(named, bert_r
     assert named(1, 1) == fingerprint_model(bert_retriever)
     assert named(1, 1, method="slerp") == fingerprint_model(bert_retriever)
     assert named(1, 1, embeddings=0.5) != fingerprint_model(bert_retriever)
+
+
+def test_fingerprint_knows_a_domain_model_from_a_base(named, bert_language_model, mistral_language_model):
+    both = named(None, method="sce", domains=(bert_language_model, mistral_language_model))
+    assert both != named(None, method="sce", base=mistral_language_model)

@@ -29,13 +29,12 @@ def check(
     with reported_errors():
         if plot is not None:
             _require_figure(plot, distances)
-        from pyterrier_merge.merging.checkpoint import Checkpoint
         from pyterrier_merge.merging.compatibility import check_compatible
         from pyterrier_merge.models import locate_model
 
         folders = [locate_model(name) for name in (source, domain)]
         try:
-            report = check_compatible(*map(Checkpoint, folders), verbose=not quiet)
+            report = check_compatible(*folders, verbose=not quiet)
         except ValueError as error:  # quantised, damaged, of an architecture without a stack of layers
             typer.secho(f"cannot be merged: {error}", fg="red", err=True)
             raise typer.Exit(2) from error

@@ -88,7 +88,7 @@ class MergedE5Encoder(E5Encoder):
             source, domain, alpha_lower, alpha_upper, method=method, parameters=parameters or {}
         )
         self._merger: Merger | None = None
-        self._merger_of: tuple[str, ...] = ()
+        self._merger_of: tuple[Any, ...] = ()
         self._merged: MergeRecipe | None = None
         self._tensor_merges: tuple[TensorMerge, ...] = ()
 
@@ -243,13 +243,14 @@ class MergedE5Encoder(E5Encoder):
         text_model = self._text_model()
         recipe = self.recipe
         names = (recipe.source, *recipe.domains, *([] if recipe.base is None else [recipe.base]))
-        content = tuple(fingerprint_model(locate_model(name)) for name in names)
+        contents = tuple(fingerprint_model(locate_model(name)) for name in names)
+        content = (recipe.source, recipe.domains, recipe.base, contents)
         if self._merger is None or self._merger.model is not text_model.body or self._merger_of != content:
             if self._merger is not None and self._merger.model is text_model.body:
                 self._loaded = None  # other models are merged into the source, not into the last merge
                 text_model = self._text_model()
             self._merged = None
-            self._merger = Merger(text_model.body, Parents.open(recipe), text_model.projection)
+            self._merger = Merger(text_model.body, Parents(recipe), text_model.projection)
             self._merger_of = content
         if self._merged != recipe:
             self._merged = None  # should the merge fail half-way, the next text merges anew

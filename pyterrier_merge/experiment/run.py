@@ -23,7 +23,7 @@ from pyterrier_merge.experiment.run_folder import RunFolder
 from pyterrier_merge.experiment.significance import compare
 from pyterrier_merge.experiment.spec import ExperimentSpec
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
-from pyterrier_merge.models import fingerprint_model, locate_model
+from pyterrier_merge.models import fingerprint_model, locate_model, pinned_name
 from pyterrier_merge.retrieval.bm25 import BM25
 from pyterrier_merge.retrieval.dense import dense_retriever
 from pyterrier_merge.storage import write_file
@@ -70,7 +70,6 @@ def run_experiment(
     lexical = BM25(collection, engine=spec.bm25.engine, k1=spec.bm25.k1, b=spec.bm25.b, num_results=spec.num_results)
     source = E5Encoder(
         spec.source.model,
-        revision=spec.source.revision,
         task=collection.task,
         max_length=spec.source.max_length,
         dtype=spec.source.dtype,
@@ -124,7 +123,7 @@ class _Bench:
         domain = section.model
         if domain is None:
             texts = [doc["text"] for doc in self.collection.corpus_iter()]
-            base = locate_model(source.model, revision=source.revision)
+            base = locate_model(source.model)
             domain = str(train_domain_model(texts, base, settings=section.training(), verbose=self.verbose))
         return MergedE5Encoder(
             source.model,
@@ -132,8 +131,7 @@ class _Bench:
             alpha_lower=1,
             alpha_upper=1,
             method=self.spec.merged.method,
-            source_revision=source.revision,
-            domain_revision=section.revision,
+            parameters=self.spec.merged.parameters,
             task=source.task,
             max_length=source.max_length,
             dtype=source.dtype,
@@ -205,14 +203,14 @@ class _Bench:
             f"{spec.split} queries. {self.collection.citation}",
             f"BM25: engine {spec.bm25.engine}, k1 {spec.bm25.k1:g}, b {spec.bm25.b:g}. "
             f"{spec.num_results} results of every system for each query.",
-            f"Source: {_described(source.model, source.revision)}, {source.contract.max_length} tokens, computed in "
+            f"Source: {_described(source.model)}, {source.contract.max_length} tokens, computed in "
             f"{source.computed_in}.",
         ]
 
     def merge_notes(self, merged: MergedE5Encoder, chosen: Sweep | None) -> list[str]:
         """What the report says of the merge; its tables and its figure are written too."""
         self._write_table("tensors", pd.DataFrame(map(asdict, merged.tensor_merges)))
-        domain = f"Domain model: {_described(merged.domain, merged.domain_revision)}"
+        domain = f"Domain model: {', '.join(map(_described, merged.recipe.domains))}"
         if self.spec.domain.train is None:
             labels = "Labels used by this run: none for training"
         else:
@@ -233,11 +231,9 @@ class _Bench:
         write_file(self.folder.path / f"{name}.csv", frame.to_csv(index=False))
 
 
-def _described(model: str, revision: str | None) -> str:
-    """A model's name, the commit where it came from the hub, and the fingerprint of its content."""
-    folder = locate_model(model, revision=revision)
-    commit = f" at {folder.name}" if folder.parent.name == "snapshots" else ""
-    return f"{model}{commit} (content {fingerprint_model(folder)})"
+def _described(model: str) -> str:
+    """A model's name, with the commit where it came from the hub, and the fingerprint of its content."""
+    return f"{pinned_name(model)} (content {fingerprint_model(locate_model(model))})"
 
 
 def _silent(_title: str, _table: pd.DataFrame) -> None: ...

@@ -12,6 +12,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from pyterrier_merge.alpha_search import alpha_pairs
 from pyterrier_merge.collections import list_collections
+from pyterrier_merge.methods import get_method
+from pyterrier_merge.recipe import MergeRecipe
 from pyterrier_merge.training.settings import DomainTraining
 
 
@@ -33,6 +35,12 @@ def _readable_measure(text: str) -> str:
     return str(measure)
 
 
+def _weighted_method(name: str) -> str:
+    if name != "linear" and not get_method(name).weighted:  # looking at mergekit takes seconds
+        raise ValueError(f"{name} takes no weights, so there are no alphas to choose")
+    return name
+
+
 Positive = Annotated[int, Field(ge=1)]
 MeasureName = Annotated[str, AfterValidator(_readable_measure)]
 
@@ -49,7 +57,6 @@ class SourceSection(_Section):
     """The retrieval model: arguments of :class:`pyterrier_merge.E5Encoder`."""
 
     model: str
-    revision: str | None = None
     max_length: Positive | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     batch_size: Positive = 32
@@ -62,15 +69,12 @@ class DomainSection(_Section):
     """
 
     model: str | None = None
-    revision: str | None = None
     train: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _one_of_both(self) -> DomainSection:
         if (self.model is None) == (self.train is None):
             raise ValueError("say either 'model' (a folder or hub id) or 'train' (settings; {} for the defaults)")
-        if self.train is not None and self.revision is not None:
-            raise ValueError("'revision' goes with 'model'; what is trained here has none")
         if self.train is not None:
             self.training()
         return self
@@ -87,14 +91,16 @@ class MergedSection(_Section):
     """How source and domain are merged, and how the alphas are chosen.
 
     Attributes:
-        method: mergekit's name.
+        method: mergekit's name, of a method that takes weights.
+        parameters: The method's own besides weights.
         grid: Values of both alphas, or pairs ``[alpha_lower, alpha_upper]``. A single pair is taken as it is.
         split: The split to choose on; never the test split.
         pool_depth: Choose on the judged documents and the first so many results of BM25 and source for each query of
             that split, instead of the whole collection. None for the whole.
     """
 
-    method: Literal["linear", "slerp", "nuslerp"] = "linear"
+    method: Annotated[str, AfterValidator(_weighted_method)] = "linear"
+    parameters: dict[str, Any] = Field(default_factory=dict)
     grid: tuple[float, ...] | tuple[tuple[float, float], ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     split: str = "dev"
     pool_depth: Positive | None = None
@@ -102,6 +108,11 @@ class MergedSection(_Section):
     @model_validator(mode="after")
     def _grid_within_bounds(self) -> MergedSection:
         alpha_pairs(self.grid)
+        return self
+
+    @model_validator(mode="after")
+    def _parameters_are_the_methods(self) -> MergedSection:
+        MergeRecipe.halves("source", "domain", 0.5, 0.5, method=self.method, parameters=self.parameters)
         return self
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,8 @@ from pyterrier_merge.mergekit_yaml.settings import EMBEDDINGS, FINAL_NORM, LAYER
 from pyterrier_merge.mergekit_yaml.writing import neat
 from pyterrier_merge.models import PACKAGE_SCHEME, count_layers, locate_model, transformer_folder
 from pyterrier_merge.recipe import MergeRecipe, Segment
+
+logger = logging.getLogger(__name__)
 
 _SETTINGS = ("embeddings", "final_norm", "head", "seed")  # of a recipe, that mergekit's files have no field for
 
@@ -85,6 +88,13 @@ class _Reading:
             places["final_norm"] = None if norm == replace(segments[-1], size=1) else norm
             if any(weighs_embeddings(setting, where) for where, setting in self._weights(first)):
                 places["embeddings"] = self._segment(first, EMBEDDINGS, 0)
+        if self.base is not None and any(segment.keeps_source for segment in segments):
+            logger.warning(
+                "layers of weight 1 for %s and 0 for the others are its own in a recipe; mergekit computes them from %s "
+                "too, which differs where differences are thinned out (density) or scaled (lambda)",
+                self.source,
+                self.base,
+            )
         return MergeRecipe(
             self.source,
             self.domains,

@@ -123,7 +123,7 @@ def _comments(recipe: MergeRecipe, method: MergeMethod) -> Iterator[str]:
         yield "  the last. Layers that keep the source's weights name the source alone, which not every method accepts."
     elif (recipe.base or method.base == "optional") and any(segment.keeps_source for segment in places):
         yield f"- {recipe.method} also computes what keeps the source's weights here (embeddings, too): equal, but not"
-        yield "  to the bit; and not equal where differences are thinned out (density)."
+        yield "  to the bit; and not equal where differences are thinned out (density) or scaled (lambda)."
     if method.random:
         yield f"- It draws other random numbers than pyterrier_merge does with seed {recipe.seed}."
     if not recipe.head.keeps_source:

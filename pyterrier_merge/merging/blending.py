@@ -107,18 +107,21 @@ class Blender:
             total = torch.stack(squares).double().sum(dim=0)
             return torch.cat([total.new_tensor(known), total] if known else [total]).view(2, -1)
 
-    def describe(self, name: str, squares: Sequence[Sequence[float]]) -> TensorMerge:
-        """Return what happened to a tensor, from what :meth:`blend_into` returned.
+    def describe(self, name: str, squares: Sequence[Sequence[float]], dtype: torch.dtype) -> TensorMerge:
+        """Return what happened to a tensor of type ``dtype``, from what :meth:`blend_into` returned.
 
         Raises:
-            ValueError: A parent holds NaN or infinity.
+            ValueError: A parent holds NaN or infinity, or the merge cannot be held in ``dtype``.
         """
         norms, distances = squares
-        for checkpoint, norm in zip(self._parents.models, norms, strict=True):
-            if not math.isfinite(norm):
-                raise ValueError(
-                    f"tensor {name!r} of {checkpoint.folder} holds NaN or infinity; the checkpoint is damaged"
-                )
+        base = self._parents.base
+        damaged = [model for model, norm in zip(self._parents.models, norms, strict=True) if not math.isfinite(norm)]
+        if not damaged and not all(map(math.isfinite, distances)):
+            if base is None or base.tensor(name).isfinite().all():
+                raise ValueError(misfit(name, dtype))
+            damaged = [base]
+        if damaged:
+            raise ValueError(f"tensor {name!r} of {damaged[0].folder} holds NaN or infinity; the checkpoint is damaged")
         self._parents.squares[name] = tuple(norms)
         relative = [
             math.sqrt(far / norm) if norm else math.sqrt(far) for norm, far in zip(norms, distances, strict=True)
@@ -154,6 +157,11 @@ class Blender:
         if interpolates and weights and 1 in weights and weights.count(0) == len(weights) - 1:
             return weights.index(1)
         return None
+
+
+def misfit(name: str, dtype: torch.dtype) -> str:
+    """Say that a tensor overflows the type that it is held in."""
+    return f"tensor {name!r} has weights that {dtype} cannot hold: use bfloat16 or float32"
 
 
 def _square(tensor: torch.Tensor) -> torch.Tensor:

@@ -73,7 +73,7 @@ class Merger:
             self._written.add(name)
         squares = [blender.blend_into(self._parameters[name], name) for name in stale]
         for name, values in zip(stale, torch.stack(squares).tolist() if squares else [], strict=True):
-            self._merges[name] = blender.describe(name, values)
+            self._merges[name] = blender.describe(name, values, self._parameters[name].dtype)
             self._held[name] = wanted[name]
         merges = tuple(self._merges[name] for name in self._parameters if name in self._held)
         require_change(merges, recipe)

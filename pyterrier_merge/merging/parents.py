@@ -30,18 +30,19 @@ class Parents:
         squares: Squared norms of a tensor in source and domain models, by canonical name, as far as they are known.
     """
 
-    def __init__(self, source: Checkpoint, domains: tuple[Checkpoint, ...], base: Checkpoint | None = None) -> None:
-        self.source = source
-        self.domains = domains
-        self.base = base
+    def __init__(self, recipe: MergeRecipe) -> None:
+        """Locate the recipe's models and read their headers.
+
+        Raises:
+            FileNotFoundError: No such model.
+            ValueError: A checkpoint is damaged, quantised, or of an architecture without one stack of layers.
+        """
+        self.source, *domains = (Checkpoint(locate_model(name)) for name in (recipe.source, *recipe.domains))
+        self.domains = tuple(domains)
+        self.base = None if recipe.base is None else Checkpoint(locate_model(recipe.base))
+        self._names = (recipe.source, recipe.domains, recipe.base)
         self.squares: dict[str, tuple[float, ...]] = {}
         self._resident: dict[tuple[Checkpoint, str], torch.Tensor] | None = None
-
-    @classmethod
-    def open(cls, recipe: MergeRecipe) -> Parents:
-        """Locate the recipe's models and read their headers."""
-        source, *domains = (_open(name) for name in (recipe.source, *recipe.domains))
-        return cls(source, tuple(domains), None if recipe.base is None else _open(recipe.base))
 
     @property
     def models(self) -> tuple[Checkpoint, ...]:
@@ -60,6 +61,8 @@ class Parents:
 
     def require(self, recipe: MergeRecipe) -> None:
         """Raise ``ValueError`` where these models cannot be merged, or not in the places that the recipe merges."""
+        if (recipe.source, recipe.domains, recipe.base) != self._names:
+            raise ValueError(f"the recipe merges other models than those that were opened: {recipe}")
         for compatibility in self.compatibilities:
             compatibility.require()
             if not recipe.embeddings.keeps_source:
@@ -102,7 +105,3 @@ class Parents:
         if self._resident is not None:
             self._resident[key] = tensor
         return tensor
-
-
-def _open(name: str) -> Checkpoint:
-    return Checkpoint(locate_model(name))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pyterrier as pt
 
-from pyterrier_merge.merging.blending import Blender, TensorMerge
+from pyterrier_merge.merging.blending import Blender, TensorMerge, misfit
 from pyterrier_merge.merging.distances import EMBEDDINGS, FINAL_NORM
 from pyterrier_merge.merging.merger import require_change
 from pyterrier_merge.merging.parents import Parents
@@ -88,7 +88,7 @@ class MergedWeights:
             ValueError: The models cannot be merged, or not by this recipe.
         """
         self._recipe = recipe
-        self._parents = Parents.open(recipe)
+        self._parents = Parents(recipe)
         self._parents.require(recipe)
         self._blender = Blender(self._parents, recipe)
         self._device = device
@@ -160,14 +160,12 @@ class MergedWeights:
         if name is None or not self._blender.merges(name):
             own = self._reader.read(stored)
             copy = own.to(planned.dtype)
-            if copy.dtype != own.dtype and not bool(torch.isfinite(copy).all()):
-                raise ValueError(_misfit(key, copy))
+            if copy.dtype != own.dtype and not bool((torch.isfinite(copy) | ~torch.isfinite(own)).all()):
+                raise ValueError(misfit(key, copy.dtype))
             return copy, None
         out = torch.empty_like(planned, device=self._device)
         norms, distances = self._blender.blend_into(out, name).tolist()
-        merge = self._blender.describe(name, (norms, distances))
-        if not math.isfinite(merge.to_source):
-            raise ValueError(_misfit(key, out))
+        merge = self._blender.describe(name, (norms, distances), out.dtype)
         return out.cpu(), WrittenTensor(merge, tuple(norms), tuple(distances))
 
 
@@ -244,7 +242,3 @@ def _most_common_dtype(tensors: Iterable[torch.Tensor]) -> str:
             name = str(tensor.dtype).removeprefix("torch.")
             elements[name] = elements.get(name, 0) + tensor.numel()
     return max(elements, key=lambda name: elements[name])
-
-
-def _misfit(key: str, rounded: torch.Tensor) -> str:
-    return f"tensor {key!r} has weights that {rounded.dtype} cannot hold: save in bfloat16 or float32"

@@ -164,13 +164,11 @@ def _sharded(index: Path) -> dict[str, StoredTensor]:
     missing = sorted({shard for shard in places.values() if not (index.parent / shard).is_file()})
     if missing:
         raise FileNotFoundError(f"{index} names {missing[0]!r}, which is not in the folder; fetch the checkpoint again")
-    stored: dict[str, StoredTensor] = {}
-    for shard in sorted(set(places.values())):
-        stored |= header_of(index.parent / shard)
+    headers = {shard: header_of(index.parent / shard) for shard in sorted(set(places.values()))}
     for key, shard in places.items():
-        if key not in stored:
+        if key not in headers[shard]:
             raise ValueError(f"{index} names tensor {key!r} in {shard!r}, which does not hold it; fetch it again")
-    return stored
+    return {key: headers[shard][key] for key, shard in places.items()}
 
 
 def _dtype_name(tensor: torch.Tensor) -> str:

@@ -203,6 +203,16 @@ def test_a_tensor_that_its_shard_lacks_is_named(mistral_language_model, tmp_path
         Checkpoint(tmp_path)
 
 
+def test_the_index_says_which_shard_a_tensor_is_read_from(mistral_language_model, tmp_path):
+    _shard(mistral_language_model, tmp_path)
+    first, second = (tmp_path / f"part-{number}.safetensors" for number in (1, 2))
+    name = next(name for name in load_file(first) if ".layers." in name)
+    stale = torch.zeros_like(load_file(first)[name])
+    save_file({**load_file(second), name: stale}, second)
+    canonical = name.removeprefix("model.")
+    assert torch.equal(Checkpoint(tmp_path).tensor(canonical), Checkpoint(mistral_language_model).tensor(canonical))
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"weight_map": {}}', '{"weight_map": {"a": 1}}'])
 def test_an_index_that_is_none_is_named(mistral_language_model, tmp_path, content):
     _shard(mistral_language_model, tmp_path)

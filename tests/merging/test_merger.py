@@ -43,7 +43,7 @@ def live(folder, dtype=torch.float32):
 
 
 def merge(model, recipe):
-    return Merger(model, Parents.open(recipe)).merge(recipe)
+    return Merger(model, Parents(recipe)).merge(recipe)
 
 
 def same(model, other):
@@ -79,7 +79,7 @@ def test_the_report_tells_weights_and_distances(pair):
 
 def test_merging_again_starts_from_the_parents(pair):
     model, fresh = live(pair[0]), live(pair[0])
-    again = Merger(model, Parents.open(MergeRecipe.halves(*pair, 1, 1)))
+    again = Merger(model, Parents(MergeRecipe.halves(*pair, 1, 1)))
     for alphas in [(0, 0), (0.5, 1), (1, 0.25), (0.75, 1)]:
         again.merge(MergeRecipe.halves(*pair, *alphas))
     merge(fresh, MergeRecipe.halves(*pair, 0.75, 1))
@@ -100,7 +100,7 @@ def test_merging_again_starts_from_the_parents(pair):
 def test_whatever_the_recipe_changes_is_merged_anew_and_back(change, pair):
     model, fresh = live(pair[0]), live(pair[0])
     plain, changed = MergeRecipe.halves(*pair, 0.5, 0.5), MergeRecipe.halves(*pair, 0.5, 0.5, **change)
-    again = Merger(model, Parents.open(plain))
+    again = Merger(model, Parents(plain))
     again.merge(plain)
     again.merge(changed)
     merge(fresh, changed)
@@ -290,3 +290,38 @@ def test_a_head_that_is_not_there_is_not_merged(projected_pair, bert_retriever, 
         encoder = MergedE5Encoder.from_recipe(MergeRecipe.halves(source, domain, 0.5, 1, head=0.5), device="cpu")
         with pytest.raises(ValueError, match=message):
             encoder.encode_docs(["fever"])
+
+
+def test_a_model_that_changes_its_part_is_not_taken_for_what_it_was(
+    bert_retriever, bert_language_model, other_language_model
+):
+    one, other = bert_language_model, other_language_model
+    two = MergeRecipe.halves(bert_retriever, [one, other], 0.5, 0.5, method="task_arithmetic")
+    based = MergeRecipe.halves(bert_retriever, one, 0.5, 0.5, method="task_arithmetic", base=str(other))
+    encoder = MergedE5Encoder.from_recipe(two, device="cpu")
+    encoder.encode_docs(["fever"])
+    encoder.recipe = based
+    fresh = MergedE5Encoder.from_recipe(based, device="cpu")
+    np.testing.assert_array_equal(encoder.encode_docs(["fever"]), fresh.encode_docs(["fever"]))
+    with pytest.raises(ValueError, match="merges other models than those that were opened"):
+        Merger(live(bert_retriever), Parents(two)).merge(based)
+
+
+def test_a_poisoned_base_is_named(bert_retriever, bert_language_model, other_language_model, tmp_path):
+    folder = shutil.copytree(other_language_model, tmp_path / "poisoned")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["bert.encoder.layer.1.output.dense.weight"][0, 0] = float("nan")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    recipe = MergeRecipe.halves(
+        bert_retriever, bert_language_model, 0.5, 0.5, method="task_arithmetic", base=str(folder)
+    )
+    with pytest.raises(ValueError, match=r"layer\.1\.output\.dense\.weight.*poisoned holds NaN or infinity"):
+        merge(live(bert_retriever), recipe)
+
+
+def test_a_merge_that_overflows_the_models_type_is_named(bert_retriever, bert_language_model):
+    recipe = MergeRecipe.halves(
+        bert_retriever, bert_language_model, 0.5, 0.5, method="task_arithmetic", parameters={"lambda": 1e6}
+    )
+    with pytest.raises(ValueError, match=r"has weights that torch\.float16 cannot hold: use bfloat16 or float32"):
+        merge(live(bert_retriever, torch.float16), recipe)

@@ -20,7 +20,7 @@ def gpu_memory(monkeypatch):
 
 
 def test_parents_stay_on_a_gpu_that_has_room(bert_retriever, bert_language_model, gpu_memory):
-    parents = Parents.open(MergeRecipe.halves(bert_retriever, bert_language_model, 0.5, 1))
+    parents = Parents(MergeRecipe.halves(bert_retriever, bert_language_model, 0.5, 1))
     like = torch.empty(32, 32)
     name = "encoder.layer.0.output.dense.weight"
     for megabytes, stays in ((100, True), (0.1, False)):
@@ -33,7 +33,7 @@ def test_parents_stay_on_a_gpu_that_has_room(bert_retriever, bert_language_model
 
 
 def test_parents_on_a_cpu_are_read_anew(bert_retriever, bert_language_model):
-    parents = Parents.open(MergeRecipe.halves(bert_retriever, bert_language_model, 0.5, 1))
+    parents = Parents(MergeRecipe.halves(bert_retriever, bert_language_model, 0.5, 1))
     parents.reside(torch.device("cpu"))
     assert parents._resident is None
 
@@ -45,7 +45,7 @@ def test_no_method_writes_to_parents_that_stay(method, bert_retriever, bert_lang
     recipe = MergeRecipe.halves(
         bert_retriever, bert_language_model, alpha, alpha, method=method, parameters=parameters, embeddings=1
     )
-    parents = Parents.open(recipe)
+    parents = Parents(recipe)
     gpu_memory(100)
     parents.reside(torch.device("cuda", 0))
     Merger(AutoModel.from_pretrained(bert_retriever, dtype=torch.float32), parents).merge(recipe)
@@ -56,7 +56,7 @@ def test_no_method_writes_to_parents_that_stay(method, bert_retriever, bert_lang
 
 
 def test_a_tensor_of_another_shape_or_none_at_all_is_named(bert_retriever, bert_language_model):
-    parents = Parents.open(MergeRecipe.halves(bert_retriever, bert_language_model, 0.5, 1))
+    parents = Parents(MergeRecipe.halves(bert_retriever, bert_language_model, 0.5, 1))
     with pytest.raises(ValueError, match=r"has no tensor 'head\.0\.linear\.weight'"):
         parents.read(parents.source, "head.0.linear.weight", torch.empty(1))
     with pytest.raises(ValueError, match=r"'encoder\.layer\.0\.output\.dense\.bias' of .* is \(32,\), not \(31,\)"):

@@ -11,27 +11,13 @@ from transformers import AutoModel, AutoTokenizer, DistilBertConfig, DistilBertF
 from pyterrier_merge import DomainTraining, train_domain_model
 from pyterrier_merge.training.masked_lm import MaskedLM
 
-WORDS = [
-    "kidney",
-    "liver",
-    "failure",
-    "acute",
-    "chronic",
-    "disease",
-    "renal",
-    "hepatic",
-    "fever",
-    "pain",
-    "heart",
-    "rate",
-]
 TINY = {"steps": 12, "head_steps": 4, "batch_size": 4, "warmup_steps": 2, "learning_rate": 1e-2, "max_length": 12}
 
 
 @pytest.fixture(scope="module")
-def texts():
+def texts(words):
     draw = random.Random(0)
-    return [" ".join(draw.choices(WORDS, k=draw.randint(2, 20))) for _ in range(30)]
+    return [" ".join(draw.choices(words, k=draw.randint(2, 20))) for _ in range(30)]
 
 
 def train(texts, base, out=None, **settings):
