@@ -431,3 +431,11 @@ def test_what_mergekit_cannot_name_is_refused_or_said():
         recipe_yaml(MergeRecipe("s", "d", (Segment(0), Segment(0.5), Segment(1))), 2)
     text = recipe_yaml(MergeRecipe.halves("package:some/model", "d", 0.5, 1), 4)
     assert "# - It knows no names that begin with 'package:': write folders in their place." in text
+
+
+def test_a_segment_that_mergekit_would_compute_otherwise_is_pointed_out(tmp_path, caplog):
+    weights = [{"model": "s", "parameters": {"weight": 1}}, {"model": "d", "parameters": {"weight": 0}}]
+    content = {"merge_method": "task_arithmetic", "base_model": "b", "models": [*weights, {"model": "b"}]}
+    (tmp_path / "merge.yml").write_text(yaml.safe_dump(content))
+    assert read_recipe(tmp_path / "merge.yml", source="s").keeps_source
+    assert "layers with weight 1 for s and 0 for the others are its own" in caplog.text

@@ -11,7 +11,7 @@ from typing import Any
 
 from pyterrier_merge.collections.base import TestCollection
 from pyterrier_merge.collections.frames import from_frames
-from pyterrier_merge.collections.irds_collection import from_irds
+from pyterrier_merge.collections.irds import from_irds
 from pyterrier_merge.collections.local import from_folder
 from pyterrier_merge.fingerprint import fingerprint
 

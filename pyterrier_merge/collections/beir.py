@@ -10,7 +10,7 @@ from functools import cached_property
 import pandas as pd
 
 from pyterrier_merge.collections.base import TestCollection
-from pyterrier_merge.collections.irds import IrdsSource
+from pyterrier_merge.collections.reading.irds_source import IrdsSource
 from pyterrier_merge.fingerprint import fingerprint
 
 # SciFact has no dev queries: this share of the training queries, by the SHA-256 of seed and qid, is set aside.

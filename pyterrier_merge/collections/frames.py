@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from pyterrier_merge.collections.base import TestCollection
-from pyterrier_merge.collections.checks import checked_names, checked_qrels, checked_topics, report_unmatched
+from pyterrier_merge.collections.reading.checks import checked_names, checked_qrels, checked_topics, report_unmatched
 from pyterrier_merge.fingerprint import fingerprint_texts
 
 if TYPE_CHECKING:

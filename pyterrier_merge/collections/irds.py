@@ -1,215 +1,153 @@
-"""What ir_datasets reads: its downloads and caches, with consent before large ones and plain words when it fails."""
+"""Any data set of ir_datasets as a collection."""
 
 from __future__ import annotations
 
-import hashlib
-import tarfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
-from zipfile import BadZipFile
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pyterrier_merge.collections.consent import require_consent
+from pyterrier_merge.collections.base import TestCollection
+from pyterrier_merge.collections.reading.irds_source import IrdsSource, load
 from pyterrier_merge.fingerprint import fingerprint
 
-# What requests raises is an OSError, and so is a wrong checksum; a RuntimeError tells that no mirror answered.
-_FAILURES = (OSError, RuntimeError, EOFError, BadZipFile, zlib.error, tarfile.TarError, ElementTree.ParseError)
-SMALL_BYTES = 100_000_000  # what is fetched without asking
+if TYPE_CHECKING:
+    from ir_measures.measures import Measure
+
+SPLITS = ("train", "dev", "test")
 
 
-@dataclass(frozen=True)
-class Archive:
-    """A file that ir_datasets downloads once.
+def from_irds(
+    dataset: str,
+    *,
+    dev: str | None = None,
+    download: bool = False,
+    task: str = "Given a query, retrieve relevant documents that answer the query",
+    measures: Sequence[Measure] | None = None,
+    title: str | None = None,
+    domain: str = "unknown",
+    licence: str = "see https://ir-datasets.com",
+    citation: str = "see https://ir-datasets.com",
+    default_domain_model: str | None = None,
+) -> TestCollection:
+    """Make a collection of what ir_datasets calls ``dataset``; the same as ``get_collection("irds:...")``.
+
+    Text and query are ir_datasets' own choice (``default_text``). Files are fetched on first use, after a yes where
+    they exceed 100 MB; where ir_datasets does not say which of its files a data set needs, all of the family count.
+
+    Args:
+        dataset: A data set with topics and judgements, which become the split "test" (``beir/fiqa/test``); or one with
+            parts train, dev or test (``beir/fiqa``), which become the splits.
+        dev: A data set with the topics and judgements of the split "dev", over the same documents.
+        download: Files of any size may be fetched.
+        task: The instruction given to a retrieval model that takes one.
+        measures: ``ir_measures`` measures, the official one first. nDCG@10, R@100 and AP where none are given.
+        title: One line that says what it is; ``dataset`` when None.
+        domain: The field, in a word or two.
+        licence: Licence of the data.
+        citation: The work to cite.
+        default_domain_model: Hub name of a domain language model that suits it.
+
+    Raises:
+        ValueError: ir_datasets knows no such data set, or it lacks documents, topics or judgements.
+    """
+    datasets = _splits(dataset)
+    if dev is not None:
+        datasets = {"dev": _judged(dev), **{split: part for split, part in datasets.items() if split != "dev"}}
+    if "test" not in datasets:
+        raise ValueError(
+            f"{dataset!r} has no test part; it has {', '.join(datasets)}: name one of them, as {dataset}/dev"
+        )
+    name = f"irds-{dataset.replace('/', '-')}"
+    if measures is None:
+        from ir_measures import AP, R, nDCG
+
+        measures = (nDCG @ 10, R @ 100, AP)
+    return IrdsCollection(
+        name=name,
+        title=title or f"{dataset} of ir_datasets",
+        language=load(dataset).docs_lang() or "en",
+        domain=domain,
+        task=task,
+        splits=tuple(datasets),
+        measures=tuple(measures),
+        licence=licence,
+        citation=citation,
+        default_domain_model=default_domain_model,
+        source=IrdsSource(name=f"irds:{dataset}", corpus=dataset, files=_files(dataset), download=download),
+        datasets=datasets,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class IrdsCollection(TestCollection):
+    """What ``from_irds`` makes.
 
     Attributes:
-        url: Where it is fetched from.
-        size: Its size in bytes, as ir_datasets states it.
-        md5: Its checksum, where one is stated.
-        path: Where ir_datasets keeps it.
-        copy: Where ir_datasets looks for a user's own copy before it downloads.
+        source: What ir_datasets reads.
+        datasets: ir_datasets' name of each split.
     """
 
-    url: str
-    size: int
-    md5: str
-    path: Path
-    copy: Path
+    source: IrdsSource
+    datasets: Mapping[str, str]
 
     @property
-    def present(self) -> bool:
-        """Nothing has to be downloaded for it."""
-        return self.path.exists() or self.copy.exists()
-
-
-@dataclass(frozen=True, kw_only=True)
-class IrdsSource:
-    """One corpus of ir_datasets, and the topics and judgements that belong to it.
-
-    Attributes:
-        name: The collection, for messages.
-        corpus: ir_datasets' name of the documents: ``pmc/v1``.
-        files: The downloads that the documents need, as the start of their names within ``etc/downloads.json``; all of
-            the first part's where it is empty.
-        download: The user has said that large files may be fetched.
-    """
-
-    name: str
-    corpus: str
-    files: str = ""
-    download: bool = False
-
-    @cached_property
-    def archives(self) -> list[Archive]:
-        """The files that the documents are read from."""
-        return self.archives_of(self.files)
-
-    @property
-    def download_bytes(self) -> int:
-        """Sum of the sizes of ``archives``, in bytes."""
-        return sum(archive.size for archive in self.archives)
+    def num_docs(self) -> int:
+        """Number of documents."""
+        return self.source.num_docs()
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the checksums of ``archives``."""
-        return fingerprint([self.corpus, *(archive.md5 for archive in self.archives)])
+        """Fingerprint of the data set's name and of the checksums of its files."""
+        return fingerprint([self.source.fingerprint, "default_text"])
 
-    def archives_of(self, files: str) -> list[Archive]:
-        """Return the downloads whose name is ``files`` or begins with ``files/``."""
-        from ir_datasets.util import DownloadConfig, home_path
+    def _documents(self) -> Iterator[dict[str, str]]:
+        for doc in self.source.documents():
+            fields = {key: value for key, value in doc._asdict().items() if isinstance(value, str)}
+            yield {"docno": fields.pop("doc_id"), **fields, "text": doc.default_text().strip()}
 
-        top = self.corpus.split("/")[0]
-        entries: dict[str, dict[str, Any]] = DownloadConfig.contents().get(top, {})
-        return [
-            Archive(
-                entry.get("url", "the place that ir_datasets names"),
-                entry.get("size_hint", 0),
-                entry.get("expected_md5", ""),
-                home_path() / top / entry.get("cache_path", key),
-                home_path() / "downloads" / entry.get("expected_md5", "none"),
-            )
-            for key, entry in entries.items()
-            if not files or key == files or key.startswith(f"{files}/")
-        ]
+    def _topics(self, split: str) -> pd.DataFrame:
+        self.source.require()
+        queries = self.source.queries(self.datasets[split])
+        texts = [query.default_text() for query in load(self.datasets[split]).queries_iter()]
+        return queries.assign(query=texts)
 
-    def num_docs(self) -> int:
-        """Return the number of documents; ir_datasets' document store is built for it where it is not yet."""
-        return int(self._built_store().count())
-
-    def documents(self) -> Iterator[Any]:
-        """Yield ir_datasets' documents, from its document store: the archives are parsed once, and never held."""
-        self._built_store()
-        with self._reading(self.files):
-            yield from load(self.corpus).docs_iter()
-
-    def queries(self, dataset: str, files: str = "") -> pd.DataFrame:
-        """Return the topics of a dataset, with ``qid`` for ``query_id`` and the fields that they have.
-
-        Args:
-            dataset: ir_datasets' name.
-            files: The downloads that are needed, for the message when they fail; those of the documents by default.
-        """
-        with self._reading(files or self.files):
-            return pd.DataFrame(load(dataset).queries_iter()).rename(columns={"query_id": "qid"})
-
-    def qrels(self, dataset: str, files: str = "") -> pd.DataFrame:
-        """Return the judgements of a dataset: ``qid``, ``docno``, ``label`` and what else there is."""
-        with self._reading(files or self.files):
-            qrels = pd.DataFrame(load(dataset).qrels_iter())
-        return qrels.rename(columns={"query_id": "qid", "doc_id": "docno", "relevance": "label"})
-
-    def require(self) -> None:
-        """Ask for the user's word before a large download; refuse archives that are not the published ones.
-
-        Raises:
-            RuntimeError: Files are missing and may not be fetched, or one of them is truncated.
-        """
-        for archive in self.archives:
-            _check_tar(archive)
-        missing = [archive for archive in self.archives if not archive.present]
-        size = sum(archive.size for archive in missing)
-        if (missing and (size > SMALL_BYTES or not size)) or not self.archives:
-            sources = ", ".join(archive.url for archive in missing[:6]) + (" and more" if len(missing) > 6 else "")
-            require_consent(
-                self.name,
-                said=self.download,
-                what=f"the files of {self.corpus} in ir_datasets",
-                size=_gigabytes(size) if self.files else f"at most {_gigabytes(size)}" if size else "of unknown size",
-                source=sources or "where ir_datasets finds it",
-                place=", ".join(str(archive.path) for archive in missing[:6]) or "ir_datasets' home",
-            )
-
-    def _built_store(self) -> Any:
-        with self._reading(self.files):
-            store = load(self.corpus).docs_store()
-            built = hasattr(store, "built") and store.built()
-        if not built:
-            self.require()
-            with self._reading(self.files):
-                getattr(store, "build", lambda: None)()  # some stores are built by their first use
-        return store
-
-    @contextmanager
-    def _reading(self, files: str) -> Iterator[None]:
-        try:
-            yield
-        except _FAILURES as error:
-            from ir_datasets.util import home_path
-
-            archives = self.archives_of(files)
-            size = sum(archive.size for archive in archives) / 1e6
-            places = "; ".join(f"{archive.url} as {archive.path}" for archive in archives)
-            raise RuntimeError(
-                f"cannot read {self.name}: {_brief(error)}. ir_datasets downloads it once into {home_path()} (set "
-                "IR_DATASETS_HOME before Python starts to choose another folder). Without a network, put the files "
-                f"there yourself, {size:.1f} MB from {places}"
-            ) from error
+    def _qrels(self, split: str) -> pd.DataFrame:
+        self.source.require()
+        return self.source.qrels(self.datasets[split])
 
 
-def load(dataset: str) -> Any:
-    """Return a dataset of ir_datasets.
+def _splits(dataset: str) -> dict[str, str]:
+    loaded = load(dataset)
+    if not loaded.has_docs():
+        raise ValueError(f"{dataset!r} of ir_datasets has no documents; name one of its parts")
+    if loaded.has_queries() and loaded.has_qrels():
+        return {"test": dataset}
+    found = {split: f"{dataset}/{split}" for split in SPLITS if _is_judged(f"{dataset}/{split}")}
+    if not found:
+        raise ValueError(f"{dataset!r} of ir_datasets has no judgements, and no parts train, dev or test that have")
+    return found
 
-    Raises:
-        ValueError: ir_datasets knows none of that name.
-    """
-    import ir_datasets
 
+def _judged(dataset: str) -> str:
+    if not _is_judged(dataset):
+        raise ValueError(f"{dataset!r} is no data set of ir_datasets with topics and judgements")
+    return dataset
+
+
+def _is_judged(dataset: str) -> bool:
     try:
-        return ir_datasets.load(dataset)
-    except KeyError as error:
-        raise ValueError(
-            f"ir_datasets has no {dataset!r}; its names are listed at https://ir-datasets.com and by `ir_datasets list`"
-        ) from error
+        loaded: Any = load(dataset)
+    except ValueError:
+        return False
+    return bool(loaded.has_queries() and loaded.has_qrels())
 
 
-def _check_tar(archive: Archive) -> None:
-    """A tar stream that ends early reads like one that ends, so its size is looked at first (zip archives notice)."""
-    if not archive.path.name.endswith(".tar.gz") or not archive.path.exists():
-        return
-    size = archive.path.stat().st_size
-    if size == archive.size:
-        return
-    digest = hashlib.md5(usedforsecurity=False)
-    with archive.path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    if (md5 := digest.hexdigest()) != archive.md5:
-        raise RuntimeError(
-            f"{archive.path} is truncated or another file: it has {size:,} bytes and MD5 {md5}, expected "
-            f"{archive.size:,} and {archive.md5}; delete it, and fetch it again from {archive.url}"
-        )
+def _files(dataset: str) -> str:
+    """Return the name of the one download of a data set such as ``beir/fiqa``; "" where that cannot be told."""
+    from ir_datasets.util import DownloadConfig
 
-
-def _brief(error: Exception) -> str:
-    """What ir_datasets raises when no mirror answers holds each mirror's error, a page of them."""
-    return str(error.args[0]) if isinstance(error, RuntimeError) and error.args else str(error)
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+    top, _, rest = dataset.partition("/")
+    part = rest.split("/")[0]
+    return part if "url" in DownloadConfig.contents().get(top, {}).get(part, {}) else ""

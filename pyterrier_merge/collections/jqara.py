@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from pyterrier_merge.collections.base import TestCollection
-from pyterrier_merge.collections.hub import hub_file
-from pyterrier_merge.collections.jqara_files import SPLITS, find_files, read_rows
+from pyterrier_merge.collections.reading.hub import hub_file
+from pyterrier_merge.collections.reading.jqara_files import SPLITS, find_files, read_rows
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_file
 from pyterrier_merge.storage import cache_folder
 
@@ -29,7 +29,7 @@ def jqara(path: str | Path | None = None, *, title: bool = True) -> TestCollecti
 
     Args:
         path: A folder or a file with the data set's columns, in parquet or JSON lines (see
-            :func:`~pyterrier_merge.collections.jqara_files.find_files`). When None, the folder ``collections/jqara`` of
+            :func:`~pyterrier_merge.collections.reading.jqara_files.find_files`). When None, the folder ``collections/jqara`` of
             the package's cache where it is there, else the hub's files, which are fetched split by split (102 MB).
         title: Put the title in front of the text, as JQaRA's own evaluation does. The paper's script leaves it out.
 

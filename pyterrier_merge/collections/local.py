@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from pyterrier_merge.collections.base import TestCollection
-from pyterrier_merge.collections.checks import report_unmatched
-from pyterrier_merge.collections.corpus import FileCorpus
-from pyterrier_merge.collections.documents import DOCUMENT_KINDS, read_documents
-from pyterrier_merge.collections.files import kind_of, stem_of
-from pyterrier_merge.collections.topics import TOPIC_KINDS, read_topics
-from pyterrier_merge.collections.trec_files import read_qrels
+from pyterrier_merge.collections.reading.checks import report_unmatched
+from pyterrier_merge.collections.reading.corpus import FileCorpus
+from pyterrier_merge.collections.reading.documents import DOCUMENT_KINDS, read_documents
+from pyterrier_merge.collections.reading.files import kind_of, stem_of
+from pyterrier_merge.collections.reading.topics import TOPIC_KINDS, read_topics
+from pyterrier_merge.collections.reading.trec_files import read_qrels
 
 if TYPE_CHECKING:
     from ir_measures.measures import Measure

@@ -12,7 +12,7 @@ import pandas as pd
 
 from pyterrier_merge.collections.base import TestCollection
 from pyterrier_merge.collections.beir import dev_qids
-from pyterrier_merge.collections.irds import IrdsSource, load
+from pyterrier_merge.collections.reading.irds_source import IrdsSource, load
 from pyterrier_merge.fingerprint import fingerprint
 
 logger = logging.getLogger(__name__)

@@ -12,12 +12,12 @@ from pathlib import Path
 import pandas as pd
 
 from pyterrier_merge.collections.base import TestCollection
-from pyterrier_merge.collections.checks import report_unmatched
-from pyterrier_merge.collections.corpus import FileCorpus
-from pyterrier_merge.collections.files import place, read_jsonl
-from pyterrier_merge.collections.hub import hub_file
-from pyterrier_merge.collections.topics import read_topics
-from pyterrier_merge.collections.trec_files import read_qrels
+from pyterrier_merge.collections.reading.checks import report_unmatched
+from pyterrier_merge.collections.reading.corpus import FileCorpus
+from pyterrier_merge.collections.reading.files import place, read_jsonl
+from pyterrier_merge.collections.reading.hub import hub_file
+from pyterrier_merge.collections.reading.topics import read_topics
+from pyterrier_merge.collections.reading.trec_files import read_qrels
 from pyterrier_merge.storage import write_file
 
 logger = logging.getLogger(__name__)

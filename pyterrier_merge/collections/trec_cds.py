@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from pyterrier_merge.collections.base import TestCollection
-from pyterrier_merge.collections.irds import IrdsSource
+from pyterrier_merge.collections.reading.irds_source import IrdsSource
 from pyterrier_merge.fingerprint import fingerprint
 
 EVALUATION = (

@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from pyterrier_merge.collections.base import TestCollection
-from pyterrier_merge.collections.irds import IrdsSource
+from pyterrier_merge.collections.reading.irds_source import IrdsSource
+from pyterrier_merge.collections.reading.trec_files import read_qrels, read_xml_topics
 from pyterrier_merge.collections.trec_cds import EVALUATION
-from pyterrier_merge.collections.trec_files import read_qrels, read_xml_topics
 from pyterrier_merge.fingerprint import fingerprint
 
 FIELDS = ("disease", "gene", "demographic", "other")

@@ -90,8 +90,8 @@ class _Reading:
                 places["embeddings"] = self._segment(first, EMBEDDINGS, 0)
         if self.base is not None and any(segment.keeps_source for segment in segments):
             logger.warning(
-                "layers of weight 1 for %s and 0 for the others are its own in a recipe; mergekit computes them from %s "
-                "too, which differs where differences are thinned out (density) or scaled (lambda)",
+                "layers with weight 1 for %s and 0 for the others are its own in a recipe; mergekit computes them "
+                "from %s, too: other weights where differences are thinned out (density) or scaled (lambda)",
                 self.source,
                 self.base,
             )
