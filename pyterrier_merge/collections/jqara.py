@@ -29,8 +29,9 @@ def jqara(path: str | Path | None = None, *, title: bool = True) -> TestCollecti
 
     Args:
         path: A folder or a file with the data set's columns, in parquet or JSON lines (see
-            :func:`~pyterrier_merge.collections.reading.jqara_files.find_files`). When None, the folder ``collections/jqara`` of
-            the package's cache where it is there, else the hub's files, which are fetched split by split (102 MB).
+            :func:`~pyterrier_merge.collections.reading.jqara_files.find_files`). When None, the folder
+            ``collections/jqara`` of the package's cache where it is there, else the hub's files, which are fetched
+            split by split (102 MB).
         title: Put the title in front of the text, as JQaRA's own evaluation does. The paper's script leaves it out.
 
     Raises:

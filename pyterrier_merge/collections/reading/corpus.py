@@ -1,0 +1,111 @@
+"""Documents that are read from files as a stream: checked on their way, counted, never held in memory."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from pyterrier_merge.collections.names import name_fault
+from pyterrier_merge.collections.reading.files import place
+from pyterrier_merge.fingerprint import fingerprint, fingerprint_file
+from pyterrier_merge.storage import cache_folder, write_file
+
+logger = logging.getLogger(__name__)
+
+Reader = Callable[[Path], Iterator[tuple[int, dict[str, str]]]]
+
+
+class Counts(NamedTuple):
+    """What a whole pass over the documents counts; documents without text are among the documents."""
+
+    documents: int
+    empty: int
+
+
+class FileCorpus:
+    """The documents of some files, in the order of the files and of their lines.
+
+    After the first whole pass it is logged how many documents are empty (they are kept) and how many judged documents
+    are lacking. Counts are kept in the package's cache, under the content of the files.
+
+    Args:
+        name: The collection, for messages.
+        files: The files, read one after the other.
+        read: Yields line number and document of a file; a document has ``docno`` and ``text``.
+        form: What else decides about the text: the fingerprint holds it.
+        judged: Returns the docnos that are judged.
+    """
+
+    def __init__(
+        self, name: str, files: Sequence[Path], read: Reader, *, form: str, judged: Callable[[], set[str]]
+    ) -> None:
+        self.name = name
+        self.files = tuple(files)
+        self._read = read
+        self._form = form
+        self._judged = judged
+        self._reported = False
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        """Yield the documents.
+
+        Raises:
+            ValueError: A docno is no name or occurs twice, there is no document, or a file is not what it should be.
+        """
+        seen: set[str] = set()
+        empty = 0
+        for path, line, doc in self._lines():
+            docno = doc["docno"]
+            if docno in seen:
+                raise ValueError(
+                    f"{place(path, line)}: docno {docno!r} occurs twice; first in {self._first(docno)}; every document "
+                    "has a docno of its own"
+                )
+            if fault := name_fault(docno):
+                raise ValueError(f"{place(path, line)}: docno {docno!r} {fault}")
+            seen.add(docno)
+            empty += not doc["text"].strip()
+            yield doc
+        if not seen:
+            raise ValueError(f"{self.name}: there are no documents in {', '.join(map(str, self.files))}")
+        self._finish(Counts(len(seen), empty), seen)
+
+    @property
+    def counts(self) -> Counts:
+        """Counts of documents and of empty ones; where no pass has counted these files yet, one does."""
+        if not self._counts_file.is_file():
+            deque(self, maxlen=0)
+        return Counts(**json.loads(self._counts_file.read_text(encoding="utf-8")))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Fingerprint of the content of the files (read at about 1 GB a second, once) and of the form of the text."""
+        return fingerprint([self._form, *(fingerprint_file(path) for path in self.files)])
+
+    def _lines(self) -> Iterator[tuple[Path, int, dict[str, str]]]:
+        for path in self.files:
+            for line, doc in self._read(path):
+                yield path, line, doc
+
+    def _first(self, docno: str) -> str:
+        return next(place(path, line) for path, line, doc in self._lines() if doc["docno"] == docno)
+
+    def _finish(self, counts: Counts, docnos: set[str]) -> None:
+        write_file(self._counts_file, json.dumps(counts._asdict()))
+        if self._reported:
+            return
+        self._reported = True
+        if counts.empty:
+            logger.warning("%s: %d of the %d documents are empty; they are kept", self.name, counts.empty, len(docnos))
+        judged = self._judged()
+        if lacking := len(judged - docnos):
+            logger.warning("%s: %d of the %d judged documents are not in the corpus", self.name, lacking, len(judged))
+
+    @property
+    def _counts_file(self) -> Path:
+        return cache_folder("collections") / f"{self.fingerprint}.json"

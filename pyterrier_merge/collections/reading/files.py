@@ -1,0 +1,117 @@
+"""Text files read strictly, as streams: whatever is wrong with one is said with its name and the line."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+_COMPRESSED = (".gz", ".bz2")
+_BOM = b"\xef\xbb\xbf"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+def kind_of(path: Path) -> str:
+    """Return a file's suffix in lower case, without a dot; that below ``.gz`` and ``.bz2``."""
+    return Path(path.stem if path.suffix.lower() in _COMPRESSED else path.name).suffix.lower().lstrip(".")
+
+
+def stem_of(path: Path) -> str:
+    """Return a file's name without its suffixes: ``topics.dev`` of ``topics.dev.tsv.gz``."""
+    return Path(path.stem if path.suffix.lower() in _COMPRESSED else path.name).stem
+
+
+def place(path: Path, line: int) -> str:
+    """Return how errors name a line of a file."""
+    return f"{path}, line {line}"
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the number (from 1) and the text of each line, without its end (``LF`` or ``CRLF``).
+
+    gzip and bzip2 are told by the first bytes, whatever the file is called; a byte order mark is dropped.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: A line is not UTF-8, or an archive is truncated or damaged.
+    """
+    number = 0
+    opened = _open(path)
+    try:
+        with opened as stream:
+            for number, raw in enumerate(stream, start=1):
+                line = raw.removeprefix(_BOM) if number == 1 else raw
+                yield number, line.decode().rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{place(path, number)}: not UTF-8 ({error.reason}, byte {error.start})") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _damaged(path, number, error) from error
+    except OSError as error:
+        if error.errno is None:  # bz2 says so of invalid data
+            raise _damaged(path, number, error) from error
+        raise
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number and the object of each line that is not blank.
+
+    Raises:
+        ValueError: A line is no JSON, or no object.
+    """
+    for number, line in read_lines(path):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{place(path, number)}: no JSON ({error}): {line[:80]!r}") from error
+        if not isinstance(value, dict):
+            raise ValueError(f"{place(path, number)}: expected a JSON object, found {line[:80]!r}")  # noqa: TRY004
+        yield number, value
+
+
+def read_columns(path: Path, *, tabs_only: bool) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the cells of each line that is not blank.
+
+    Args:
+        path: The file.
+        tabs_only: Cells are parted by tabs alone. Otherwise by white space, unless there is a tab.
+
+    Raises:
+        ValueError: A line has another number of cells than the first, or one alone.
+    """
+    expected = 0
+    for number, line in read_lines(path):
+        if not line.strip():
+            continue
+        cells = line.split("\t") if tabs_only or "\t" in line else line.split()
+        expected = expected or len(cells)
+        if len(cells) == 1 or len(cells) != expected:
+            columns = "two or more columns" if expected == 1 else f"{expected} columns, as in the first line"
+            raise ValueError(f"{place(path, number)}: expected {columns}, found {len(cells)}: {line[:80]!r}")
+        yield number, [cell.strip() for cell in cells]
+
+
+def _open(path: Path) -> BinaryIO:
+    if not path.is_file():
+        what = "is a folder, not a file" if path.is_dir() else "there is no such file"
+        raise FileNotFoundError(f"{path}: {what}")
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start.startswith(b"\x1f\x8b"):
+        return cast("BinaryIO", gzip.open(path, "rb"))
+    if start.startswith(b"BZh"):
+        return cast("BinaryIO", bz2.open(path, "rb"))
+    if start == b"PK\x03\x04":
+        raise ValueError(f"{path}: a zip archive; unpack it, or compress the file with gzip or bzip2")
+    if start.startswith(_UTF16):
+        raise ValueError(f"{place(path, 1)}: UTF-16; expected UTF-8")
+    return path.open("rb")
+
+
+def _damaged(path: Path, number: int, error: Exception) -> ValueError:
+    return ValueError(f"{path}: truncated or damaged after line {number} ({error}); fetch or copy it again")

@@ -1,0 +1,59 @@
+"""Single files of data sets on the Hugging Face hub, from its cache or fetched into it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pyterrier_merge.collections.reading.consent import require_consent
+
+
+def hub_file(
+    dataset: str,
+    file: str,
+    *,
+    name: str,
+    revision: str | None = None,
+    size: str = "",
+    large: bool = False,
+    download: bool = False,
+) -> Path:
+    """Return the path of a file of a data set, fetched first where the hub's cache does not hold it.
+
+    The hub's client resumes what was interrupted and takes no file for whole before its size is right.
+
+    Args:
+        dataset: The data set: ``mpkato/ntcir_data_search``.
+        file: The file's name in it.
+        name: The collection, for messages.
+        revision: The commit to read; the newest when None.
+        size: How large the file is, for messages: "61.9 MB".
+        large: The user is asked before it is fetched.
+        download: The user has said yes.
+
+    Raises:
+        RuntimeError: It is large and nobody said yes, or it could not be fetched.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    url = f"https://huggingface.co/datasets/{dataset}"
+    cached = try_to_load_from_cache(dataset, file, repo_type="dataset", revision=revision)
+    if isinstance(cached, str):
+        return Path(cached)
+    if large:
+        require_consent(
+            name,
+            said=download,
+            what=file,
+            size=size or f"its size is shown at {url}/tree/main;",
+            source=url,
+            place=HF_HUB_CACHE,
+        )
+    described = f"{file} ({size})" if size else file
+    try:
+        return Path(hf_hub_download(dataset, file, repo_type="dataset", revision=revision))
+    except (OSError, ValueError) as error:  # the hub's errors are OSErrors
+        raise RuntimeError(
+            f"{name}: cannot fetch {described} from {url}: {error}. Without a network, download it elsewhere into a "
+            f"folder and say get_collection({name!r}, path=FOLDER)"
+        ) from error

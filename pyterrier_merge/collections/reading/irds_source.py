@@ -1,0 +1,215 @@
+"""What ir_datasets reads: its downloads and caches, with consent before large ones and plain words when it fails."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+from zipfile import BadZipFile
+
+import pandas as pd
+
+from pyterrier_merge.collections.reading.consent import require_consent
+from pyterrier_merge.fingerprint import fingerprint
+
+# What requests raises is an OSError, and so is a wrong checksum; a RuntimeError tells that no mirror answered.
+_FAILURES = (OSError, RuntimeError, EOFError, BadZipFile, zlib.error, tarfile.TarError, ElementTree.ParseError)
+SMALL_BYTES = 100_000_000  # what is fetched without asking
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file that ir_datasets downloads once.
+
+    Attributes:
+        url: Where it is fetched from.
+        size: Its size in bytes, as ir_datasets states it.
+        md5: Its checksum, where one is stated.
+        path: Where ir_datasets keeps it.
+        copy: Where ir_datasets looks for a user's own copy before it downloads.
+    """
+
+    url: str
+    size: int
+    md5: str
+    path: Path
+    copy: Path
+
+    @property
+    def present(self) -> bool:
+        """Nothing has to be downloaded for it."""
+        return self.path.exists() or self.copy.exists()
+
+
+@dataclass(frozen=True, kw_only=True)
+class IrdsSource:
+    """One corpus of ir_datasets, and the topics and judgements that belong to it.
+
+    Attributes:
+        name: The collection, for messages.
+        corpus: ir_datasets' name of the documents: ``pmc/v1``.
+        files: The downloads that the documents need, as the start of their names within ``etc/downloads.json``; all of
+            the first part's where it is empty.
+        download: The user has said that large files may be fetched.
+    """
+
+    name: str
+    corpus: str
+    files: str = ""
+    download: bool = False
+
+    @cached_property
+    def archives(self) -> list[Archive]:
+        """The files that the documents are read from."""
+        return self.archives_of(self.files)
+
+    @property
+    def download_bytes(self) -> int:
+        """Sum of the sizes of ``archives``, in bytes."""
+        return sum(archive.size for archive in self.archives)
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the checksums of ``archives``."""
+        return fingerprint([self.corpus, *(archive.md5 for archive in self.archives)])
+
+    def archives_of(self, files: str) -> list[Archive]:
+        """Return the downloads whose name is ``files`` or begins with ``files/``."""
+        from ir_datasets.util import DownloadConfig, home_path
+
+        top = self.corpus.split("/")[0]
+        entries: dict[str, dict[str, Any]] = DownloadConfig.contents().get(top, {})
+        return [
+            Archive(
+                entry.get("url", "the place that ir_datasets names"),
+                entry.get("size_hint", 0),
+                entry.get("expected_md5", ""),
+                home_path() / top / entry.get("cache_path", key),
+                home_path() / "downloads" / entry.get("expected_md5", "none"),
+            )
+            for key, entry in entries.items()
+            if not files or key == files or key.startswith(f"{files}/")
+        ]
+
+    def num_docs(self) -> int:
+        """Return the number of documents; ir_datasets' document store is built for it where it is not yet."""
+        return int(self._built_store().count())
+
+    def documents(self) -> Iterator[Any]:
+        """Yield ir_datasets' documents, from its document store: the archives are parsed once, and never held."""
+        self._built_store()
+        with self._reading(self.files):
+            yield from load(self.corpus).docs_iter()
+
+    def queries(self, dataset: str, files: str = "") -> pd.DataFrame:
+        """Return the topics of a dataset, with ``qid`` for ``query_id`` and the fields that they have.
+
+        Args:
+            dataset: ir_datasets' name.
+            files: The downloads that are needed, for the message when they fail; those of the documents by default.
+        """
+        with self._reading(files or self.files):
+            return pd.DataFrame(load(dataset).queries_iter()).rename(columns={"query_id": "qid"})
+
+    def qrels(self, dataset: str, files: str = "") -> pd.DataFrame:
+        """Return the judgements of a dataset: ``qid``, ``docno``, ``label`` and what else there is."""
+        with self._reading(files or self.files):
+            qrels = pd.DataFrame(load(dataset).qrels_iter())
+        return qrels.rename(columns={"query_id": "qid", "doc_id": "docno", "relevance": "label"})
+
+    def require(self) -> None:
+        """Ask for the user's word before a large download; refuse archives that are not the published ones.
+
+        Raises:
+            RuntimeError: Files are missing and may not be fetched, or one of them is truncated.
+        """
+        for archive in self.archives:
+            _check_tar(archive)
+        missing = [archive for archive in self.archives if not archive.present]
+        size = sum(archive.size for archive in missing)
+        if (missing and (size > SMALL_BYTES or not size)) or not self.archives:
+            sources = ", ".join(archive.url for archive in missing[:6]) + (" and more" if len(missing) > 6 else "")
+            require_consent(
+                self.name,
+                said=self.download,
+                what=f"the files of {self.corpus} in ir_datasets",
+                size=_gigabytes(size) if self.files else f"at most {_gigabytes(size)}" if size else "of unknown size",
+                source=sources or "where ir_datasets finds it",
+                place=", ".join(str(archive.path) for archive in missing[:6]) or "ir_datasets' home",
+            )
+
+    def _built_store(self) -> Any:
+        with self._reading(self.files):
+            store = load(self.corpus).docs_store()
+            built = hasattr(store, "built") and store.built()
+        if not built:
+            self.require()
+            with self._reading(self.files):
+                getattr(store, "build", lambda: None)()  # some stores are built by their first use
+        return store
+
+    @contextmanager
+    def _reading(self, files: str) -> Iterator[None]:
+        try:
+            yield
+        except _FAILURES as error:
+            from ir_datasets.util import home_path
+
+            archives = self.archives_of(files)
+            size = sum(archive.size for archive in archives) / 1e6
+            places = "; ".join(f"{archive.url} as {archive.path}" for archive in archives)
+            raise RuntimeError(
+                f"cannot read {self.name}: {_brief(error)}. ir_datasets downloads it once into {home_path()} (set "
+                "IR_DATASETS_HOME before Python starts to choose another folder). Without a network, put the files "
+                f"there yourself, {size:.1f} MB from {places}"
+            ) from error
+
+
+def load(dataset: str) -> Any:
+    """Return a dataset of ir_datasets.
+
+    Raises:
+        ValueError: ir_datasets knows none of that name.
+    """
+    import ir_datasets
+
+    try:
+        return ir_datasets.load(dataset)
+    except KeyError as error:
+        raise ValueError(
+            f"ir_datasets has no {dataset!r}; its names are listed at https://ir-datasets.com and by `ir_datasets list`"
+        ) from error
+
+
+def _check_tar(archive: Archive) -> None:
+    """A tar stream that ends early reads like one that ends, so its size is looked at first (zip archives notice)."""
+    if not archive.path.name.endswith(".tar.gz") or not archive.path.exists():
+        return
+    size = archive.path.stat().st_size
+    if size == archive.size:
+        return
+    digest = hashlib.md5(usedforsecurity=False)
+    with archive.path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    if (md5 := digest.hexdigest()) != archive.md5:
+        raise RuntimeError(
+            f"{archive.path} is truncated or another file: it has {size:,} bytes and MD5 {md5}, expected "
+            f"{archive.size:,} and {archive.md5}; delete it, and fetch it again from {archive.url}"
+        )
+
+
+def _brief(error: Exception) -> str:
+    """What ir_datasets raises when no mirror answers holds each mirror's error, a page of them."""
+    return str(error.args[0]) if isinstance(error, RuntimeError) and error.args else str(error)
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

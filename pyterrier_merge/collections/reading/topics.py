@@ -1,0 +1,76 @@
+"""Topics from a file of whatever format its suffix says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from pyterrier_merge.collections.reading.checks import checked_topics
+from pyterrier_merge.collections.reading.files import kind_of, place, read_columns, read_jsonl
+from pyterrier_merge.collections.reading.trec_files import read_smart, read_trec_topics, read_xml_topics
+
+QID_KEYS = ("qid", "_id", "query_id", "query-id", "id")
+QUERY_KEYS = ("query", "text", "title", "question")
+TOPIC_KINDS = ("jsonl", "tsv", "xml", "trec", "qry")
+
+
+def read_topics(path: Path) -> pd.DataFrame:
+    """Read topics by the suffix of their file, below ``.gz`` or ``.bz2``.
+
+    ``.jsonl``: objects with ``qid`` or ``_id``, and ``query`` or ``text``. ``.tsv``: qid and query, with or without a
+    header. ``.xml``: ``<topic number="1">`` with a ``<query>`` or ``<title>``. ``.trec``: ``<top>`` with ``<num>`` and
+    ``<title>``. ``.qry``: SMART's ``.I`` and ``.W``.
+
+    Returns:
+        Columns ``qid`` and ``query``.
+
+    Raises:
+        ValueError: The suffix is another, or a line is not what it should be; a qid is given twice.
+    """
+    kind = kind_of(path)
+    if kind == "xml":
+        topics = read_xml_topics(path)
+        field = next((key for key in QUERY_KEYS if key in topics), None)
+        if field is None:
+            raise ValueError(
+                f"{path}: a topic has no {' or '.join(QUERY_KEYS)}, but {', '.join(topics.columns)}; make data frames "
+                "of it, for from_frames"
+            )
+        return checked_topics(str(path), topics.rename(columns={field: "query"}))
+    readers = {"jsonl": _from_jsonl, "tsv": _from_tsv, "trec": read_trec_topics, "qry": _from_smart}
+    if kind not in readers:
+        raise ValueError(f"{path}: topics are read from {', '.join(f'.{kind}' for kind in TOPIC_KINDS)}, not .{kind}")
+    rows: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    for number, qid, query in readers[kind](path):
+        if qid in rows:
+            raise ValueError(f"{place(path, number)}: topic {qid!r} is given already in line {lines[qid]}")
+        rows[qid], lines[qid] = query, number
+    return checked_topics(str(path), pd.DataFrame(rows.items(), columns=["qid", "query"]))
+
+
+def _from_jsonl(path: Path) -> Iterator[tuple[int, str, str]]:
+    for number, entry in read_jsonl(path):
+        qid = next((entry[key] for key in QID_KEYS if key in entry), None)
+        query = next((entry[key] for key in QUERY_KEYS if key in entry), None)
+        if not isinstance(qid, str | int) or not isinstance(query, str):
+            raise ValueError(  # noqa: TRY004 (data)
+                f"{place(path, number)}: expected a {' or '.join(QID_KEYS)} and a {' or '.join(QUERY_KEYS)}, found "
+                f"{', '.join(f'{key}={value!r}'[:60] for key, value in entry.items())}"
+            )
+        yield number, str(qid), query
+
+
+def _from_tsv(path: Path) -> Iterator[tuple[int, str, str]]:
+    for number, cells in read_columns(path, tabs_only=True):
+        if len(cells) != 2:
+            raise ValueError(f"{place(path, number)}: expected qid and query, found {len(cells)} columns: {cells!r}")
+        if number == 1 and cells[0].lower() in QID_KEYS and cells[1].lower() in QUERY_KEYS:
+            continue
+        yield number, cells[0], cells[1]
+
+
+def _from_smart(path: Path) -> Iterator[tuple[int, str, str]]:
+    return ((number, doc["docno"], doc["text"]) for number, doc in read_smart(path))

@@ -1,0 +1,84 @@
+"""Text files, read strictly."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import zipfile
+
+import pytest
+
+from pyterrier_merge.collections.reading.files import kind_of, read_columns, read_jsonl, read_lines, stem_of
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(content, name="file.tsv"):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress], ids=["plain", "gzip", "bzip2"])
+def test_lines_whatever_the_packing_the_mark_and_the_ends(file, pack):
+    path = file(pack("\ufeffa\tb\r\nc\u2028d\n\n腎臓".encode()))
+    assert list(read_lines(path)) == [(1, "a\tb"), (2, "c\u2028d"), (3, ""), (4, "腎臓")]
+
+
+def test_an_empty_file_has_no_lines(file):
+    assert list(read_lines(file(""))) == []
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress], ids=["gzip", "bzip2"])
+def test_a_truncated_archive_is_said(file, pack):
+    packed = pack("".join(f"line {number * number}\n" for number in range(50_000)).encode())
+    with pytest.raises(ValueError, match=r"file\.tsv: truncated or damaged after line \d+ "):
+        list(read_lines(file(packed[: len(packed) // 2])))
+    with pytest.raises(ValueError, match="truncated or damaged"):
+        list(read_lines(file(packed[:40] + b"\0" * 40 + packed[80:])))
+
+
+def test_what_is_no_utf8_is_said_with_its_line(file):
+    with pytest.raises(ValueError, match=r"file\.tsv, line 2: not UTF-8 \(invalid start byte, byte 3\)"):
+        list(read_lines(file(b"good\nbad\xff\n")))
+    with pytest.raises(ValueError, match="line 1: UTF-16; expected UTF-8"):
+        list(read_lines(file("a\tb".encode("utf-16"))))
+
+
+def test_a_zip_archive_and_missing_files_are_said(file, tmp_path):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a", "b")
+    with pytest.raises(ValueError, match="a zip archive; unpack it"):
+        list(read_lines(file(packed.getvalue())))
+    with pytest.raises(FileNotFoundError, match="nothing: there is no such file"):
+        list(read_lines(tmp_path / "nothing"))
+    with pytest.raises(FileNotFoundError, match="is a folder, not a file"):
+        list(read_lines(tmp_path))
+
+
+def test_jsonl(file):
+    path = file('{"a": 1}\n\n{"b": "x\\u2028y"}\r\n')
+    assert list(read_jsonl(path)) == [(1, {"a": 1}), (3, {"b": "x\u2028y"})]
+    with pytest.raises(ValueError, match=r"file\.tsv, line 2: no JSON \(.*\): 'oops'"):
+        list(read_jsonl(file('{"a": 1}\noops')))
+    with pytest.raises(ValueError, match="line 1: expected a JSON object, found '3'"):
+        list(read_jsonl(file("3")))
+
+
+def test_columns(file):
+    assert list(read_columns(file("a b\nc  d\n"), tabs_only=False)) == [(1, ["a", "b"]), (2, ["c", "d"])]
+    assert list(read_columns(file("a b\tc\n\nd\t\n"), tabs_only=True)) == [(1, ["a b", "c"]), (3, ["d", ""])]
+    with pytest.raises(ValueError, match="line 2: expected 3 columns, as in the first line, found 2: 'd e'"):
+        list(read_columns(file("a b c\nd e\n"), tabs_only=False))
+    with pytest.raises(ValueError, match="line 1: expected two or more columns, found 1: 'a b'"):
+        list(read_columns(file("a b\n"), tabs_only=True))
+
+
+def test_names_of_files(tmp_path):
+    path = tmp_path / "Topics.Dev.TSV.gz"
+    assert (kind_of(path), stem_of(path)) == ("tsv", "Topics.Dev")
+    assert (kind_of(tmp_path / "qrels"), stem_of(tmp_path / "qrels.v2.txt")) == ("", "qrels.v2")
