@@ -51,7 +51,7 @@ def test_a_wrong_field_is_an_error_that_leaves_nothing(tmp_path, monkeypatch):
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump({"name": "n", "collection": "nope"}))
     result = call("run", "spec.yaml")
     assert result.exit_code == 1
-    assert "unknown collection 'nope'" in result.output
+    assert "no collection is named 'nope'" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["spec.yaml"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from importlib import import_module
 from typing import Any
@@ -42,30 +42,41 @@ def list_collections() -> list[str]:
 
 
 def get_collection(name: str, /, **options: Any) -> TestCollection:
-    """Return the collection of that name, the same object each time; nothing is downloaded before it is asked for.
+    """Return the collection of that name; nothing is downloaded before it is asked for.
+
+    It is the same object each time, unless it is read from a ``path``, where files may have changed meanwhile.
 
     Args:
         name: One of ``list_collections()``; "local", with ``path``, for a folder of the user's own (see
-            ``from_folder``); or "irds:" and a name of ir_datasets (see ``from_irds``). The last two are made anew.
+            ``from_folder``); or "irds:" and a name of ir_datasets (see ``from_irds``), made anew too.
         **options: What the collection can be told, such as ``pool="judged"`` for "miracl-ja": the arguments of the
             function that makes it (``pyterrier_merge.collections.miracl.miracl_ja``).
 
     Raises:
         ValueError: There is no collection of that name, or it has no such option, or needs one that was not given.
     """
+    check_options(name, options)
     make = _maker(name)
-    known = inspect.signature(make).parameters
-    if unknown := [option for option in options if option not in known]:
-        raise ValueError(f"{name} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")
-    needed = [option for option, parameter in known.items() if parameter.default is parameter.empty]
-    if missing := [option for option in needed if option not in options]:
-        raise ValueError(f"{name} needs the option {missing[0]!r}: get_collection({name!r}, {missing[0]}=...)")
-    if name not in _MODULES:
+    if name not in _MODULES or "path" in options:
         return make(**options)
     key = (name, fingerprint(options))
     if key not in _made:
         _made[key] = make(**options)
     return _made[key]
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Check the name of a collection and what it is told, before it is made.
+
+    Raises:
+        ValueError: There is no collection of that name, or it has no such option, or needs one that was not given.
+    """
+    known = inspect.signature(_maker(name)).parameters
+    if unknown := [option for option in options if option not in known]:
+        raise ValueError(f"{name} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")
+    needed = [option for option, parameter in known.items() if parameter.default is parameter.empty]
+    if missing := [option for option in needed if option not in options]:
+        raise ValueError(f"{name} needs the option {missing[0]!r}: get_collection({name!r}, {missing[0]}=...)")
 
 
 @cache
@@ -77,7 +88,9 @@ def _maker(name: str) -> Callable[..., TestCollection]:
     if name not in _MODULES:
         close = difflib.get_close_matches(name.lower(), _MODULES, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"no collection is named {name!r}; {hint}there are {', '.join(list_collections())}")
+        raise ValueError(
+            f"no collection is named {name!r}; {hint}there are {', '.join(list_collections())}, local and irds:..."
+        )
     module = import_module(f"{__name__}.{_MODULES[name]}")
     maker: Callable[..., TestCollection] = getattr(module, name.replace("-", "_"))
     return maker

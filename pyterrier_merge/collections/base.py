@@ -13,6 +13,8 @@ import pyterrier as pt
 if TYPE_CHECKING:
     from ir_measures.measures import Measure
 
+DEFAULT_TASK = "Given a query, retrieve relevant documents that answer the query"
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TestCollection(ABC):
@@ -132,3 +134,10 @@ class TestCollection(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}: {self.title}; splits {', '.join(self.splits)}>"
+
+
+def default_measures() -> tuple[Measure, ...]:
+    """Return nDCG@10, R@100 and AP: the measures of a collection that names none."""
+    from ir_measures import AP, R, nDCG
+
+    return (nDCG @ 10, R @ 100, AP)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pyterrier_merge.collections.base import TestCollection
-from pyterrier_merge.collections.reading.checks import checked_names, checked_qrels, checked_topics, report_unmatched
+from pyterrier_merge.collections.base import DEFAULT_TASK, TestCollection, default_measures
+from pyterrier_merge.collections.reading.checks import (
+    checked_name,
+    checked_names,
+    checked_qrels,
+    checked_topics,
+    report_unmatched,
+)
 from pyterrier_merge.fingerprint import fingerprint_texts
 
 if TYPE_CHECKING:
@@ -28,7 +34,7 @@ def from_frames(
     qrels: Frames,
     *,
     language: str = "en",
-    task: str = "Given a query, retrieve relevant documents that answer the query",
+    task: str = DEFAULT_TASK,
     measures: Sequence[Measure] | None = None,
     title: str = "a collection of the user's own",
     domain: str = "unknown",
@@ -58,8 +64,7 @@ def from_frames(
             judgement occurs twice or is no name, a text or a query is not a string, a label is no whole number, or the
             splits of topics and judgements differ.
     """
-    if not name or set(name) & set("/\\\0"):
-        raise ValueError(f"the name {name!r} is part of folder names: it must not be empty nor have a slash in it")
+    checked_name(name)
     documents = _checked_documents(name, docs.to_dict("records") if isinstance(docs, pd.DataFrame) else docs)
     topics_of, qrels_of = _by_split(topics), _by_split(qrels)
     if set(topics_of) != set(qrels_of):
@@ -72,10 +77,6 @@ def from_frames(
     judged = set[str]().union(*(frame["docno"] for frame in qrels_of.values()))
     if lacking := len(judged - {doc["docno"] for doc in documents}):
         logger.warning("%s: %d of the %d judged documents are not in the corpus", name, lacking, len(judged))
-    if measures is None:
-        from ir_measures import AP, R, nDCG
-
-        measures = (nDCG @ 10, R @ 100, AP)
     return FrameCollection(
         name=name,
         title=title,
@@ -83,7 +84,7 @@ def from_frames(
         domain=domain,
         task=task,
         splits=tuple(topics_of),
-        measures=tuple(measures),
+        measures=tuple(measures or default_measures()),
         licence=licence,
         citation=citation,
         default_domain_model=default_domain_model,
@@ -98,10 +99,10 @@ def from_frames(
 class FrameCollection(TestCollection):
     """What ``from_frames`` makes."""
 
-    documents: list[dict[str, Any]] = field(default_factory=list)
-    topics_of: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    qrels_of: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    corpus_fingerprint: str = ""
+    documents: list[dict[str, Any]]
+    topics_of: Mapping[str, pd.DataFrame]
+    qrels_of: Mapping[str, pd.DataFrame]
+    corpus_fingerprint: str
 
     @property
     def num_docs(self) -> int:

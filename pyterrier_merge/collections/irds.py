@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pyterrier_merge.collections.base import TestCollection
+from pyterrier_merge.collections.base import DEFAULT_TASK, TestCollection, default_measures
 from pyterrier_merge.collections.reading.irds_source import IrdsSource, load
 from pyterrier_merge.fingerprint import fingerprint
 
@@ -23,7 +23,7 @@ def from_irds(
     *,
     dev: str | None = None,
     download: bool = False,
-    task: str = "Given a query, retrieve relevant documents that answer the query",
+    task: str = DEFAULT_TASK,
     measures: Sequence[Measure] | None = None,
     title: str | None = None,
     domain: str = "unknown",
@@ -60,10 +60,6 @@ def from_irds(
             f"{dataset!r} has no test part; it has {', '.join(datasets)}: name one of them, as {dataset}/dev"
         )
     name = f"irds-{dataset.replace('/', '-')}"
-    if measures is None:
-        from ir_measures import AP, R, nDCG
-
-        measures = (nDCG @ 10, R @ 100, AP)
     return IrdsCollection(
         name=name,
         title=title or f"{dataset} of ir_datasets",
@@ -71,7 +67,7 @@ def from_irds(
         domain=domain,
         task=task,
         splits=tuple(datasets),
-        measures=tuple(measures),
+        measures=tuple(measures or default_measures()),
         licence=licence,
         citation=citation,
         default_domain_model=default_domain_model,

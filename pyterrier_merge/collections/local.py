@@ -1,17 +1,17 @@
-"""The user's own collection, read from a folder of files or from whatever ir_datasets knows."""
+"""The user's own collection, read from a folder of files."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from pyterrier_merge.collections.base import TestCollection
-from pyterrier_merge.collections.reading.checks import report_unmatched
+from pyterrier_merge.collections.base import DEFAULT_TASK, TestCollection, default_measures
+from pyterrier_merge.collections.reading.checks import checked_name, report_unmatched
 from pyterrier_merge.collections.reading.corpus import FileCorpus
 from pyterrier_merge.collections.reading.documents import DOCUMENT_KINDS, read_documents
 from pyterrier_merge.collections.reading.files import kind_of, stem_of
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DOCUMENT_NAMES = ("corpus", "docs", "documents", "collection")
 TOPIC_NAMES = ("queries", "topics")
-QREL_KINDS = ("tsv", "txt", "trec", "qrels", "")
+QREL_KINDS = ("tsv", "txt", "trec", "qrels")  # other endings are a split's: "qrels.dev"
 _SPLIT = re.compile(r"^[._-]+")
 
 
@@ -32,7 +32,7 @@ def from_folder(
     *,
     name: str | None = None,
     language: str = "en",
-    task: str = "Given a query, retrieve relevant documents that answer the query",
+    task: str = DEFAULT_TASK,
     measures: Sequence[Measure] | None = None,
     title: str = "a collection of the user's own",
     domain: str = "unknown",
@@ -71,11 +71,12 @@ def from_folder(
 
     Raises:
         FileNotFoundError: There is no such folder, or it lacks documents, topics or judgements.
-        ValueError: A file is not what its name says; the message has the file and the line.
+        ValueError: A file is not what its name says; the message has the file and the line. The name is none for a
+            folder.
     """
     folder = Path(path).expanduser()
     layout = find_layout(folder)
-    name = name or folder.resolve().name
+    name = checked_name(folder.resolve().name if name is None else name)
     qrels_of = {split: read_qrels(file) for split, file in layout.qrels.items()}
     topics_of = _topics_of(layout, qrels_of)
     report_unmatched(name, topics_of, qrels_of)
@@ -88,7 +89,7 @@ def from_folder(
         domain=domain,
         task=task,
         splits=tuple(topics_of),
-        measures=tuple(measures or _default_measures()),
+        measures=tuple(measures or default_measures()),
         licence=licence,
         citation=citation,
         default_domain_model=default_domain_model,
@@ -103,8 +104,8 @@ class LocalCollection(TestCollection):
     """What ``from_folder`` makes."""
 
     corpus: FileCorpus
-    topics_of: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    qrels_of: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    topics_of: Mapping[str, pd.DataFrame]
+    qrels_of: Mapping[str, pd.DataFrame]
 
     @property
     def num_docs(self) -> int:
@@ -146,15 +147,15 @@ def find_layout(folder: Path) -> Layout:
         raise FileNotFoundError(f"there is no folder {folder}")
     files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     qrels = [
-        (_split_of(file, ("qrels",)) or "test", file)
+        (_split_of(file, ("qrels",), QREL_KINDS) or "test", file)
         for file in files
-        if _is(file, ("qrels",), QREL_KINDS) or kind_of(file) == "rel"
+        if file.name.lower().startswith("qrels") or kind_of(file) == "rel"
     ]
     qrels += [(stem_of(file), file) for file in sorted((folder / "qrels").glob("[!.]*")) if file.is_file()]
     topics = [file for file in files if _is(file, TOPIC_NAMES, TOPIC_KINDS) or kind_of(file) == "qry"]
     layout = Layout(
         documents=tuple(file for file in files if _is(file, DOCUMENT_NAMES, DOCUMENT_KINDS) or kind_of(file) == "all"),
-        topics=_by_split((_split_of(file, TOPIC_NAMES), file) for file in topics),
+        topics=_by_split((_split_of(file, TOPIC_NAMES, TOPIC_KINDS), file) for file in topics),
         qrels=_by_split(qrels),
     )
     for what, found, expected in (
@@ -193,8 +194,8 @@ def _is(file: Path, names: Sequence[str], kinds: Sequence[str]) -> bool:
     return file.name.lower().startswith(tuple(names)) and kind_of(file) in kinds
 
 
-def _split_of(file: Path, names: Sequence[str]) -> str:
-    stem = stem_of(file)
+def _split_of(file: Path, names: Sequence[str], kinds: Sequence[str]) -> str:
+    stem = stem_of(file) + ("" if kind_of(file) in kinds else f".{kind_of(file)}").rstrip(".")
     begun = next((name for name in names if stem.lower().startswith(name)), "")
     return _SPLIT.sub("", stem[len(begun) :]) if begun else ""
 
@@ -206,9 +207,3 @@ def _by_split(found: Iterable[tuple[str, Path]]) -> dict[str, Path]:
             raise ValueError(f"two files are of the split {split!r}: {files[split]} and {file}; keep one of them")
         files[split] = file
     return files
-
-
-def _default_measures() -> tuple[Measure, ...]:
-    from ir_measures import AP, R, nDCG
-
-    return (nDCG @ 10, R @ 100, AP)

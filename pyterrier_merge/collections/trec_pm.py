@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from pyterrier_merge.collections.base import TestCollection
+from pyterrier_merge.collections.reading.checks import checked_names
 from pyterrier_merge.collections.reading.irds_source import IrdsSource
 from pyterrier_merge.collections.reading.trec_files import read_qrels, read_xml_topics
 from pyterrier_merge.collections.trec_cds import EVALUATION
@@ -79,7 +80,7 @@ class PmCollection(TestCollection):
         if self.folder is None:
             topics = self.source.queries(f"medline/2017/trec-pm-{year}", f"trec-pm-{year}")
         else:
-            topics = read_xml_topics(_one_file(self.folder, f"topics{year}.xml"))
+            topics = _read_topics(_one_file(self.folder, f"topics{year}.xml"))
         parts = [topics[field] for field in self.query_fields if field in topics]
         return topics.assign(query=[_joined(row) for row in zip(*parts, strict=True)])
 
@@ -119,6 +120,17 @@ def _pm(name: str, fields: Sequence[str], path: str | Path | None, download: boo
         query_fields=tuple(fields),
         folder=folder,
     )
+
+
+def _read_topics(file: Path) -> pd.DataFrame:
+    topics = read_xml_topics(file)
+    if missing := {"disease", "gene", "demographic"} - set(topics.columns):
+        raise ValueError(
+            f"{file}: no topic has {' or '.join(sorted(missing))}; there are {', '.join(topics.columns)}: are these "
+            "another track's topics?"
+        )
+    checked_names(str(file), "qid", topics["qid"], unique=True)
+    return topics
 
 
 def _joined(parts: Sequence[str]) -> str:

@@ -63,8 +63,13 @@ def run_experiment(
             baselines and the reason is written before.
     """
     show = show or _silent
-    collection = get_collection(spec.collection)
-    for split in (spec.split, spec.merged.split):
+    collection = get_collection(spec.collection.name, **spec.collection.options)
+    if collection.reranking:
+        raise ValueError(
+            f"{collection.name} is evaluated by ranking each topic's own candidates, and this runs searches over all "
+            "documents, whose figures are others: use encoder(collection.candidates(split)) in pt.Experiment"
+        )
+    for split in {spec.split, spec.merged.split} if len(alpha_pairs(spec.merged.grid)) > 1 else {spec.split}:
         collection.topics(split)  # an unknown split shows before hours of work
     bench = _Bench(spec, RunFolder(folder, spec, overwrite=overwrite), collection, verbose)
     lexical = BM25(collection, engine=spec.bm25.engine, k1=spec.bm25.k1, b=spec.bm25.b, num_results=spec.num_results)

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from ir_measures import parse_measure
 from ir_measures.measures import Measure
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from pyterrier_merge.alpha_search import alpha_pairs
-from pyterrier_merge.collections import list_collections
+from pyterrier_merge.collections import check_options
 from pyterrier_merge.methods import get_method
 from pyterrier_merge.recipe import MergeRecipe
 from pyterrier_merge.training.settings import DomainTraining
@@ -21,10 +21,34 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _known_collection(name: str) -> str:
-    if name not in list_collections():
-        raise ValueError(f"unknown collection {name!r}: there are {', '.join(list_collections())}")
-    return name
+class CollectionSection(_Section):
+    """The collection: its name alone, or ``{name: NAME, ...}`` with what it can be told.
+
+    Attributes:
+        name: A name that :func:`pyterrier_merge.get_collection` knows; "local" and "irds:..." are among them.
+        options: The options of that function, such as ``pool: judged``, ``topic: description`` or ``path: FOLDER``.
+    """
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _options_beside_the_name(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            return {"name": given}
+        if isinstance(given, dict) and "options" not in given:
+            return {"name": given.get("name"), "options": {key: given[key] for key in given if key != "name"}}
+        return given
+
+    @model_validator(mode="after")
+    def _known(self) -> CollectionSection:
+        check_options(self.name, self.options)
+        return self
+
+    @model_serializer
+    def _as_written(self) -> str | dict[str, Any]:
+        return {"name": self.name, **self.options} if self.options else self.name
 
 
 def _readable_measure(text: str) -> str:
@@ -128,14 +152,14 @@ class ExperimentSpec(_Section):
 
     Attributes:
         name: Of the run folder.
-        collection: A name that :func:`pyterrier_merge.get_collection` knows.
+        collection: What is searched: a name, or a name with options.
         split: The split that the tables are computed on.
         measures: ``ir_measures`` names, the first of which the alphas are chosen by.
         num_results: Results for each query, of every system.
     """
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
-    collection: Annotated[str, AfterValidator(_known_collection)]
+    collection: CollectionSection
     split: str = "test"
     measures: tuple[MeasureName, ...] = ("nDCG@10", "RR@10", "R@100")
     num_results: Positive = 100

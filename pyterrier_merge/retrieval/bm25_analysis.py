@@ -14,6 +14,7 @@ from typing import Any
 from pyterrier_merge.retrieval.bm25_engines import SNOWBALL_STEMMERS
 
 _MAX_TERM = 18  # UTF-16 units of a term that count: Terrier keeps 61 bytes, and an encoded unit takes 3.2
+_SOFT_HYPHEN = "\N{SOFT HYPHEN}"
 _WORD = re.compile(r"[^\W_]+")
 _PIECE = re.compile(r".{1,1000}[。\n]|.{1,1000}", re.DOTALL)  # Sudachi takes 49,149 bytes at once
 # Signs, white space, particles and auxiliary verbs.
@@ -81,15 +82,23 @@ class Japanese(Analysis):
 
 
 class Words(Analysis):
-    """Runs of letters and digits of any script, in one width and case, without a stemmer."""
+    """Runs of letters and digits of any script, in one width and case, without a stemmer.
+
+    Soft hyphens and the marks that Unicode has no letter for are left out, or they would end a word: the stress of
+    за́мок, the dot that the small letter of İ has. Letters with marks of their own (é, й) stay.
+    """
 
     def settings(self) -> dict[str, str]:
         """Return the kind of terms, and the version of Unicode that says what a letter is."""
-        return {"analyser": f"Unicode {unicodedata.unidata_version}", "terms": f"words, first {_MAX_TERM} units"}
+        return {
+            "analyser": f"Unicode {unicodedata.unidata_version}",
+            "terms": f"words without marks, first {_MAX_TERM} units",
+        }
 
     def terms(self, text: str) -> list[str]:
         """Return the words."""
-        return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+        folded = unicodedata.normalize("NFKC", text).casefold().replace(_SOFT_HYPHEN, "")
+        return _WORD.findall("".join(sign for sign in folded if not unicodedata.combining(sign)))
 
 
 ANALYSES: dict[str, Analysis] = {"ja": Japanese(), **dict.fromkeys(SNOWBALL_STEMMERS, Words())}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -68,6 +69,19 @@ def test_candidates_are_refused_where_there_are_none(name):
         collection.candidates("test")
     with pytest.raises(ValueError, match=f"{name} has no split 'nowhere'"):
         collection.candidates("nowhere")
+
+
+def test_a_collection_read_from_a_path_is_read_anew(tmp_path):
+    """A cached one would go by the fingerprint of documents that are no longer there."""
+    row = {"q_id": "q", "question": "x", "passage_row_id": 1, "title": "", "label": 1}
+    fingerprints = set()
+    for text in ("first", "other"):
+        (tmp_path / "test.jsonl").write_text(json.dumps({**row, "text": text}))
+        collection = get_collection("jqara", path=str(tmp_path))
+        fingerprints.add(collection.fingerprint)
+        assert [doc["text"] for doc in collection.corpus_iter()] == [text]
+    assert len(fingerprints) == 2
+    assert get_collection("jqara", title=False) is get_collection("jqara", title=False)
 
 
 def test_a_collection_cannot_be_changed():

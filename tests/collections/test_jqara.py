@@ -6,6 +6,7 @@ import gzip
 import json
 import logging
 
+import huggingface_hub
 import pandas as pd
 import pyarrow
 import pyterrier as pt
@@ -170,16 +171,21 @@ def test_the_hubs_files_are_read_at_one_revision(tmp_path, monkeypatch):
     assert jqara().topics("test")["qid"].tolist() == ["test-0", "test-1", "test-2"]
 
 
-def test_without_the_hub_one_message_says_everything(tmp_path, monkeypatch):
-    import huggingface_hub
+class ReadTimeoutError(Exception):
+    """As the hub's HTTP library has it: neither an OSError nor a ValueError."""
 
+
+@pytest.mark.parametrize("error", [huggingface_hub.errors.LocalEntryNotFoundError, ReadTimeoutError])
+def test_without_the_hub_one_message_says_everything(tmp_path, monkeypatch, error):
     def fails(*args, **options):
-        raise huggingface_hub.errors.LocalEntryNotFoundError("no network")
+        raise error("no network.")
 
     monkeypatch.setenv("PYTERRIER_MERGE_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args, **options: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fails)
-    with pytest.raises(RuntimeError, match=r"jqara: cannot fetch data/test-0.*61\.9 MB.*path=FOLDER") as caught:
+    with pytest.raises(
+        RuntimeError, match=r"jqara: cannot fetch data/test-0.*61\.9 MB.* no network\. Without.*path=FOLDER"
+    ) as caught:
         jqara().topics("test")
     assert "https://huggingface.co/datasets/hotchpotch/JQaRA" in str(caught.value)
 

@@ -92,7 +92,7 @@ def test_the_same_collection_in_other_layouts(folder, files):
 
 def test_topics_by_split(folder):
     files = {"docs.tsv": "d1\tx\n", "topics.dev.tsv": "1\tcat\n", "topics-test.tsv": "2\tdog\n3\tcow\n"}
-    files |= {"qrels.dev.txt": "1 0 d1 1\n", "qrels_test.txt": "2 0 d1 1\n"}
+    files |= {"qrels.dev": "1 0 d1 1\n", "qrels_test.txt": "2 0 d1 1\n"}
     collection = from_folder(folder(files), name="other")
     assert {split: collection.topics(split)["qid"].tolist() for split in ("dev", "test")} == {
         "dev": ["1"],
@@ -159,6 +159,26 @@ def test_fingerprint_is_of_the_content(folder):
     assert from_folder(path).num_docs == 3
 
 
+def test_a_collection_whose_files_change_is_another_from_then_on(folder):
+    path = folder(BEIR)
+    collection = from_folder(path)
+    before = collection.fingerprint, collection.num_docs
+    (path / "corpus.jsonl").write_text(CORPUS + json.dumps({"_id": "d3", "text": ""}))
+    assert collection.fingerprint != before[0]
+    assert (before[1], collection.num_docs) == (2, 3)
+
+
+def test_what_cannot_be_written_becomes_a_question_mark(folder):
+    """A frame of such a text could not even be made, and no tokenizer takes it."""
+    files = {
+        **TSV,
+        "docs.tsv": "d2\tdogs\n",
+        "corpus.jsonl": '{"docno": "d1", "title": "\\udc00", "text": "a \\ud83d"}\n',
+    }
+    docs = list(from_folder(folder(files)).corpus_iter())
+    assert docs[0] == {"docno": "d1", "title": "?", "text": "? a ?"}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -190,6 +210,9 @@ def test_wrong_documents(folder, name, content, message):
         ("qrels.txt", "1 d1\n", r"qrels\.txt, line 1: a judgement has three columns"),
         ("qrels.tsv", "1\td1\t1\n", "two files are of the split 'test': .*qrels.tsv and .*qrels.txt; keep one"),
         ("queries.jsonl", '{"_id": "1"}\n', "two files are of the split ''"),
+        ("topics.tsv", "qid\tquery\n", r"topics\.tsv: there is no topic in it"),
+        ("qrels.txt", "", r"qrels\.txt: there is no judgement in it"),
+        ("qrels.test", QRELS, r"two files are of the split 'test': .*qrels\.test and .*qrels\.txt; keep one"),
     ],
 )
 def test_wrong_topics_and_judgements(folder, name, content, message):
@@ -223,3 +246,6 @@ def test_missing_files(folder, tmp_path):
 
 def test_the_name_is_an_option_of_the_folder(folder):
     assert get_collection("local", path=folder(BEIR), name="other").name == "other"
+    for name in ("a/b", ""):
+        with pytest.raises(ValueError, match=f"the name '{name}' is part of folder names"):
+            from_folder(folder(BEIR), name=name)

@@ -87,6 +87,18 @@ def test_wrong_files(japanese, tmp_path):
             next(ntcir15_datasearch_ja(japanese).corpus_iter())
 
 
+def test_judgements_out_of_reach_do_not_end_a_pass_over_the_documents(monkeypatch, japanese):
+    """They are only counted when the last document has come, which may be hours after the first."""
+
+    def fetch(_dataset, file, **_):
+        if "qrels" in file:
+            raise OSError("no network")
+        return str(japanese / file)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
+    assert len(list(ntcir15_datasearch_ja(download=True).corpus_iter())) == 2
+
+
 def test_nothing_large_is_fetched_without_a_yes(monkeypatch, tmp_path):
     monkeypatch.delenv("PYTERRIER_MERGE_DOWNLOAD", raising=False)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: pytest.fail("a download began"))

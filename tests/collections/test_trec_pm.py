@@ -117,6 +117,25 @@ def test_dev_is_2018(shared, tmp_path):
     assert collection.qrels("dev").values.tolist() == [["1", "7", 2]]
 
 
+@pytest.mark.parametrize(
+    ("topics", "message"),
+    [
+        (
+            '<topic number="1"><summary>x</summary></topic>',
+            "no topic has demographic or disease or gene; there are qid",
+        ),
+        (
+            '<topic number="1"><disease>x</disease><gene>y</gene><demographic>z</demographic></topic>' * 2,
+            r"topics2017\.xml: qid '1' occurs twice",
+        ),
+    ],
+)
+def test_wrong_topics(tmp_path, topics, message):
+    (tmp_path / "topics2017.xml").write_text(f"<topics>{topics}</topics>")
+    with pytest.raises(ValueError, match=message):
+        trec_pm_2017(path=tmp_path).topics("test")
+
+
 def test_the_other_name_says_what_it_is():
     assert trec_cds_2017().name == "trec-cds-2017"
     assert trec_cds_2017().title.startswith("TREC Precision Medicine 2017, the successor of the CDS track")

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pandas as pd
@@ -127,7 +128,9 @@ def test_a_merge_that_cannot_be_is_a_row_with_its_reason(spec, mistral_language_
 
 
 def test_one_pair_is_taken_as_it_is(spec, tmp_path):
-    given = spec.model_copy(update={"merged": spec.merged.model_copy(update={"grid": ((0.25, 0.75),)})})
+    """No dev split is needed then: "miracl-ja" with ``pool: judged`` has none."""
+    merged = spec.merged.model_copy(update={"grid": ((0.25, 0.75),), "split": "nowhere"})
+    given = spec.model_copy(update={"merged": merged})
     results = run_experiment(given, tmp_path / "run")
     assert results["name"][2] == "merged (0.25, 0.75)"
     assert not (tmp_path / "run" / "sweep.csv").exists()
@@ -166,3 +169,13 @@ def test_a_run_that_was_killed_goes_on(spec, tmp_path, monkeypatch):
     resumed = run_experiment(spec, tmp_path / "run")
     assert (tmp_path / "run" / "runs" / "source.test.res.gz").stat().st_mtime_ns == written
     pd.testing.assert_frame_equal(resumed, run_experiment(spec, tmp_path / "fresh"))
+
+
+def test_a_collection_that_is_ranked_topic_by_topic_is_not_searched(spec, tmp_path, small_collection, monkeypatch):
+    """Its figures would be called nDCG@10 of JQaRA, and be others."""
+    monkeypatch.setattr(room, "get_collection", lambda _: dataclasses.replace(small_collection, reranking=True))
+    with pytest.raises(
+        ValueError, match=r"small is evaluated by ranking each topic's own candidates, .* pt\.Experiment"
+    ):
+        run_experiment(spec, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pyterrier_merge.experiment.spec import read_spec
+from pyterrier_merge.experiment.spec import ExperimentSpec, read_spec
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 SMALLEST = {"name": "n", "collection": "hpo", "source": {"model": "m"}, "domain": {"model": "d"}}
@@ -20,6 +20,21 @@ def test_the_experiments_that_we_ship_are_valid(file):
     assert read_spec(file).collection
 
 
+def test_a_collection_takes_its_options(tmp_path):
+    plain = read_spec(write(tmp_path, SMALLEST))
+    assert (plain.collection.name, plain.collection.options) == ("hpo", {})
+    assert plain.model_dump(mode="json")["collection"] == "hpo"
+    for given in (
+        {"name": "miracl-ja", "pool": "judged-dev"},
+        {"name": "trec-cds-2016", "topic": "description"},
+        {"name": "local", "path": "somewhere", "language": "ja"},
+        {"name": "irds:beir/fiqa", "dev": "beir/fiqa/dev"},
+    ):
+        spec = read_spec(write(tmp_path, {**SMALLEST, "collection": given}))
+        assert {"name": spec.collection.name, **spec.collection.options} == given
+        assert ExperimentSpec.model_validate(spec.model_dump(mode="json")) == spec
+
+
 def test_defaults_are_filled_in(tmp_path):
     spec = read_spec(write(tmp_path, SMALLEST))
     assert spec.measures == ("nDCG@10", "RR@10", "R@100")
@@ -30,7 +45,15 @@ def test_defaults_are_filled_in(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"collection": "hpp"}, "collection: .*unknown collection 'hpp'"),
+        ({"collection": "hpp"}, "collection: .*no collection is named 'hpp'; did you mean 'hpo'"),
+        ({"collection": {"pool": "judged"}}, r"collection\.name: "),
+        ({"collection": 7}, "collection: "),
+        (
+            {"collection": {"name": "miracl-ja", "pol": "judged"}},
+            "collection: .*no option 'pol'; it has pool, download",
+        ),
+        ({"collection": "local"}, "collection: .*local needs the option 'path'"),
+        ({"collection": "irds:beir/fiqa", "split": "x", "merged": {"split": "x"}}, "alphas cannot be chosen on 'x'"),
         ({"measures": ["nDCG@@10"]}, "measures.0: .*is no measure"),
         ({"sorce": 1}, "sorce: Extra inputs are not permitted"),
         ({"source": {}}, "source.model: Field required"),

@@ -356,8 +356,9 @@ def test_identity(small):
     assert hash(bm25(small)) == hash(bm25(small))
     others = [bm25(small, k1=1), bm25(small, b=0.5), bm25(small, num_results=9), bm25(small, engine="terrier")]
     others += [bm25(small, index_path="elsewhere"), bm25(collection_of({"d1": "x"}))]
+    others += [bm25(dataclasses.replace(small, language="de"))]  # the same documents, in other terms
     assert all(bm25(small) != other for other in others)
-    assert len({bm25(small), *others}) == 7
+    assert len({bm25(small), *others}) == 8
     assert repr(bm25(small)) == "BM25('small', engine='pisa', k1=1.2, b=0.75, num_results=1000)"
     assert [bm25(small, engine=engine).name for engine in ("pisa", "terrier")] == ["BM25 (PISA)", "BM25 (Terrier)"]
 

@@ -172,6 +172,15 @@ def test_other_languages(language, text, query):
     assert found_by(bm25(collection), query, word.upper()) == {query: [], word.upper(): ["d1"]}, "PISA does not"
 
 
+def test_marks_and_soft_hyphens_do_not_end_a_word():
+    """Encyclopaedias print the stress of Russian words, and the small letter of İ has a dot of its own."""
+    collection = collection_of({"ru": "за\u0301мок", "tr": "İstanbul", "de": "Donau\u00addampf"}, "tr")
+    assert found_by(bm25(collection), "замок", "istanbul", "donaudampf", "мок", "dampf") == {
+        "замок": ["ru"], "istanbul": ["tr"], "donaudampf": ["de"], "мок": [], "dampf": []
+    }  # fmt: skip
+    assert Words().terms("éйa\u0308") == ["éйä"]
+
+
 @needs_java
 def test_terrier_has_every_stemmer_that_is_named():
     retriever = bm25(collection_of({"d1": "x y"}, "de"), engine="terrier")

@@ -15,6 +15,17 @@ from pyterrier_merge.collections.names import clean_text, name_fault
 logger = logging.getLogger(__name__)
 
 
+def checked_name(name: str) -> str:
+    """Return a collection's name.
+
+    Raises:
+        ValueError: It is none for a folder: indexes are named after their collection.
+    """
+    if not name or set(name) & set("/\\\0"):
+        raise ValueError(f"the name {name!r} is part of folder names: it must not be empty nor have a slash in it")
+    return name
+
+
 def checked_topics(what: str, frame: pd.DataFrame) -> pd.DataFrame:
     """Return ``qid`` and ``query`` of topics; whole numbers become strings.
 

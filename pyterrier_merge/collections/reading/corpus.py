@@ -1,4 +1,4 @@
-"""Documents that are read from files as a stream: checked on their way, counted, never held in memory."""
+"""Documents that are read from files as a stream: checked on their way, counted, their texts never held in memory."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from pyterrier_merge.collections.names import name_fault
+from pyterrier_merge.collections.names import clean_text, name_fault
 from pyterrier_merge.collections.reading.files import place
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_file
 from pyterrier_merge.storage import cache_folder, write_file
@@ -50,6 +49,7 @@ class FileCorpus:
         self._form = form
         self._judged = judged
         self._reported = False
+        self._taken: tuple[list[tuple[int, int]], str] | None = None
 
     def __iter__(self) -> Iterator[dict[str, str]]:
         """Yield the documents.
@@ -70,7 +70,7 @@ class FileCorpus:
                 raise ValueError(f"{place(path, line)}: docno {docno!r} {fault}")
             seen.add(docno)
             empty += not doc["text"].strip()
-            yield doc
+            yield {field: clean_text(value) for field, value in doc.items()}
         if not seen:
             raise ValueError(f"{self.name}: there are no documents in {', '.join(map(str, self.files))}")
         self._finish(Counts(len(seen), empty), seen)
@@ -82,10 +82,17 @@ class FileCorpus:
             deque(self, maxlen=0)
         return Counts(**json.loads(self._counts_file.read_text(encoding="utf-8")))
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """Fingerprint of the content of the files (read at about 1 GB a second, once) and of the form of the text."""
-        return fingerprint([self._form, *(fingerprint_file(path) for path in self.files)])
+        """Fingerprint of the content of the files and of the form of the text.
+
+        The files are read for it, at about 1 GB a second: once, and again where size or time of one has changed.
+        """
+        state = [(stat.st_size, stat.st_mtime_ns) for stat in map(Path.stat, self.files)]
+        if self._taken is None or self._taken[0] != state:
+            content = [fingerprint_file(path) for path in self.files]
+            self._taken = state, fingerprint([self._form, *content])
+        return self._taken[1]
 
     def _lines(self) -> Iterator[tuple[Path, int, dict[str, str]]]:
         for path in self.files:

@@ -67,7 +67,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             value = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{place(path, number)}: no JSON ({error}): {line[:80]!r}") from error
         if not isinstance(value, dict):
             raise ValueError(f"{place(path, number)}: expected a JSON object, found {line[:80]!r}")  # noqa: TRY004

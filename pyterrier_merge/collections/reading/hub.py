@@ -52,8 +52,9 @@ def hub_file(
     described = f"{file} ({size})" if size else file
     try:
         return Path(hf_hub_download(dataset, file, repo_type="dataset", revision=revision))
-    except (OSError, ValueError) as error:  # the hub's errors are OSErrors
+    except Exception as error:  # the hub's client lets through what its HTTP library raises, which has no base but this
+        reason = str(error).rstrip(".") or type(error).__name__
         raise RuntimeError(
-            f"{name}: cannot fetch {described} from {url}: {error}. Without a network, download it elsewhere into a "
+            f"{name}: cannot fetch {described} from {url}: {reason}. Without a network, download it elsewhere into a "
             f"folder and say get_collection({name!r}, path=FOLDER)"
         ) from error

@@ -27,7 +27,7 @@ def read_topics(path: Path) -> pd.DataFrame:
         Columns ``qid`` and ``query``.
 
     Raises:
-        ValueError: The suffix is another, or a line is not what it should be; a qid is given twice.
+        ValueError: The suffix is another, a line is not what it should be, a qid is given twice, or there is no topic.
     """
     kind = kind_of(path)
     if kind == "xml":
@@ -48,6 +48,8 @@ def read_topics(path: Path) -> pd.DataFrame:
         if qid in rows:
             raise ValueError(f"{place(path, number)}: topic {qid!r} is given already in line {lines[qid]}")
         rows[qid], lines[qid] = query, number
+    if not rows:
+        raise ValueError(f"{path}: there is no topic in it")
     return checked_topics(str(path), pd.DataFrame(rows.items(), columns=["qid", "query"]))
 
 

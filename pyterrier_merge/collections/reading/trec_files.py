@@ -13,9 +13,10 @@ import pandas as pd
 from pyterrier_merge.collections.reading.files import place, read_columns, read_lines
 
 _SCORE_HEADERS = {"score", "label", "relevance", "rel", "grade"}
-_TAG = re.compile(r"<[^>]*>")
+_LABEL = re.compile(r"[+-]?[0-9]{1,9}")
+_TAG = re.compile(r"<[/!?]?[A-Za-z-][^<>]*>")  # "p < 0.05 and q > 2" has none
 _DOCNO = re.compile(r"<DOCNO>(.*?)</DOCNO>", re.IGNORECASE | re.DOTALL)
-_TOPIC_FIELD = re.compile(r"<(\w+)>([^<]*)")
+_TOPIC_FIELD = re.compile(r"<(\w+)>(.*?)(?=</?\w+>|\Z)", re.DOTALL)
 _SMART_SECTION = re.compile(r"^\.([A-Z])(?:\s+(\S+))?\s*$")
 
 
@@ -30,7 +31,8 @@ def read_qrels(path: Path, *, grades: Mapping[str, int] | None = None) -> pd.Dat
         Columns ``qid``, ``docno`` and ``label``, in the file's order.
 
     Raises:
-        ValueError: A line has neither three nor four columns, a label is unknown, or a judgement is given twice.
+        ValueError: A line has neither three nor four columns, a label is unknown, a judgement is given twice, or there
+            is none.
     """
     rows: dict[tuple[str, str], int] = {}
     lines: dict[tuple[str, str], int] = {}
@@ -49,6 +51,8 @@ def read_qrels(path: Path, *, grades: Mapping[str, int] | None = None) -> pd.Dat
                 f"{place(path, number)}: qid {qid!r} and docno {docno!r} are judged already in line {lines[key]}"
             )
         rows[key], lines[key] = _grade(path, number, label, grades), number
+    if not rows:
+        raise ValueError(f"{path}: there is no judgement in it")
     return pd.DataFrame([(*key, label) for key, label in rows.items()], columns=["qid", "docno", "label"])
 
 
@@ -131,10 +135,9 @@ def _grade(path: Path, number: int, label: str, grades: Mapping[str, int] | None
         if label not in grades:
             raise ValueError(f"{place(path, number)}: unknown grade {label!r}; there are {', '.join(grades)}")
         return grades[label]
-    try:
-        return int(label)
-    except ValueError:
-        raise ValueError(f"{place(path, number)}: the label {label!r} is no whole number") from None
+    if not _LABEL.fullmatch(label):
+        raise ValueError(f"{place(path, number)}: the label {label!r} is no whole number of at most nine digits")
+    return int(label)
 
 
 def _blocks(path: Path, tag: str) -> Iterator[tuple[int, str]]:

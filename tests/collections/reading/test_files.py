@@ -65,6 +65,8 @@ def test_jsonl(file):
     assert list(read_jsonl(path)) == [(1, {"a": 1}), (3, {"b": "x\u2028y"})]
     with pytest.raises(ValueError, match=r"file\.tsv, line 2: no JSON \(.*\): 'oops'"):
         list(read_jsonl(file('{"a": 1}\noops')))
+    with pytest.raises(ValueError, match="line 1: no JSON"):
+        list(read_jsonl(file("[" * 100_000)))
     with pytest.raises(ValueError, match="line 1: expected a JSON object, found '3'"):
         list(read_jsonl(file("3")))
 

@@ -55,6 +55,9 @@ def test_qrels_with_words_for_grades(file):
         ("1 d1\n", "file, line 1: a judgement has three columns .* or four .*, found 2: '1 d1'"),
         ("1 0 d1 1\n1 0 d2\n", "line 2: expected 4 columns, as in the first line, found 3"),
         ("1 0 d1 1\n1 0 d2 high\n", "line 2: the label 'high' is no whole number"),
+        ("1 0 d1 1_0\n", "line 1: the label '1_0' is no whole number"),
+        (f"1 0 d1 {10**20}\n", "line 1: the label '1000.* is no whole number of at most nine digits"),
+        ("query-id\tcorpus-id\tscore\n", "file: there is no judgement in it"),
         ("1 0 d1 1\n1 0 d1 0\n", "line 2: qid '1' and docno 'd1' are judged already in line 1"),
     ],
 )
@@ -87,6 +90,8 @@ def test_xml_topics(file):
 def test_trec_topics(file):
     content = "<top>\n<num> Number: 301\n<title> International\n Crime &amp; law\n<desc> Description:\nlong\n</top>\n"
     assert list(read_trec_topics(file(content))) == [(1, "301", "International Crime & law")]
+    content = "<top><num>2</num><title>p < 0.05 and q > 2</title></top>\n"
+    assert list(read_trec_topics(file(content))) == [(1, "2", "p < 0.05 and q > 2")]
     with pytest.raises(ValueError, match="line 1: a <top> without <num> or <title>; it has num"):
         list(read_trec_topics(file("<top><num>1</num></top>")))
 
@@ -100,6 +105,8 @@ def test_trec_documents(file):
         (1, {"docno": "FT-1", "text": "Fish & chips are good"}),
         (9, {"docno": "2", "text": ""}),
     ]
+    content = "<DOC>\n<DOCNO>1</DOCNO>\np < 0.05 and <!-- note --> q > 2\n</DOC>\n"
+    assert [doc["text"] for _, doc in read_trec_documents(file(content))] == ["p < 0.05 and q > 2"]
     for content, message in (
         ("<DOC>\n<TEXT>x</TEXT>\n</DOC>", "line 1: a <DOC> without <DOCNO>"),
         ("<DOC>\n<DOCNO>1</DOCNO>\n", "line 1: this <DOC> is not closed: is the file truncated"),
