@@ -112,7 +112,8 @@ class _Bench:
         """The results of a system for the topics of a split, those of an earlier run where nothing has changed."""
         topics = self.collection.topics(split)
         identity = system.fingerprint if isinstance(system, E5Encoder) else repr(system)
-        key = fingerprint([identity, self.collection.fingerprint, fingerprint_frame(topics), self.spec.num_results])
+        documents = self.collection.fingerprint, self.collection.language
+        key = fingerprint([identity, documents, fingerprint_frame(topics), self.spec.num_results])
 
         def search() -> pd.DataFrame:
             if isinstance(system, BM25):

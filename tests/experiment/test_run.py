@@ -98,6 +98,18 @@ def test_a_changed_setting_is_run_anew(spec, tmp_path):
     assert files["bm25"].read_bytes() != before["bm25"]
 
 
+def test_documents_of_another_language_are_searched_anew(spec, tmp_path, small_collection, monkeypatch):
+    """``language`` is an option of "local": BM25 makes other terms of the same documents."""
+    one_pair = spec.model_copy(update={"merged": spec.merged.model_copy(update={"grid": ((1.0, 1.0),)})})
+    first = run_experiment(one_pair, tmp_path / "run")
+    german = dataclasses.replace(small_collection, language="de")
+    monkeypatch.setattr(room, "get_collection", lambda _: german)
+    kept = tmp_path / "run" / "runs" / "bm25.test.res.gz"
+    before = kept.read_bytes()
+    pd.testing.assert_frame_equal(run_experiment(one_pair, tmp_path / "run").loc[1:], first.loc[1:])
+    assert kept.read_bytes() != before
+
+
 def test_a_killed_run_leaves_no_results_of_another_spec(spec, tmp_path, monkeypatch):
     """Killed between writing results and noting what made them: the results are nobody's, and made anew."""
     first = run_experiment(spec, tmp_path / "run")
