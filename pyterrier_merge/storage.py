@@ -25,7 +25,8 @@ def cache_folder(*parts: str) -> Path:
 
 def refuse_existing(path: str | Path, *, overwrite: bool) -> None:
     """Raise ``FileExistsError`` where something stands at ``path`` and ``overwrite`` was not said."""
-    if Path(path).exists() and not overwrite:
+    path = Path(path)
+    if (path.exists() or path.is_symlink()) and not overwrite:  # a link to nowhere stands there too
         raise FileExistsError(f"{path} exists already; choose another path, delete it, or pass overwrite=True")
 
 
@@ -67,7 +68,7 @@ def finish_folder(beside: Path, path: Path, *, overwrite: bool = False) -> None:
     _fsync(beside)
     refuse_existing(path, overwrite=overwrite)
     aside = _aside(path)
-    if path.is_dir() and not path.is_symlink():
+    if overwrite and path.is_dir() and not path.is_symlink():
         path.replace(aside)
     try:
         beside.replace(path)

@@ -83,3 +83,32 @@ def test_a_job_killed_while_it_overwrites_loses_nothing(tmp_path, renames):
     with finished_folder(tmp_path / "out", overwrite=True) as beside:
         (beside / "file").write_text("newest")
     assert (tmp_path / "out" / "file").read_text() == "newest"
+
+
+def test_a_folder_that_another_process_finished_is_never_moved_away(tmp_path, monkeypatch):
+    """Between the last look and the renaming: what stands there then stays where its readers have it."""
+    import pyterrier_merge.storage as storage
+
+    path = tmp_path / "folder"
+    look = storage.refuse_existing
+
+    def finished_by_another(*arguments, **settings):
+        look(*arguments, **settings)
+        if not path.exists():
+            path.mkdir()
+            (path / "theirs").write_text("whole")
+
+    moves = []
+    rename = Path.replace
+    with monkeypatch.context() as patched, pytest.raises(FileExistsError), storage.finished_folder(path) as beside:
+        (beside / "ours").write_text("late")
+        patched.setattr(storage, "refuse_existing", finished_by_another)
+        patched.setattr(Path, "replace", lambda self, to: (moves.append(self.name), rename(self, to))[1])
+    assert moves == [beside.name]
+    assert [file.name for file in path.iterdir()] == ["theirs"]
+
+
+def test_a_link_to_nowhere_is_something_that_stands_there(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileExistsError, match="exists already"), finished_folder(tmp_path / "link"):
+        pytest.fail("hours of work would be lost at the end")
