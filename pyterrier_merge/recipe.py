@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,11 @@ class MergeRecipe:
         return cls(source, domains, segments, **settings)  # type: ignore[arg-type]  # names are made strings
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """Names of all models: the source, each domain model, and the base where there is one."""
+        return (self.source, *self.domains, *([] if self.base is None else [self.base]))
+
+    @property
     def keeps_source(self) -> bool:
         """Whether the result is the source itself, because no part takes anything from a domain model."""
         return all(segment.keeps_source for segment in self._all_segments())
@@ -148,6 +154,10 @@ class MergeRecipe:
     @property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that change when the merged weights would: models count by content, not by name.
+
+        What makes no difference to the bit makes none here: a default that is spelled out, segments cut otherwise over
+        the same layers, ``linear``'s weights 2 and 2 for 1 and 1. Weights in another scale that is no power of two,
+        such as 3 and 3, are rounded otherwise, and count as another merge.
 
         Locates the models (and fetches them where they are on the hub).
         """
@@ -164,7 +174,7 @@ class MergeRecipe:
         }
         domains = len(self.domains)
         content: dict[str, Any] = {
-            place: [None if segment.keeps_source else [segment.weights(domains)] for segment in segments]
+            place: [None if segment.keeps_source else [self._scaled(segment.weights(domains))] for segment in segments]
             for place, segments in places.items()
         }
         content.update(
@@ -172,14 +182,14 @@ class MergeRecipe:
             domains=[fingerprint_model(locate_model(name)) for name in self.domains],
             base=None if self.base is None else fingerprint_model(locate_model(self.base)),
             method=self.method,
-            parameters=self.parameters,
+            parameters=self._chosen_parameters(),
         )
         if self.method != "linear" and self._method.random:
             content["seed"] = self.seed
         return fingerprint(content)
 
-    def layer_segments(self, num_layers: int) -> tuple[Segment, ...]:
-        """Return the segment of each layer, lowest first.
+    def layer_ranges(self, num_layers: int) -> tuple[range, ...]:
+        """Return the layers of each segment, lowest first.
 
         A boundary that falls within a layer gives that layer to the upper segment, so 7 layers in halves are 3 and 4.
 
@@ -187,17 +197,19 @@ class MergeRecipe:
             ValueError: A segment would get no layer.
         """
         total = sum(segment.size for segment in self.segments)
-        found: list[Segment] = []
-        passed = 0
-        for segment in self.segments:
-            passed += segment.size
-            layers = num_layers * passed // total - len(found)
-            if layers < 1:
+        ends = [num_layers * passed // total for passed in accumulate(segment.size for segment in self.segments)]
+        ranges = tuple(map(range, (0, *ends), ends))
+        for segment, layers in zip(self.segments, ranges, strict=True):
+            if not layers:
                 raise ValueError(
                     f"{len(self.segments)} segments do not fit {num_layers} layers: segment {segment} would get none"
                 )
-            found.extend([segment] * layers)
-        return tuple(found)
+        return ranges
+
+    def layer_segments(self, num_layers: int) -> tuple[Segment, ...]:
+        """Return the segment of each layer, lowest first; see :meth:`layer_ranges`."""
+        pairs = zip(self.segments, self.layer_ranges(num_layers), strict=True)
+        return tuple(segment for segment, layers in pairs for _ in layers)
 
     def with_alphas(self, *alphas: float) -> MergeRecipe:
         """Return the same recipe with other alphas, one for each segment.
@@ -215,6 +227,28 @@ class MergeRecipe:
     @property
     def _method(self) -> MergeMethod:
         return get_method(self.method)
+
+    @property
+    def _normalises(self) -> bool:
+        """Whether weights are divided by their sum, in the end and nowhere else."""
+        return self.method == "linear" and bool(dict(self.parameters).get("normalize", True))
+
+    def _scaled(self, weights: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        """Weights of the same merge, to the bit: where their sum is divided by, it is within [1, 2) (or (-2, -1])."""
+        if weights is None or not self._normalises:
+            return weights
+        _, exponent = math.frexp(sum(weights))
+        return tuple(math.ldexp(weight, 1 - exponent) for weight in weights)
+
+    def _chosen_parameters(self) -> list[tuple[str, Any]]:
+        """The parameters that are not the method's defaults, written in one way."""
+        chosen = []
+        for name, value in self.parameters:
+            alike = isinstance(value, tuple) and len(set(value)) == 1
+            value = value[0] if alike else value  # one for all models
+            if value != self._method.parameters[name]:
+                chosen.append((name, float(value) if type(value) is int else value))
+        return chosen
 
     def _all_segments(self) -> tuple[Segment, ...]:
         norm = () if self.final_norm is None else (self.final_norm,)
@@ -256,8 +290,7 @@ class MergeRecipe:
                 f"{self.method} takes no weights: give alpha None to merge a segment, 1 to keep the source's; "
                 f"found {segment}"
             )
-        normalised = self.method == "linear" and dict(self.parameters).get("normalize", True)
-        if normalised and not sum(segment.weights(len(self.domains)) or ()):
+        if self._normalises and not sum(segment.weights(len(self.domains)) or ()):
             raise ValueError(f"the weights of segment {segment} add up to 0, and linear divides by their sum")
 
     def __repr__(self) -> str:

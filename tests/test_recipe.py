@@ -3,8 +3,10 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from pyterrier_merge import MergeRecipe, Segment
+from pyterrier_merge.methods import blend, get_method
 from pyterrier_merge.models import fingerprint_model
 
 
@@ -175,3 +177,46 @@ def test_a_merge_that_keeps_the_source_has_the_sources_fingerprint(named, bert_r
 def test_fingerprint_knows_a_domain_model_from_a_base(named, bert_language_model, mistral_language_model):
     both = named(None, method="sce", domains=(bert_language_model, mistral_language_model))
     assert both != named(None, method="sce", base=mistral_language_model)
+
+
+@pytest.mark.parametrize(
+    ("method", "said", "unsaid"),
+    [
+        ("linear", {"normalize": True}, {}),
+        ("task_arithmetic", {"lambda": 1, "density": [1.0], "rescale": False}, {}),
+        ("ties", {"lambda": 2, "density": [0.5, 0.5]}, {"lambda": 2.0, "density": 0.5}),
+        ("della_linear", {"epsilon": [0.15, 0.15], "density": 0.5}, {"density": [0.5, 0.5]}),
+    ],
+)
+def test_fingerprint_takes_what_goes_without_saying_as_unsaid(
+    method, said, unsaid, named, bert_retriever, bert_language_model, mistral_language_model
+):
+    both = (bert_language_model,) * (1 if method in ("linear", "task_arithmetic") else 2)
+    explicit, short = ({"method": method, "parameters": given, "domains": both} for given in (said, unsaid))
+    assert named(0.5, 1, **explicit) == named(0.5, 1, **short)
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(64, 64, generator=generator) for _ in range(1 + len(both))]
+    weights = Segment(0.5).weights(len(both))
+    merged = [blend(tensors, get_method(method), weights, parameters=dict(given), name="t") for given in (said, unsaid)]
+    assert torch.equal(*merged)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_fingerprint_knows_scales_that_make_no_difference_to_the_bit(normalize, bert_retriever, bert_language_model):
+    def print_of(*weights):
+        segment = Segment(weights[0], domain_weights=weights[1:])
+        domains = (bert_language_model,) * len(weights[1:])
+        return MergeRecipe(bert_retriever, domains, (segment,), parameters={"normalize": normalize}).fingerprint
+
+    def merge_of(*weights):
+        return blend(tensors, get_method("linear"), weights, parameters={"normalize": normalize})
+
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(300, 300, generator=generator) for _ in range(3)]
+    for weights in ((1, 1, 1), (0.3, 0.2, 0.5), (1, 2, -0.1), (-3, 1, 1)):
+        for scale, same in ((2, normalize), (0.125, normalize), (3, False)):
+            scaled = tuple(scale * weight for weight in weights)
+            assert (print_of(*weights) == print_of(*scaled)) == same
+            if same:
+                assert torch.equal(merge_of(*weights), merge_of(*scaled))
+    assert not torch.equal(merge_of(1, 1, 1), merge_of(3, 3, 3))

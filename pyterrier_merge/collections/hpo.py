@@ -20,6 +20,7 @@ import pandas as pd
 from scipy.cluster.hierarchy import DisjointSet
 
 from pyterrier_merge.collections.base import TestCollection
+from pyterrier_merge.collections.names import squeezed
 from pyterrier_merge.fingerprint import fingerprint
 
 TEST_QUERIES = 4_000
@@ -129,7 +130,7 @@ def make_queries(terms: Iterable[Term]) -> list[Query]:
         for synonym in term.lay_synonyms:
             if _key(synonym) != _key(term.name):
                 carriers[_key(synonym)].add(term.id)
-                spelling.setdefault(_key(synonym), " ".join(synonym.split()))
+                spelling.setdefault(_key(synonym), squeezed(synonym))
     queries = []
     numbers: dict[str, int] = defaultdict(int)
     for ids, key in sorted((tuple(sorted(ids)), key) for key, ids in carriers.items()):
@@ -194,4 +195,4 @@ def _unescape(text: str) -> str:
 
 
 def _key(text: str) -> str:
-    return " ".join(text.casefold().split())
+    return squeezed(text.casefold())

@@ -1,4 +1,4 @@
-"""What documents and queries can be called, so that every index, run and judgement file gives the name back."""
+"""Names of documents and queries that every index, run and judgement file gives back; text in its plain form."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ def name_fault(name: Any, taken: Container[str] = ()) -> str | None:
     if "\0" in name or name != clean_text(name):
         return "has a NUL or half a surrogate pair in it"
     return None
+
+
+def squeezed(text: str | None) -> str:
+    """Return ``text`` with a single space for each run of white space and none around it; empty for None."""
+    return " ".join((text or "").split())
 
 
 def clean_text(text: str) -> str:

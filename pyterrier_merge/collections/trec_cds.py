@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from pyterrier_merge.collections.base import TestCollection
+from pyterrier_merge.collections.names import squeezed
 from pyterrier_merge.collections.reading.irds_source import IrdsSource
 from pyterrier_merge.fingerprint import fingerprint
 
@@ -94,17 +95,17 @@ class CdsCollection(TestCollection):
 
     def _documents(self) -> Iterator[dict[str, str]]:
         for doc in self.source.documents():
-            fields = [_squeezed(field) for field in (doc.title, doc.abstract, doc.body if self.body else "")]
+            fields = [squeezed(field) for field in (doc.title, doc.abstract, doc.body if self.body else "")]
             yield {
                 "docno": doc.doc_id,
                 "title": fields[0],
-                "journal": _squeezed(doc.journal),
+                "journal": squeezed(doc.journal),
                 "text": " ".join(field for field in fields if field),
             }
 
     def _topics(self, split: str) -> pd.DataFrame:
         queries = self.source.queries(self.datasets[split], self.datasets[split].split("/")[-1])
-        return queries.assign(query=queries[self.topic].map(_squeezed))
+        return queries.assign(query=queries[self.topic].map(squeezed))
 
     def _qrels(self, split: str) -> pd.DataFrame:
         return self.source.qrels(self.datasets[split], self.datasets[split].split("/")[-1])
@@ -143,7 +144,3 @@ def _cds(year: int, topic: str, topics: tuple[str, ...], body: bool, download: b
 
 def _dataset(year: int) -> str:
     return f"pmc/{'v2' if year == 2016 else 'v1'}/trec-cds-{year}"
-
-
-def _squeezed(text: str | None) -> str:
-    return " ".join((text or "").split())

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from pyterrier_merge.collections.base import TestCollection
+from pyterrier_merge.collections.names import squeezed
 from pyterrier_merge.collections.reading.checks import checked_names
 from pyterrier_merge.collections.reading.irds_source import IrdsSource
 from pyterrier_merge.collections.reading.trec_files import read_qrels, read_xml_topics
@@ -72,7 +73,7 @@ class PmCollection(TestCollection):
 
     def _documents(self) -> Iterator[dict[str, str]]:
         for doc in self.source.documents():  # either field is None where it begins with markup
-            title, abstract = (" ".join((field or "").split()) for field in (doc.title, doc.abstract))
+            title, abstract = squeezed(doc.title), squeezed(doc.abstract)
             yield {"docno": doc.doc_id, "title": title, "text": f"{title} {abstract}".strip()}
 
     def _topics(self, split: str) -> pd.DataFrame:
@@ -134,7 +135,7 @@ def _read_topics(file: Path) -> pd.DataFrame:
 
 
 def _joined(parts: Sequence[str]) -> str:
-    return " ".join(part for part in (" ".join(part.split()) for part in parts) if part.lower() not in ("", "none"))
+    return " ".join(part for part in map(squeezed, parts) if part.lower() not in ("", "none"))
 
 
 def _one_file(folder: Path, *patterns: str) -> Path:

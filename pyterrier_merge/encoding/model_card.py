@@ -51,8 +51,8 @@ class Parent:
 
 def read_parents(recipe: MergeRecipe) -> list[Parent]:
     """Return the models of a recipe: the source, each domain model, and the base where it has one."""
-    roles = [("source", recipe.source), *(("domain", name) for name in recipe.domains)]
-    return [_parent(role, name) for role, name in (*roles, *([("base", recipe.base)] if recipe.base else []))]
+    roles = ("source", *["domain"] * len(recipe.domains), *(["base"] if recipe.base else []))
+    return [_parent(role, name) for role, name in zip(roles, recipe.models, strict=True)]
 
 
 def read_licence(folder: Path) -> str:

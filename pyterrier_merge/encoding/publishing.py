@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from pyterrier_merge.encoding.saving import WEIGHT_PATTERNS
+
 _REPOSITORY = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
 
@@ -40,6 +42,8 @@ def require_token(repo_id: str, token: str | None = None) -> Any:
 def upload(api: Any, folder: Path, repo_id: str, *, private: bool = True) -> str:
     """Upload a saved merge, and return the repository's address.
 
+    Weights that lie in the repository and are not of this merge are deleted in the same commit.
+
     Args:
         api: What :func:`require_token` returned.
         folder: The saved merge.
@@ -53,7 +57,12 @@ def upload(api: Any, folder: Path, repo_id: str, *, private: bool = True) -> str
 
     try:
         address = api.create_repo(repo_id, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="A merge by pyterrier_merge")
+        api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            commit_message="A merge by pyterrier_merge",
+            delete_patterns=list(WEIGHT_PATTERNS),  # a whole file of old would be loaded in the place of new shards
+        )
     except (HfHubHTTPError, OSError) as error:
         raise RuntimeError(f"the hub refused the upload to {repo_id}: {error}") from error
     return str(address)

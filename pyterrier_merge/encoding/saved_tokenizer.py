@@ -52,7 +52,7 @@ def save_tokenizer(tokenizer: Any, folder: Path, *, appended: Sequence[int]) -> 
 
 def _ending_with(processor: dict[str, Any] | None, token: str, number: int) -> dict[str, Any]:
     """The post-processor, as ``tokenizer.json`` says it, with one more token at the end of a text or a pair."""
-    if processor is None:
+    if processor is None or processor == {"type": "Sequence", "processors": []}:
         return _template(token, number)
     if processor["type"] == "TemplateProcessing":
         end = {"SpecialToken": {"id": token, "type_id": 0}}

@@ -32,9 +32,8 @@ def recipe_yaml(recipe: MergeRecipe, num_layers: int) -> str:
         ValueError: The segments do not fit the number of layers, or a model plays two parts.
     """
     method = get_method(recipe.method)
-    models = _models(recipe)
-    for name in models:
-        if models.count(name) > 1:
+    for name in recipe.models:
+        if recipe.models.count(name) > 1:
             raise ValueError(f"mergekit takes each model once; the recipe names {name!r} more than once: {recipe!r}")
     content: dict[str, Any] = {"merge_method": recipe.method}
     if recipe.base or method.base != "optional":  # also where it is no base: the configuration is taken from it
@@ -52,10 +51,6 @@ def neat(weight: float) -> float:
     """Return the number of fewest digits that a subtraction from 1 may have meant: 0.1, not 0.09999999999999998."""
     candidates = (round(weight, digits) for digits in range(18))
     return next((value for value in candidates if abs(value - weight) <= 2**-53), weight)
-
-
-def _models(recipe: MergeRecipe) -> list[str]:
-    return [recipe.source, *recipe.domains, *([recipe.base] if recipe.base else [])]
 
 
 def _slices(recipe: MergeRecipe, method: MergeMethod, num_layers: int) -> Iterator[dict[str, Any]]:
@@ -76,7 +71,7 @@ def _slice(recipe: MergeRecipe, method: MergeMethod, places: _Places, layers: li
     alone = not method.weighted and segment.keeps_source  # for want of a weight to say it by
     sources = [
         {"model": name, "layer_range": list(layers), **_own_parameters(recipe, method, name, places)}
-        for name in (_models(recipe)[:1] if alone else _models(recipe))
+        for name in (recipe.models[:1] if alone else recipe.models)
     ]
     if method.name == "slerp":
         away = [(filters, _weights(recipe, one)) for filters, one in places]
@@ -93,7 +88,7 @@ def _own_parameters(recipe: MergeRecipe, method: MergeMethod, name: str, places:
         return {}
     own = {}
     if method.weighted:
-        index = _models(recipe).index(name)
+        index = recipe.models.index(name)
         own[weight_name(method)] = _setting([(filters, _weights(recipe, one)[index]) for filters, one in places])
     own.update({key: value[differing.index(name)] for key, value in recipe.parameters if isinstance(value, tuple)})
     return {"parameters": own} if own else {}
@@ -128,5 +123,5 @@ def _comments(recipe: MergeRecipe, method: MergeMethod) -> Iterator[str]:
         yield f"- It draws other random numbers than pyterrier_merge does with seed {recipe.seed}."
     if not recipe.head.keeps_source:
         yield f"- It knows no projection head; the recipe's has the weights {recipe.head}."
-    if any(name.startswith(PACKAGE_SCHEME) for name in _models(recipe)):
+    if any(name.startswith(PACKAGE_SCHEME) for name in recipe.models):
         yield f"- It knows no names that begin with {PACKAGE_SCHEME!r}: write folders in their place."

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pyterrier_merge.merging.distances import damage, relative_distance
 from pyterrier_merge.merging.parents import Parents
 from pyterrier_merge.merging.places import is_embedding, is_final_norm, is_projection, layer_of
 from pyterrier_merge.methods import blend, get_method
@@ -28,6 +29,7 @@ class TensorMerge:
         weights: Of the source and of each domain model; None where the method decides.
         to_source: Relative distance ``|merged - source| / |source|``, of the weights as they are held.
         to_domains: The same to each domain model.
+        apart: Relative distance ``|domain - source| / |source|`` of each domain model, as the files have them.
     """
 
     name: str
@@ -35,6 +37,7 @@ class TensorMerge:
     weights: tuple[float, ...] | None
     to_source: float
     to_domains: tuple[float, ...]
+    apart: tuple[float, ...]
 
 
 class Blender:
@@ -75,18 +78,17 @@ class Blender:
             name: Canonical name of the tensor.
 
         Returns:
-            ``(2, 1 + n_domains)`` float64 on the device of ``out``, which :meth:`describe` takes: squared norms of
-            source and domain models, and squared distances of ``out`` to each.
+            ``(3, 1 + n_domains)`` float64 on the device of ``out``, which :meth:`describe` takes: squared norms of
+            source and domain models, squared distances of the source to each, and of ``out`` to each.
 
         Raises:
-            ValueError: A parent lacks the tensor, or has it in another shape or not in floating point.
+            ValueError: A parent lacks the tensor, or has it in another shape.
         """
         import torch
 
         parents, segment = self._parents, self.segment(name)
-        checkpoints = [*parents.models, *([parents.base] if parents.base else [])]
-        tensors = [parents.read(checkpoint, name, out) for checkpoint in checkpoints]
-        known = parents.squares.get(name)  # the parents' norms stay as they are from merge to merge
+        tensors = [parents.read(checkpoint, name, out) for checkpoint in parents.checkpoints]
+        known = parents.squares.get(name)  # what is so of the parents stays so from merge to merge
         with torch.no_grad():
             if not self._method.elementwise:
                 self._write(out, tensors, segment, name)
@@ -99,13 +101,13 @@ class Blender:
                 for model, tensor in zip(models, flat, strict=True):
                     model.copy_(tensor[start : start + step])
                 compared = models[: len(parents.models)]
-                norms = [] if known else [_square(model) for model in compared]
+                of_parents = [] if known else [*map(_square, compared), *_squares_apart(compared, now)]
                 if self._method.elementwise:
                     self._write(piece, models, segment, name)
                 now.copy_(piece)
-                squares.append(torch.stack([*norms, *(_square(model.sub_(now)) for model in compared)]))
+                squares.append(torch.stack([*of_parents, *(_square(model.sub_(now)) for model in compared)]))
             total = torch.stack(squares).double().sum(dim=0)
-            return torch.cat([total.new_tensor(known), total] if known else [total]).view(2, -1)
+            return torch.cat([total.new_tensor(known), total] if known else [total]).view(3, -1)
 
     def describe(self, name: str, squares: Sequence[Sequence[float]], dtype: torch.dtype) -> TensorMerge:
         """Return what happened to a tensor of type ``dtype``, from what :meth:`blend_into` returned.
@@ -113,7 +115,7 @@ class Blender:
         Raises:
             ValueError: A parent holds NaN or infinity, or the merge cannot be held in ``dtype``.
         """
-        norms, distances = squares
+        norms, apart, distances = squares
         base = self._parents.base
         damaged = [model for model, norm in zip(self._parents.models, norms, strict=True) if not math.isfinite(norm)]
         if not damaged and not all(map(math.isfinite, distances)):
@@ -121,13 +123,16 @@ class Blender:
                 raise ValueError(misfit(name, dtype))
             damaged = [base]
         if damaged:
-            raise ValueError(f"tensor {name!r} of {damaged[0].folder} holds NaN or infinity; the checkpoint is damaged")
-        self._parents.squares[name] = tuple(norms)
-        relative = [
-            math.sqrt(far / norm) if norm else math.sqrt(far) for norm, far in zip(norms, distances, strict=True)
-        ]
-        weights = self.segment(name).weights(len(self._parents.domains))
-        return TensorMerge(name, layer_of(name), weights, relative[0], tuple(relative[1:]))
+            raise ValueError(damage(name, damaged[0]))
+        self._parents.squares[name] = (*norms, *apart)
+        return TensorMerge(
+            name,
+            layer_of(name),
+            weights=self.segment(name).weights(len(self._parents.domains)),
+            to_source=relative_distance(distances[0], norms[0]),
+            to_domains=tuple(map(relative_distance, distances[1:], norms[1:])),
+            apart=tuple(relative_distance(far, norms[0]) for far in apart[1:]),
+        )
 
     def _scratch(self, number: int, like: torch.Tensor) -> torch.Tensor:
         """Float32 memory for ``number`` pieces like this one; the same every time, for taking it anew costs more."""
@@ -166,3 +171,11 @@ def misfit(name: str, dtype: torch.dtype) -> str:
 
 def _square(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.dot(tensor)
+
+
+def _squares_apart(models: Sequence[torch.Tensor], memory: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Squared distance of each model to the first; ``memory`` is written to."""
+    import torch
+
+    for model in models:
+        yield _square(torch.sub(model, models[0], out=memory))

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 import pyterrier as pt
 
 from pyterrier_merge.merging.checkpoint import Checkpoint
-from pyterrier_merge.merging.places import is_embedding, layer_of
+from pyterrier_merge.merging.places import Place, place_of
 
 if TYPE_CHECKING:
     import torch
 
-EMBEDDINGS, FINAL_NORM = "embeddings", "final norm"
 _PIECE = 2**18  # elements: a piece of each model in float64 stays in the processor's cache
 
 
@@ -60,16 +59,29 @@ def measure_distances(
     Raises:
         ValueError: A tensor holds NaN or infinity, or cannot be read.
     """
-    places: dict[str, list[_Sums]] = {}
+    places: dict[Place, list[_Sums]] = {}
     for name in pt.tqdm(list(names), desc="distances", unit="tensor", disable=not verbose):
         sums = _sums(source.tensor(name), domain.tensor(name))
         for checkpoint, norm in ((source, sums.source), (domain, sums.domain)):
             if not math.isfinite(norm):
-                raise ValueError(
-                    f"tensor {name!r} of {checkpoint.folder} holds NaN or infinity; the checkpoint is damaged"
-                )
-        places.setdefault(_place(name), []).append(sums)
-    return tuple(_distance(place, places[place]) for place in sorted(places, key=_position))
+                raise ValueError(damage(name, checkpoint))
+        places.setdefault(place_of(name), []).append(sums)
+    return tuple(_distance(place, tensors) for place, tensors in sorted(places.items()))
+
+
+def relative_distance(distance: float, norm: float) -> float:
+    """Return ``|a - b| / |b|``, or ``|a - b|`` where ``b`` is zero.
+
+    Args:
+        distance: The squared distance ``|a - b|**2``.
+        norm: The squared norm ``|b|**2``.
+    """
+    return math.sqrt(distance / norm) if norm else math.sqrt(distance)
+
+
+def damage(name: str, checkpoint: Checkpoint) -> str:
+    """Say that a checkpoint's tensor is no set of weights."""
+    return f"tensor {name!r} of {checkpoint.folder} holds NaN or infinity; the checkpoint is damaged"
 
 
 @dataclass(frozen=True)
@@ -100,28 +112,15 @@ def _sums(source: torch.Tensor, domain: torch.Tensor) -> _Sums:
     return _Sums(norm, other_norm, far, product, matrix=source.ndim > 1, copied=copied)
 
 
-def _distance(place: str, tensors: list[_Sums]) -> Distance:
+def _distance(place: Place, tensors: list[_Sums]) -> Distance:
     norm = sum(tensor.source for tensor in tensors)
     far = sum(tensor.difference for tensor in tensors)
     matrices = [tensor for tensor in tensors if tensor.matrix]
     norms = math.sqrt(sum(tensor.source for tensor in matrices) * sum(tensor.domain for tensor in matrices))
     return Distance(
-        place,
-        int(place.split()[1]) if place.startswith("layer") else None,
-        math.sqrt(far / norm) if norm else math.sqrt(far),
+        str(place),
+        place.layer,
+        relative_distance(far, norm),
         sum(tensor.product for tensor in matrices) / norms if norms else None,
         all(tensor.copied for tensor in tensors),
     )
-
-
-def _place(name: str) -> str:
-    layer = layer_of(name)
-    if layer is not None:
-        return f"layer {layer}"
-    return EMBEDDINGS if is_embedding(name) else FINAL_NORM
-
-
-def _position(place: str) -> tuple[int, int]:
-    if place.startswith("layer"):
-        return 1, int(place.split()[1])
-    return (0, 0) if place == EMBEDDINGS else (2, 0)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pyterrier_merge.merging.blending import Blender, TensorMerge
+from pyterrier_merge.merging.change import require_change
 from pyterrier_merge.merging.checkpoint import Checkpoint
 from pyterrier_merge.merging.parents import Parents
 from pyterrier_merge.recipe import MergeRecipe, Segment
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger(__name__)
+
+_Decision = tuple[Any, ...]  # everything that decides a parameter's weights
 
 
 class Merger:
@@ -49,9 +52,8 @@ class Merger:
         self._parameters: dict[str, torch.nn.Parameter] = {**dict(model.named_parameters()), **(projection or {})}
         _require_loaded(self._parameters, parents.source)
         self._parents = parents
-        self._held: dict[str, tuple[Any, ...]] = {}  # parameter -> what decided the weights it holds
+        self._held: dict[str, tuple[_Decision, TensorMerge]] = {}  # by parameter: its weights, and why they are so
         self._written: set[str] = set()  # parameters that may hold something else than the source's
-        self._merges: dict[str, TensorMerge] = {}
         parents.reside(next(iter(self._parameters.values())).device)
 
     def merge(self, recipe: MergeRecipe) -> tuple[TensorMerge, ...]:
@@ -59,7 +61,8 @@ class Merger:
 
         Raises:
             ValueError: A parent holds NaN or infinity, the recipe's segments do not fit the layers, token embeddings
-                are to be merged whose vocabularies differ, or nothing changed although some weight is below 1.
+                are to be merged whose vocabularies differ, or nothing changed where something should have (see
+                :func:`~pyterrier_merge.merging.change.require_change`).
         """
         import torch
 
@@ -67,19 +70,18 @@ class Merger:
         blender = Blender(self._parents, recipe)
         wanted = {name: self._wanted(blender.segment(name), recipe) for name in self._parameters}
         concerned = [name for name in self._parameters if blender.merges(name) or name in self._written]
-        stale = [name for name in concerned if self._held.get(name) != wanted[name]]
+        stale = [name for name in concerned if name not in self._held or self._held[name][0] != wanted[name]]
         for name in stale:
             self._held.pop(name, None)
             self._written.add(name)
         squares = [blender.blend_into(self._parameters[name], name) for name in stale]
         for name, values in zip(stale, torch.stack(squares).tolist() if squares else [], strict=True):
-            self._merges[name] = blender.describe(name, values, self._parameters[name].dtype)
-            self._held[name] = wanted[name]
-        merges = tuple(self._merges[name] for name in self._parameters if name in self._held)
+            self._held[name] = (wanted[name], blender.describe(name, values, self._parameters[name].dtype))
+        merges = tuple(self._held[name][1] for name in self._parameters if name in self._held)
         require_change(merges, recipe)
         return merges
 
-    def _wanted(self, segment: Segment, recipe: MergeRecipe) -> tuple[Any, ...]:
+    def _wanted(self, segment: Segment, recipe: MergeRecipe) -> _Decision:
         """What decides a parameter's weights."""
         if segment.keeps_source:
             return ()
@@ -100,15 +102,3 @@ def _require_loaded(parameters: Mapping[str, torch.Tensor], source: Checkpoint) 
                 f"parameter {name!r} is {tuple(parameter.shape)} in the model, "
                 f"{source.body[name].shape} in {source.folder}"
             )
-
-
-def require_change(merges: Sequence[TensorMerge], recipe: MergeRecipe) -> None:
-    """Raise ``ValueError`` where nothing was merged, or nothing that should have changed did."""
-    if not merges:
-        raise ValueError(f"nothing was merged: no tensor of the model lies in a layer ({recipe})")
-    asked = [merge for merge in merges if merge.weights is None or any(merge.weights[1:])]
-    if asked and all(merge.to_source == 0 for merge in asked):
-        raise ValueError(
-            f"nothing was merged: all {len(asked)} tensors that should take something from a domain model equal the "
-            f"source's ({recipe}); is the domain model a copy of the source?"
-        )

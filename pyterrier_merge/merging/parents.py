@@ -27,7 +27,8 @@ class Parents:
         source: The retrieval model.
         domains: The domain models, in the recipe's order.
         base: What differences are taken from, where it is another model than the source.
-        squares: Squared norms of a tensor in source and domain models, by canonical name, as far as they are known.
+        squares: By canonical name, as far as they are known: the squared norms of a tensor in source and domain models,
+            and its squared distances from the source in each of them.
     """
 
     def __init__(self, recipe: MergeRecipe) -> None:
@@ -50,14 +51,14 @@ class Parents:
         return (self.source, *self.domains)
 
     @property
-    def others(self) -> tuple[Checkpoint, ...]:
-        """All but the source."""
-        return self.domains if self.base is None else (*self.domains, self.base)
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """All of them: source and domain models, and the base where it is another model."""
+        return self.models if self.base is None else (*self.models, self.base)
 
     @cached_property
     def compatibilities(self) -> tuple[Compatibility, ...]:
         """The source side by side with each of the others."""
-        return tuple(check_compatible(self.source, other) for other in self.others)
+        return tuple(check_compatible(self.source, other) for other in self.checkpoints[1:])
 
     def require(self, recipe: MergeRecipe) -> None:
         """Raise ``ValueError`` where these models cannot be merged, or not in the places that the recipe merges."""
@@ -76,8 +77,7 @@ class Parents:
 
         if device.type != "cuda":
             return
-        checkpoints = (self.source, *self.others)
-        needed = sum(stored.nbytes for checkpoint in checkpoints for stored in checkpoint.body.values())
+        needed = sum(stored.nbytes for checkpoint in self.checkpoints for stored in checkpoint.body.values())
         free, _ = torch.cuda.mem_get_info(device)
         if needed <= _SHARE_OF_FREE_MEMORY * free:
             self._resident = {}
@@ -86,7 +86,7 @@ class Parents:
         """Return a checkpoint's tensor of this canonical name, in its stored type, on the device of ``like``.
 
         Raises:
-            ValueError: The checkpoint lacks it, or has it in another shape or not in floating point.
+            ValueError: The checkpoint lacks it, or has it in another shape.
         """
         key = (checkpoint, name)
         if self._resident is not None and key in self._resident:
@@ -97,10 +97,6 @@ class Parents:
         if tensor.shape != like.shape:
             raise ValueError(
                 f"tensor {name!r} of {checkpoint.folder} is {tuple(tensor.shape)}, not {tuple(like.shape)}"
-            )
-        if not tensor.is_floating_point():
-            raise ValueError(
-                f"tensor {name!r} of {checkpoint.folder} is {tensor.dtype}: quantised weights cannot be merged"
             )
         if self._resident is not None:
             self._resident[key] = tensor

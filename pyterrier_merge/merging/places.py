@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
+EMBEDDINGS, FINAL_NORM, PROJECTION_HEAD = "embeddings", "final norm", "projection head"
 PROJECTION = "head."  # the dense modules that sentence-transformers puts after the pooling: head.0, head.1 …
 LAYER = re.compile(
     r"^(?P<prefix>(?:\w+\.)*?)"
@@ -11,6 +13,33 @@ LAYER = re.compile(
 )
 _FINAL_NORM = re.compile(r"^((encoder|decoder|transformer)\.)?(norm|final_norm|ln_f|layer_norm|final_layer_norm)\.")
 _EMBEDDING = re.compile(r"(^|\.)(\w*embed\w*|wte|wpe|shared)\.")
+
+
+class Place(NamedTuple):
+    """A part of a model; sorted, places stand as a text passes through them.
+
+    Attributes:
+        rank: Of its kind: embeddings, layers, final norm, projection head.
+        kind: ``embeddings``, ``layer``, ``final norm`` or ``projection head``.
+        layer: Number of the layer from 0; None outside the layers.
+    """
+
+    rank: int
+    kind: str
+    layer: int | None = None
+
+    def __str__(self) -> str:
+        return self.kind if self.layer is None else f"{self.kind} {self.layer}"
+
+
+def place_of(name: str) -> Place:
+    """Return the part of the model that a tensor of this canonical name belongs to, one that merges may change."""
+    layer = layer_of(name)
+    if layer is not None:
+        return Place(1, "layer", layer)
+    if is_embedding(name):
+        return Place(0, EMBEDDINGS)
+    return Place(3, PROJECTION_HEAD) if is_projection(name) else Place(2, FINAL_NORM)
 
 
 def layer_of(name: str) -> int | None:

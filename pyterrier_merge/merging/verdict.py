@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pyterrier_merge.merging.distances import EMBEDDINGS, Distance
+from pyterrier_merge.merging.distances import Distance
+from pyterrier_merge.merging.places import EMBEDDINGS
 
 CAN, DOUBTFUL, CANNOT = "can be merged", "can be merged, with doubts", "cannot be merged"
 # Measured on models of MiniLM's size: layers that have nothing in common (of two random models, of a random and a

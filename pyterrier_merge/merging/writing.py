@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pyterrier as pt
 
 from pyterrier_merge.merging.blending import Blender, TensorMerge, misfit
-from pyterrier_merge.merging.distances import EMBEDDINGS, FINAL_NORM
-from pyterrier_merge.merging.merger import require_change
+from pyterrier_merge.merging.change import require_change
+from pyterrier_merge.merging.distances import relative_distance
 from pyterrier_merge.merging.parents import Parents
-from pyterrier_merge.merging.places import is_embedding, is_projection
+from pyterrier_merge.merging.places import Place, place_of
 from pyterrier_merge.models import locate_model
 from pyterrier_merge.models.files import projection_folders
 from pyterrier_merge.models.weights import TensorReader, stored_tensors
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     import torch
 
 SHARD_BYTES = 10**9  # of a file; what is held in memory before it is written
-LAYER, PROJECTION_HEAD = "layer", "projection head"
 
 
 @dataclass(frozen=True)
@@ -116,8 +114,8 @@ class MergedWeights:
             What happened to each tensor that the recipe merges.
 
         Raises:
-            ValueError: A parent holds NaN or infinity, a merged weight does not fit the type, or nothing changed
-                although some weight is below 1.
+            ValueError: A parent holds NaN or infinity, a merged weight does not fit the type, or nothing changed where
+                something should have (see :func:`~pyterrier_merge.merging.change.require_change`).
             OSError: A file could not be written.
         """
         from huggingface_hub import split_torch_state_dict_into_shards
@@ -164,47 +162,33 @@ class MergedWeights:
                 raise ValueError(misfit(key, copy.dtype))
             return copy, None
         out = torch.empty_like(planned, device=self._device)
-        norms, distances = self._blender.blend_into(out, name).tolist()
-        merge = self._blender.describe(name, (norms, distances), out.dtype)
+        squares = self._blender.blend_into(out, name).tolist()
+        merge = self._blender.describe(name, squares, out.dtype)
+        norms, _, distances = squares
         return out.cpu(), WrittenTensor(merge, tuple(norms), tuple(distances))
 
 
 def by_layer(written: Iterable[WrittenTensor]) -> tuple[PlaceMerge, ...]:
     """Sum up what was written: embeddings and projection head (where they were merged), each layer, the final norm."""
-    return tuple(_place([position], tensors) for position, tensors in _in_places(written))
+    return tuple(_summed([place], tensors) for place, tensors in _in_places(written))
 
 
 def by_segment(written: Iterable[WrittenTensor]) -> tuple[PlaceMerge, ...]:
     """Sum up what was written, neighbouring layers of the same weights together."""
-    runs: list[tuple[list[_Position], list[WrittenTensor]]] = []
-    for position, tensors in _in_places(written):
-        joins = runs and runs[-1][0][-1].place == position.place == LAYER and _weights(runs[-1][1]) == _weights(tensors)
-        if joins:
-            runs[-1][0].append(position)
+    runs: list[tuple[list[Place], list[WrittenTensor]]] = []
+    for place, tensors in _in_places(written):
+        if runs and runs[-1][0][-1].kind == place.kind and _weights(runs[-1][1]) == _weights(tensors):
+            runs[-1][0].append(place)
             runs[-1][1].extend(tensors)
         else:
-            runs.append(([position], list(tensors)))
-    return tuple(_place(positions, tensors) for positions, tensors in runs)
+            runs.append(([place], list(tensors)))
+    return tuple(_summed(places, tensors) for places, tensors in runs)
 
 
-class _Position(NamedTuple):
-    rank: int
-    place: str
-    layer: int
-
-
-def _position(merge: TensorMerge) -> _Position:
-    if merge.layer is not None:
-        return _Position(1, LAYER, merge.layer)
-    if is_embedding(merge.name):
-        return _Position(0, EMBEDDINGS, 0)
-    return _Position(3, PROJECTION_HEAD, 0) if is_projection(merge.name) else _Position(2, FINAL_NORM, 0)
-
-
-def _in_places(written: Iterable[WrittenTensor]) -> list[tuple[_Position, list[WrittenTensor]]]:
-    places: dict[_Position, list[WrittenTensor]] = {}
+def _in_places(written: Iterable[WrittenTensor]) -> list[tuple[Place, list[WrittenTensor]]]:
+    places: dict[Place, list[WrittenTensor]] = {}
     for tensor in written:
-        places.setdefault(_position(tensor.merge), []).append(tensor)
+        places.setdefault(place_of(tensor.merge.name), []).append(tensor)
     return sorted(places.items(), key=lambda item: item[0])
 
 
@@ -212,14 +196,13 @@ def _weights(tensors: Sequence[WrittenTensor]) -> tuple[float, ...] | None:
     return tensors[0].merge.weights
 
 
-def _place(positions: Sequence[_Position], tensors: Sequence[WrittenTensor]) -> PlaceMerge:
-    (_, place, first), (*_, last) = positions[0], positions[-1]
-    if place == LAYER:
-        place = f"layer {first}" if first == last else f"layers {first}-{last}"
+def _summed(places: Sequence[Place], tensors: Sequence[WrittenTensor]) -> PlaceMerge:
+    first, last = places[0], places[-1]
+    name = str(first) if first == last else f"layers {first.layer}-{last.layer}"
     norms = [sum(squares) for squares in zip(*(tensor.norms for tensor in tensors), strict=True)]
     far = [sum(squares) for squares in zip(*(tensor.distances for tensor in tensors), strict=True)]
-    to_source, *to_domains = (math.sqrt(d / n) if n else math.sqrt(d) for n, d in zip(norms, far, strict=True))
-    return PlaceMerge(place, _weights(tensors), to_source, tuple(to_domains))
+    to_source, *to_domains = map(relative_distance, far, norms)
+    return PlaceMerge(name, _weights(tensors), to_source, tuple(to_domains))
 
 
 def _write_shard(shard: dict[str, torch.Tensor], file: Path) -> None:

@@ -1,4 +1,4 @@
-"""Models that are made from others once and kept: adapters merged into their base, converted files."""
+"""Models made from others once and kept: merged adapters, converted files. The only importer of filelock."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ _SPARE_BYTES = 2**26  # configurations and tokenizers
 def kept_model(identity: str, write: Callable[[Path], None], *, size: Callable[[], int], what: str) -> Path:
     """Return the cached folder of a made model; make it where it is not there yet.
 
+    Processes that want the same model at the same time wait for the one that makes it.
+
     Args:
         identity: Fingerprint of everything that the model is made from.
         write: Writes its files into a folder. Nothing stays of them where it raises.
@@ -23,20 +25,23 @@ def kept_model(identity: str, write: Callable[[Path], None], *, size: Callable[[
     Raises:
         RuntimeError: The disk has not that much room.
     """
-    cache = cache_folder("models")
-    folder = cache / identity
-    if folder.is_dir():
-        return folder
-    needed, free = size() + _SPARE_BYTES, shutil.disk_usage(cache).free
+    from filelock import FileLock
+
+    folder = cache_folder("models") / identity
+    if not folder.is_dir():
+        with FileLock(cache_folder("locks") / f"{identity}.lock"):
+            if not folder.is_dir():
+                _make(folder, write, size(), what)
+    return folder
+
+
+def _make(folder: Path, write: Callable[[Path], None], size: int, what: str) -> None:
+    cache = folder.parent
+    needed, free = size + _SPARE_BYTES, shutil.disk_usage(cache).free
     if needed > free:
         raise RuntimeError(
             f"no room for {what}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free in {cache}; make room, or set "
             "PYTERRIER_MERGE_CACHE to a folder of a larger disk"
         )
-    try:
-        with finished_folder(folder) as building:
-            write(building)
-    except FileExistsError:
-        if not folder.is_dir():
-            raise
-    return folder  # made here, or by another process meanwhile
+    with finished_folder(folder) as building:
+        write(building)

@@ -31,7 +31,7 @@ def locate_model(name: str | Path) -> Path:
     Raises:
         FileNotFoundError: No such folder or package, or it holds no weights.
         ValueError: The hub knows no such model or revision, a revision was given for a local folder, an adapter does
-            not fit its base, or a GGUF file cannot be read.
+            not fit its base or lies beside weights, or a GGUF file cannot be read.
         RuntimeError: The hub could not be reached and its cache does not hold the model, the disk has no room for a
             merged or converted model, or the package ``gguf`` is missing.
     """
@@ -72,7 +72,10 @@ def _parts(name: str | Path) -> list[_Part]:
     if _existing(text) is None and isinstance(name, str) and (split := _split(text)):
         return [*_parts(split[0]), _adapter(split[1])]
     part = _part(name)
-    if part.place.is_file() or has_weights(part.place):
+    if part.place.is_file():
+        return [part]
+    if has_weights(part.place):
+        _require_no_adapter(part)
         return [part]
     if not is_adapter(part.place):
         raise FileNotFoundError(_no_weights(part))
@@ -80,6 +83,15 @@ def _parts(name: str | Path) -> list[_Part]:
     if base.place.is_file() or has_weights(base.place):
         return [base, part]
     raise FileNotFoundError(f"{_no_weights(base)} (the base that the adapter {part.name!r} names; say 'BASE+ADAPTER')")
+
+
+def _require_no_adapter(part: _Part) -> None:
+    if is_adapter(part.place):  # transformers would load the adapter's base and put it on that
+        raise ValueError(
+            f"{part.name!r} holds the weights of a model and an adapter's configuration ({part.place}), and it is not "
+            "to be seen whether the adapter is in the weights: give a copy of the folder without adapter_config.json "
+            "where it is, 'BASE+ADAPTER' where it is not"
+        )
 
 
 def _split(text: str) -> tuple[str, str] | None:

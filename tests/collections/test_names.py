@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pyterrier_merge.collections.names import clean_text, name_fault
+from pyterrier_merge.collections.names import clean_text, name_fault, squeezed
 
 
 @pytest.mark.parametrize("name", ["1", "HP:0001", "d 1", "d1%p0", "a\nb", "腎臓", "\U0001f600", "nan"])
@@ -30,3 +30,8 @@ def test_faults_are_said(name, fault):
 
 def test_clean_text_keeps_all_but_halves_of_pairs():
     assert clean_text("a\0 腎臓 \U0001f600 \ud83d b") == "a\0 腎臓 \U0001f600 ? b"
+
+
+def test_squeezed_leaves_single_spaces():
+    assert squeezed(" a\n\tb\u3000c  d\u00a0") == "a b c d"
+    assert squeezed(None) == squeezed("\n") == ""

@@ -1,15 +1,19 @@
 import huggingface_hub
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 from sentence_transformers import SentenceTransformer
 
 from pyterrier_merge import MergedE5Encoder
 from pyterrier_merge.storage import cache_folder
+
+OF_OLD = ["model-00001-of-00002.safetensors", "model.safetensors.index.json", "1_Dense/pytorch_model.bin", "LICENSE"]
 
 
 class StandIn:
     """What is called of ``HfApi``; it looks at the folder while it is there."""
 
     calls = ()
+    deleted = ()
 
     def __init__(self, token=None):
         StandIn.calls = [("token", token)]
@@ -21,9 +25,10 @@ class StandIn:
         StandIn.calls.append(("create", repo_id, private, exist_ok))
         return f"https://hub/{repo_id}"
 
-    def upload_folder(self, *, repo_id, folder_path, commit_message):
+    def upload_folder(self, *, repo_id, folder_path, commit_message, delete_patterns):
         model = SentenceTransformer(str(folder_path), device="cpu")
         card = (folder_path / "README.md").read_text()
+        StandIn.deleted = list(filter_repo_objects(OF_OLD, allow_patterns=delete_patterns))
         StandIn.calls.append(("upload", repo_id, model.encode("fever", prompt_name="query"), card))
 
 
@@ -44,6 +49,7 @@ def test_the_saved_merge_goes_to_the_repository(encoder, monkeypatch):
     assert "E5Encoder('me/merged')" in card
     assert "secret" not in card
     assert list(cache_folder("uploads").iterdir()) == []
+    assert StandIn.deleted == OF_OLD[:-1]
 
 
 def test_without_a_token_nothing_is_computed(encoder, monkeypatch):

@@ -65,7 +65,8 @@ def test_llamas_tokenizer_ends_texts_and_is_read_back(model_type, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("processor", "begins"), [(BYTES, False), (processors.Sequence([BYTES, BOS]), True), (None, False)]
+    ("processor", "begins"),
+    [(BYTES, False), (processors.Sequence([BYTES, BOS]), True), (processors.Sequence([]), False), (None, False)],
 )
 def test_the_end_goes_into_any_common_post_processor(processor, begins, tmp_path):
     tokenizer = loaded(tmp_path, byte_level(processor), "gpt2", tokenizer_class="PreTrainedTokenizerFast")

@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pyterrier_merge.merging.checkpoint import Checkpoint
-from pyterrier_merge.merging.distances import EMBEDDINGS, FINAL_NORM, measure_distances
+from pyterrier_merge.merging.distances import measure_distances
+from pyterrier_merge.merging.places import EMBEDDINGS, FINAL_NORM
 from pyterrier_merge.merging.verdict import CAN, CANNOT, DOUBTFUL, UNRELATED, judge
 
 

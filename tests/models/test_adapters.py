@@ -113,6 +113,18 @@ def test_a_folder_with_an_adapter_alone_stands_for_the_base_that_it_names(mistra
     assert pinned_name(adapter) == f"{mistral_language_model}+{adapter}"
 
 
+def test_an_adapter_beside_weights_must_be_named_or_go(mistral_retriever, mistral_language_model, tmp_path):
+    """transformers would load the weights of the base that the adapter names, and none of those beside it."""
+    folder = _adapter(mistral_retriever, tmp_path / "adapter")
+    shutil.copytree(mistral_retriever, folder, dirs_exist_ok=True)
+    for name in (folder, f"{folder}+{folder}"):
+        with pytest.raises(ValueError, match=r"not to be seen whether the adapter is in the weights: give a copy"):
+            locate_model(name)
+    assert locate_model(f"{mistral_retriever}+{folder}").parent == cache_folder("models")
+    (folder / "adapter_config.json").unlink()
+    assert locate_model(folder) == folder
+
+
 def test_an_adapter_whose_base_is_gone_says_what_to_do(mistral_retriever, tmp_path):
     adapter = _adapter(mistral_retriever, tmp_path / "adapter")
     _configure(adapter, base_model_name_or_path=str(adapter))  # names itself

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
+from pyterrier_merge.collections.names import squeezed
 from pyterrier_merge.collections.reading.files import place, read_columns, read_lines
 
 _SCORE_HEADERS = {"score", "label", "relevance", "rel", "grade"}
@@ -74,7 +75,7 @@ def read_xml_topics(path: Path) -> pd.DataFrame:
         number = (topic.get("number") or topic.findtext("number") or "").strip()
         if not number:
             raise ValueError(f"{path}: topic {position} has no number")
-        fields = {field.tag: " ".join("".join(field.itertext()).split()) for field in topic if field.tag != "number"}
+        fields = {field.tag: squeezed("".join(field.itertext())) for field in topic if field.tag != "number"}
         topics.append({"qid": number, **topic.attrib, **fields})
     if not topics:
         raise ValueError(f"{path}: there is no <topic> in <{root.tag}>")
@@ -84,7 +85,7 @@ def read_xml_topics(path: Path) -> pd.DataFrame:
 def read_trec_topics(path: Path) -> Iterator[tuple[int, str, str]]:
     """Yield line, qid and title of topics of the form ``<top> <num> Number: 301 <title> ... </top>``."""
     for number, block in _blocks(path, "top"):
-        fields = {tag.lower(): " ".join(html.unescape(text).split()) for tag, text in _TOPIC_FIELD.findall(block)}
+        fields = {tag.lower(): squeezed(html.unescape(text)) for tag, text in _TOPIC_FIELD.findall(block)}
         qid = fields.get("num", "").removeprefix("Number:").strip()
         if not qid or "title" not in fields:
             raise ValueError(f"{place(path, number)}: a <top> without <num> or <title>; it has {', '.join(fields)}")
@@ -98,7 +99,7 @@ def read_trec_documents(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         if docno is None:
             raise ValueError(f"{place(path, number)}: a <DOC> without <DOCNO>")
         text = html.unescape(_TAG.sub(" ", block[: docno.start()] + block[docno.end() :]))
-        yield number, {"docno": docno.group(1).strip(), "text": " ".join(text.split())}
+        yield number, {"docno": docno.group(1).strip(), "text": squeezed(text)}
 
 
 def read_smart(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -126,7 +127,7 @@ def read_smart(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _smart_document(fields: Mapping[str, str]) -> dict[str, str]:
-    title, words = (" ".join(fields.get(section, "").split()) for section in "TW")
+    title, words = (squeezed(fields.get(section)) for section in "TW")
     return {"docno": fields["I"], **({"title": title} if title else {}), "text": f"{title} {words}".strip()}
 
 

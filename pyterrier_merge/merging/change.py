@@ -1,0 +1,57 @@
+"""Whether a merge took place: in the whole model, by every domain model, and in every segment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyterrier_merge.merging.blending import TensorMerge
+from pyterrier_merge.recipe import MergeRecipe
+
+
+def require_change(merges: Sequence[TensorMerge], recipe: MergeRecipe) -> None:
+    """Raise ``ValueError`` where nothing was merged, or nothing that should have changed did.
+
+    Where a domain model has a weight, something should change: in the model as a whole, by each domain model in one
+    tensor at least, and in each segment's layers as a whole. A single tensor or layer may stay as it is, and so may the
+    embeddings, the final norm and a projection head, which are frozen in many a training.
+
+    Args:
+        merges: What happened to each tensor, those of all layers among them.
+        recipe: What was asked for.
+    """
+    layers = [merge.layer for merge in merges if merge.layer is not None]
+    if not layers:
+        raise ValueError(f"nothing was merged: no tensor of the model lies in a layer ({recipe})")
+    asked = [merge for merge in merges if any(_shares(merge))]
+    if asked and all(merge.to_source == 0 for merge in asked):
+        raise ValueError(
+            f"nothing was merged: all {len(asked)} tensors that should take something from a domain model equal the "
+            f"source's ({recipe}); is the domain model a copy of the source?"
+        )
+    for number, name in enumerate(recipe.domains):
+        shared = [merge for merge in asked if _shares(merge)[number]]
+        if shared and not any(merge.apart[number] for merge in shared):
+            raise ValueError(
+                f"domain model {name!r} adds nothing: all {len(shared)} tensors in which it has a weight equal the "
+                f"source's ({recipe}); is it a copy of the source? Give the model that was meant, or leave it out"
+            )
+    for segment, span in zip(recipe.segments, recipe.layer_ranges(1 + max(layers)), strict=True):
+        inside = [merge for merge in asked if merge.layer in span]
+        if inside and all(_unmoved(merge, recipe) for merge in inside):
+            raise ValueError(
+                f"segment {segment} was not merged: in its layers ({span[0]} to {span[-1]}) all {len(inside)} tensors "
+                f"equal the source's ({recipe}); where a domain model keeps the source's weights, frozen in its "
+                "training, give the segment alpha 1"
+            )
+
+
+def _shares(merge: TensorMerge) -> list[bool]:
+    """For each domain model, whether it has a weight in the tensor; where the method decides, every one has."""
+    return [True] * len(merge.apart) if merge.weights is None else [weight != 0 for weight in merge.weights[1:]]
+
+
+def _unmoved(merge: TensorMerge, recipe: MergeRecipe) -> bool:
+    """Whether nothing came from a domain model, also where the source itself was rounded to a coarser type."""
+    if merge.to_source == 0:
+        return True
+    return recipe.base is None and not any(far for far, share in zip(merge.apart, _shares(merge), strict=True) if share)
