@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pyterrier as pt
 
 from pyterrier_merge.fingerprint import fingerprint
+from pyterrier_merge.retrieval.build import IndexBusyError
+from pyterrier_merge.retrieval.given import GivenCandidates
 from pyterrier_merge.retrieval.index import FaissIndex
-from pyterrier_merge.retrieval.vectors import IndexBusyError
 from pyterrier_merge.storage import cache_folder
 
 if TYPE_CHECKING:
@@ -62,6 +63,19 @@ def dense_retriever(
     root: str | Path | None = None,
     verbose: bool = False,
 ) -> pt.Transformer:
-    """Return the pipeline from queries to results, its index built or opened again (see :func:`dense_index`)."""
+    """Return the pipeline from queries to results, its index built or opened again (see :func:`dense_index`).
+
+    The topics of a re-ranking collection (``collection.reranking``) are answered from their own candidates, those of
+    any other from all documents.
+
+    Args:
+        encoder: Encodes documents and queries.
+        collection: Gives the documents, and the candidates where it has them.
+        num_results: Documents a query at most.
+        root: Folder of the indexes; the package's cache when None.
+        verbose: Show a progress bar over the collection's documents.
+    """
     index = dense_index(encoder, collection, root=root, verbose=verbose)
+    if collection.reranking:
+        return (encoder >> GivenCandidates(collection) >> index.scorer()) % num_results
     return encoder >> index.retriever(num_results=num_results)

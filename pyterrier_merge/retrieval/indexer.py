@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pandas as pd
 import pyterrier as pt
-from more_itertools import chunked
 
 from pyterrier_merge.collections.names import name_fault
 from pyterrier_merge.fingerprint import fingerprint_texts
-from pyterrier_merge.retrieval.vectors import VectorBuild, read_metadata
+from pyterrier_merge.retrieval.build import VectorBuild
+from pyterrier_merge.retrieval.vectors import read_metadata
 
 if TYPE_CHECKING:
     from pyterrier_merge.retrieval.index import FaissIndex
@@ -81,30 +81,32 @@ class FaissIndexer(pt.Indexer):
         Raises:
             FileExistsError: There is an index already and the mode is ``create``, or something that is no index.
             ValueError: No document; a docno that is empty, no string, or not unique; no text; a vector of a wrong
-                dimension, or not finite; documents or an encoder other than those of the shards that are there.
+                dimension, not finite, or beyond the range of float16 where that is what is stored; documents, an
+                encoder or a dtype other than those of the shards that are there.
             IndexBusyError: Another process is building the index.
             RuntimeError: The documents themselves raised an error.
         """
         records: Any = documents.to_dict(orient="records") if isinstance(documents, pd.DataFrame) else documents
         identity = None if self.encoder is None else encoder_identity(self.encoder)
-        with VectorBuild(self._index.path, encoder=identity) as build:
+        with VectorBuild(self._index.path, encoder=identity, dtype=self._index.dtype) as build:
             self._refuse_existing()
-            done = len(build.prints)
+            done = build.count
             if done:
                 logger.info("%s: resuming at document %d", self._index.path, done)
                 if identity is None:
                     logger.warning("%s: it was begun by an unknown encoder; was it this one?", self._index.path)
-            new_documents = self._new_documents(_naming_failures(records), build)
             total = length_hint(records) or None
             with pt.tqdm(
                 total=total, initial=done, desc="indexing", unit="doc", disable=not self._index.verbose
             ) as progress:
-                for shard in chunked(new_documents, self.shard_size):
-                    build.append(
-                        {document["docno"]: self._fingerprint(document) for document in shard}, self._vectors(shard)
-                    )
+                for shard in self._new_shards(_naming_failures(records), build):
+                    prints = {document["docno"]: self._fingerprint(document) for document in shard}
+                    vectors, truncated = self._vectors(shard)
+                    build.append(prints, vectors, truncated=truncated)
                     progress.update(len(shard))
             build.finish(overwrite=self.mode == "overwrite")
+            if build.truncated:
+                logger.info("%d of %d documents were too long for the encoder: cut", build.truncated, build.count)
         return self._index
 
     def fuse_left(self, left: pt.Transformer) -> FaissIndexer | None:
@@ -124,44 +126,57 @@ class FaissIndexer(pt.Indexer):
                 f"{path} is a finished index: search it, choose another path, or use indexer(mode='overwrite')"
             )
 
-    def _vectors(self, shard: list[Document]) -> list[np.ndarray]:
+    def _vectors(self, shard: list[Document]) -> tuple[list[np.ndarray], int]:
+        """The vectors of documents, and how many of their texts the encoder says that it has cut."""
         if self.encoder is not None:
-            encoded = self.encoder.transform(pd.DataFrame(shard))
+            encoded = self.encoder.transform(pd.DataFrame(shard, dtype=object))  # pandas' strings are no surrogates
             if encoded["docno"].tolist() != [document["docno"] for document in shard]:
                 raise ValueError(f"{self.encoder!r} does not keep the documents: expected one row for each, in order")
-            return list(encoded["doc_vec"])
-        return [document["doc_vec"] for document in shard]
+            return list(encoded["doc_vec"]), int(encoded.attrs.get("truncated", 0))
+        return [document["doc_vec"] for document in shard], 0
 
-    def _new_documents(self, documents: Iterable[Document], build: VectorBuild) -> Iterator[Document]:
-        """Yield the documents that are not in the build yet; check all."""
-        mend = f"Give the same ones, or delete {build.part} to start afresh"
-        indexed = list(build.prints.items())
-        seen: set[Any] = set(build.prints)
-        place = -1
+    def _new_shards(self, documents: Iterable[Document], build: VectorBuild) -> Iterator[list[Document]]:
+        """Yield the documents that are not in the build yet, shard by shard; check all."""
+        indexed, done, place = build.entries(), build.count, -1
+        shard: dict[str, Document] = {}
         for place, document in enumerate(documents):
             if not isinstance(document, Mapping):
                 raise ValueError(f"document {place} is {document!r}, expected a mapping with 'docno'")  # noqa: TRY004
-            docno = document.get("docno")
-            if place < len(indexed):
-                if docno != indexed[place][0]:
-                    raise ValueError(
-                        f"document {place} is {docno!r}, and {indexed[place][0]!r} is indexed there: "
-                        f"the documents changed. {mend}"
-                    )
-                if self._fingerprint(document) != indexed[place][1]:
-                    raise ValueError(f"document {docno!r} is indexed already, with another text or vector. {mend}")
+            if place < done:
+                self._require_unchanged(place, document, *next(indexed), build)
                 continue
-            if fault := name_fault(docno, seen):
-                raise ValueError(
-                    f"document {place} has the docno {docno!r}, which {fault}; "
-                    "expected unique Unicode text with no NUL and no white space around it"
-                )
-            seen.add(docno)
-            yield document
-        if place + 1 < len(indexed):
+            if fault := name_fault(document.get("docno"), shard):
+                raise _unfit_docno(place, document.get("docno"), fault)
+            shard[document["docno"]] = document
+            if len(shard) == self.shard_size:
+                yield self._unique(shard, place, build)
+                shard = {}
+        if place + 1 < done:
             raise ValueError(
-                f"only {place + 1} documents came, and {len(indexed)} are indexed: the documents changed. {mend}"
+                f"only {place + 1} documents came, and {done} are indexed: the documents changed. {_mend(build)}"
             )
+        if shard:
+            yield self._unique(shard, place, build)
+
+    def _require_unchanged(
+        self, place: int, document: Document, docno: str, fingerprint: str, build: VectorBuild
+    ) -> None:
+        if document.get("docno") != docno:
+            raise ValueError(
+                f"document {place} is {document.get('docno')!r}, and {docno!r} is indexed there: "
+                f"the documents changed. {_mend(build)}"
+            )
+        if self._fingerprint(document) != fingerprint:
+            raise ValueError(f"document {docno!r} is indexed already, with another text or vector. {_mend(build)}")
+
+    @staticmethod
+    def _unique(shard: dict[str, Document], last: int, build: VectorBuild) -> list[Document]:
+        """Return the documents of a shard, the last of which came at ``last``, once none of them came before."""
+        docnos = list(shard)
+        if duplicates := build.duplicates(docnos):
+            at, docno = next((at, docno) for at, docno in enumerate(docnos) if docno in duplicates)
+            raise _unfit_docno(last + 1 - len(docnos) + at, docno, "occurs twice")
+        return list(shard.values())
 
     def _fingerprint(self, document: Document) -> str:
         """Return the fingerprint of what the vector is made of: the text, or the vector where no text came with it."""
@@ -194,6 +209,17 @@ def encoder_identity(stage: pt.Transformer) -> str | None:
     # of two functions in pt.apply the repr is the same, and of a class without a repr of its own it is never
     telling = hasattr(model, "encode_docs") and " at 0x" not in repr(model)
     return getattr(model, "fingerprint", None) or (repr(model) if telling else None)
+
+
+def _unfit_docno(place: int, docno: Any, fault: str) -> ValueError:
+    return ValueError(
+        f"document {place} has the docno {docno!r}, which {fault}; "
+        "expected unique Unicode text with no NUL and no white space around it"
+    )
+
+
+def _mend(build: VectorBuild) -> str:
+    return f"Give the same ones, or delete {build.part} to start afresh"
 
 
 def _naming_failures(documents: Iterable[Document]) -> Iterator[Document]:

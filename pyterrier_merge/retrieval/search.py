@@ -1,75 +1,83 @@
-"""Exact search by inner product, with ties in a fixed order. The only importer of faiss."""
+"""Exact search by inner product on any devices, with ties in a fixed order."""
 
 from __future__ import annotations
 
-from types import ModuleType
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyterrier as pt
 
-from pyterrier_merge.retrieval.vectors import FloatArray, StoredVectors
+from pyterrier_merge.retrieval.devices import rough_best
+from pyterrier_merge.retrieval.ranking import best_first, inner_products
+from pyterrier_merge.retrieval.vectors import FloatArray, IntArray, StoredVectors
 
 CANDIDATES = 1 << 21  # (query, document) pairs that are held at once: about 60 MB
+QUERIES = 1 << 12  # that are searched at once
 SPARE = 32  # candidates beyond the cut-off, so that few queries have to be searched again
 
 
 def search(
-    vectors: StoredVectors, queries: FloatArray, k: int, *, spare: int = SPARE, verbose: bool = False
-) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+    vectors: StoredVectors,
+    queries: FloatArray,
+    k: int,
+    *,
+    devices: Sequence[str] = ("cpu",),
+    spare: int = SPARE,
+    verbose: bool = False,
+) -> tuple[FloatArray, IntArray]:
     """Return the scores and the places of the ``k`` best documents, each ``(n_queries, min(k, n_docs))``, best first.
 
-    faiss computes scores with matrix products, whose last bits depend on what else is in the matrix. So it selects
-    somewhat more than ``k`` candidates; these are scored again, one by one, and sorted. A query whose candidates may
-    not hold all documents that rounding, or a tie, could bring among the best, is searched again with more of them.
+    Matrix products select somewhat more than ``k`` candidates; these are scored again, one by one, and sorted. A query
+    whose candidates may not hold all documents that rounding, or a tie, could bring among the best, is searched again
+    with more of them. So neither the devices nor the other queries change a result, to the last bit of its score.
 
     Args:
         vectors: The index.
         queries: ``(n_queries, dim)`` float32.
         k: Documents a query.
+        devices: Torch devices; the documents are split over them.
         spare: Candidates beyond ``k``.
         verbose: Show a progress bar.
     """
     n_docs, _ = vectors.shape
     depth = min(k + spare, n_docs)
-    rows = max(1, CANDIDATES // depth)
+    rows = min(QUERIES, max(1, CANDIDATES // depth))
     scores = np.empty((len(queries), min(k, n_docs)), dtype=np.float32)
     docids = np.empty(scores.shape, dtype=np.int64)
     for start in pt.tqdm(range(0, len(queries), rows), desc="searching", unit="batch", disable=not verbose):
         batch = slice(start, start + rows)
-        scores[batch], docids[batch], settled = _search_batch(vectors, queries[batch], k, depth)
-        unsettled = start + np.flatnonzero(~settled)
+        rough, candidates = rough_best(vectors, queries[batch], depth, devices)
+        scores[batch], docids[batch] = rescored(vectors, queries[batch], candidates, k)
+        unsettled = start + np.flatnonzero(~_settled(vectors, queries[batch], rough, k))
         if len(unsettled):
-            scores[unsettled], docids[unsettled] = search(vectors, queries[unsettled], k, spare=8 * spare)
+            again = search(vectors, queries[unsettled], k, devices=devices, spare=8 * spare)
+            scores[unsettled], docids[unsettled] = again
     return scores, docids
 
 
-def _search_batch(
-    vectors: StoredVectors, queries: FloatArray, k: int, depth: int
-) -> tuple[FloatArray, npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    faiss = _import_faiss()
+def rescored(vectors: StoredVectors, queries: FloatArray, candidates: IntArray, k: int) -> tuple[FloatArray, IntArray]:
+    """Score candidates with the stored vectors and return the ``k`` best of each query, ties by docno.
+
+    Args:
+        vectors: The index.
+        queries: ``(n_queries, dim)`` float32.
+        candidates: ``(n_queries, n)`` places of documents; -1 where there is none, which come last.
+        k: Documents a query.
+    """
+    rows, docids = np.repeat(np.arange(len(queries)), candidates.shape[1]), candidates.ravel()
+    scores = inner_products(vectors, queries, rows, docids)
+    best = best_first(vectors, rows, docids, scores).reshape(candidates.shape)[:, :k]
+    return scores[best], docids[best]
+
+
+def _settled(vectors: StoredVectors, queries: FloatArray, rough: FloatArray, k: int) -> npt.NDArray[np.bool_]:
+    """Say of which queries no document outside the candidates can be among the ``k`` best."""
     n_docs, dim = vectors.shape
-    rough, docids = faiss.knn(queries, vectors.matrix, depth, metric=faiss.METRIC_INNER_PRODUCT)
-    if depth < n_docs:
-        # rounding errors of an inner product grow with the root of its length (Higham and Mary, SISC 41, 2019)
-        rounding = 4 * np.sqrt(dim) * np.finfo(np.float32).eps
-        margin = rounding * vectors.largest_norm * np.linalg.norm(queries, axis=1)
-        settled = rough[:, -1] < rough[:, k - 1] - margin
-    else:
-        settled = np.ones(len(queries), dtype=bool)
-
-    scores = np.empty_like(rough)
-    pointers = (faiss.swig_ptr(array) for array in (scores, queries, vectors.matrix, docids))
-    faiss.fvec_inner_products_by_idx(*pointers, dim, len(queries), depth)
-    best = np.lexsort((vectors.docno_order[docids], -scores), axis=-1)[:, :k]
-    return np.take_along_axis(scores, best, axis=1), np.take_along_axis(docids, best, axis=1), settled
-
-
-def _import_faiss() -> ModuleType:
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError(
-            "exact search needs faiss: pip install 'pyterrier-merge[cpu]', or 'pyterrier-merge[gpu]' with an NVIDIA GPU"
-        ) from error
-    return faiss
+    if rough.shape[1] == n_docs:
+        return np.ones(len(queries), dtype=bool)
+    # rounding errors of an inner product grow with the root of its length (Higham and Mary, SISC 41, 2019)
+    rounding = 4 * np.sqrt(dim) * np.finfo(np.float32).eps
+    margin = rounding * vectors.largest_norm * np.linalg.norm(queries, axis=1)
+    settled: npt.NDArray[np.bool_] = rough[:, -1] < rough[:, k - 1] - margin
+    return settled

@@ -1,40 +1,57 @@
-"""Vectors on disk in pyterrier_dr's FLEX layout: written shard by shard beside their place, opened only when finished.
-
-The folder under construction is at all times a consistent index of its first documents: ``pt_meta.json`` counts only
-what is known to be on disk, and whatever a killed job wrote after that is cut off when the next one goes on.
-"""
+"""Vectors on disk: pyterrier_dr's FLEX layout in float32, and the same layout in float16."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import shutil
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pyterrier_merge.fingerprint import fingerprint, fingerprint_file, fingerprint_texts
-from pyterrier_merge.retrieval.docnos import JOURNAL, decode_journal, encode_journal, read_lookup, write_lookup
-from pyterrier_merge.storage import finish_folder, restore_folder, write_file
-from pyterrier_merge.version import __version__
+from pyterrier_merge.retrieval.docnos import read_lookup
 
-ARTIFACT_TYPE, ARTIFACT_FORMAT, PACKAGE_HINT = "dense_index", "flex", "pyterrier-dr"
+ARTIFACT_TYPE = "dense_index"
 METADATA = "pt_meta.json"
-VECTORS = "vecs.f4"
-FLOAT_BYTES = 4
+BLOCK_BYTES = 1 << 26  # of float32 that are made from the stored vectors at once
 
 FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class VectorFormat:
+    """How vectors lie on disk.
+
+    Attributes:
+        dtype: What ``vec_dtype`` in the metadata says.
+        file: Name of the file with the vectors, row by row.
+        name: PyTerrier's name of the format; float16 has one of its own, for pyterrier_dr would read it as float32.
+        package_hint: What to install to open it.
+    """
+
+    dtype: str
+    file: str
+    name: str
+    package_hint: str
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number."""
+        return np.dtype(self.dtype).itemsize
+
+
+FORMATS = {
+    "float32": VectorFormat("float32", "vecs.f4", "flex", "pyterrier-dr"),
+    "float16": VectorFormat("float16", "vecs.f2", "flex_float16", "pyterrier-merge"),
+}
 
 
 def read_metadata(folder: Path) -> dict[str, Any] | None:
-    """Return ``pt_meta.json`` of a FLEX folder, None where ``folder`` is none.
+    """Return ``pt_meta.json`` of an index's folder, None where ``folder`` is none.
 
     Raises:
         ValueError: The file is damaged.
@@ -47,12 +64,7 @@ def read_metadata(folder: Path) -> dict[str, Any] | None:
         kind = metadata.get("type"), metadata.get("format")
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{file} is damaged ({error}): delete {folder} and build the index again") from error
-    return metadata if kind == (ARTIFACT_TYPE, ARTIFACT_FORMAT) else None
-
-
-def part_folder(path: Path) -> Path:
-    """Return where the index of ``path`` is built: a hidden folder beside it, the same at every call."""
-    return path.parent / f".{path.name}.part"
+    return metadata if kind in {(ARTIFACT_TYPE, known.name) for known in FORMATS.values()} else None
 
 
 def stack_vectors(owners: Sequence[str], vectors: Collection[npt.ArrayLike], dim: int) -> FloatArray:
@@ -81,179 +93,98 @@ def stack_vectors(owners: Sequence[str], vectors: Collection[npt.ArrayLike], dim
     return block
 
 
-class IndexBusyError(RuntimeError):
-    """Another process is building the index."""
+def norms(block: FloatArray) -> FloatArray:
+    """Return the Euclidean norm of each row."""
+    return np.sqrt(np.einsum("nd,nd->n", block, block))
 
 
 @dataclass(frozen=True)
 class StoredVectors:
-    """A finished FLEX folder; each file is read when it is first asked for."""
+    """A finished index; each file is read when it is first asked for.
+
+    Attributes:
+        folder: Where it lies.
+        metadata: What ``pt_meta.json`` says.
+        held: What searching keeps in memory beside it, such as FAISS structures; it goes when the index is overwritten.
+    """
 
     folder: Path
     metadata: dict[str, Any]
+    held: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Number of documents, and of dimensions."""
         return self.metadata["doc_count"], self.metadata["vec_size"]
 
+    @property
+    def format(self) -> VectorFormat:
+        """How the vectors are stored."""
+        return next(known for known in FORMATS.values() if known.name == self.metadata["format"])
+
+    @property
+    def identity(self) -> str:
+        """What changes when the vectors do: the fingerprint, or size and time of a file that pyterrier_dr wrote."""
+        status = self.file.stat()
+        return self.metadata.get("fingerprint") or f"{status.st_size}-{status.st_mtime_ns}"
+
+    @property
+    def file(self) -> Path:
+        """The file with the vectors."""
+        return self.folder / self.format.file
+
     @cached_property
-    def matrix(self) -> FloatArray:
-        """``(n_docs, dim)`` float32, mapped from disk.
+    def matrix(self) -> npt.NDArray[np.float32 | np.float16]:
+        """``(n_docs, dim)`` as stored, mapped from disk.
 
         Raises:
             RuntimeError: The file is not as long as the metadata says.
         """
-        file, (rows, columns) = self.folder / VECTORS, self.shape
-        if (found := file.stat().st_size) != rows * columns * FLOAT_BYTES:
+        (rows, columns), itemsize = self.shape, self.format.itemsize
+        if (found := self.file.stat().st_size) != rows * columns * itemsize:
             raise RuntimeError(
-                f"{file} is damaged: {rows} vectors of {columns} floats take {rows * columns * FLOAT_BYTES} bytes, "
-                f"found {found}; build the index again with indexer(mode='overwrite')"
+                f"{self.file} is damaged: {rows} vectors of {columns} {self.format.dtype} numbers take "
+                f"{rows * columns * itemsize} bytes, found {found}; build the index again with "
+                "indexer(mode='overwrite')"
             )
-        return np.memmap(file, dtype=np.float32, mode="r", shape=self.shape)
+        # copy on write: nothing writes, but torch takes no array that cannot be written to
+        return np.memmap(self.file, dtype=self.format.dtype, mode="c", shape=self.shape)
+
+    def rows(self, docids: slice | IntArray) -> FloatArray:
+        """Return some vectors as float32; a slice of float32 vectors is not copied."""
+        return np.asarray(self.matrix[docids], dtype=np.float32)
+
+    def blocks(self) -> Iterator[slice]:
+        """Yield slices that together are all documents, none larger than ``BLOCK_BYTES`` in float32."""
+        n_docs, dim = self.shape
+        size = max(1, BLOCK_BYTES // (dim * 4))
+        for start in range(0, n_docs, size):
+            yield slice(start, min(start + size, n_docs))
 
     @cached_property
-    def docnos(self) -> npt.NDArray[np.object_]:
-        """``(n_docs,)`` names, in the order of the vectors."""
-        return np.array(read_lookup(self.folder), dtype=object)
+    def names(self) -> npt.NDArray[np.bytes_]:
+        """``(n_docs,)`` docnos in UTF-8, in the order of the vectors."""
+        return read_lookup(self.folder)
+
+    def docnos(self, docids: IntArray) -> list[str]:
+        """Return the docnos of documents."""
+        return [name.decode() for name in self.names[docids].tolist()]
+
+    def docids(self, docnos: Sequence[str]) -> IntArray:
+        """Return the places of documents, -1 for what is not there, or is no string."""
+        encoded = [docno.encode("utf-8", "surrogatepass") if isinstance(docno, str) else b"" for docno in docnos]
+        wanted = np.array(encoded, dtype=np.bytes_)
+        places = np.searchsorted(self.names, wanted, sorter=self._by_name)
+        docids = self._by_name[np.minimum(places, len(self._by_name) - 1)]
+        docids[self.names[docids] != wanted] = -1
+        return docids
 
     @cached_property
-    def docno_order(self) -> npt.NDArray[np.int64]:
-        """``(n_docs,)``: the place of each document when all are sorted by docno; what ties are broken by."""
-        order = np.empty(len(self.docnos), dtype=np.int64)
-        order[np.argsort(self.docnos, kind="stable")] = np.arange(len(order))
-        return order
+    def _by_name(self) -> IntArray:
+        return np.argsort(self.names, kind="stable")
 
     @cached_property
     def largest_norm(self) -> float:
         """Euclidean norm of the longest vector."""
-        return float(np.sqrt(np.einsum("nd,nd->n", self.matrix, self.matrix).max()))
-
-
-class VectorBuild:
-    """The folder under construction; a context manager, since only one process may hold it.
-
-    Attributes:
-        prints: Docno -> fingerprint of what its vector was made of, for the documents that are safe on disk, in order.
-        part: The folder.
-    """
-
-    def __init__(self, path: Path, *, encoder: str | None) -> None:
-        """Open the unfinished index of ``path``, or begin one; what a killed job left about a finished one is mended.
-
-        Args:
-            path: Where the finished index will stand.
-            encoder: Identity of the encoder, where it is known.
-
-        Raises:
-            ValueError: The unfinished index is another encoder's.
-            IndexBusyError: Another process is building it.
-            RuntimeError: It is damaged.
-        """
-        self.path, self.part = path, part_folder(path)
-        self.part.mkdir(parents=True, exist_ok=True)
-        self._vectors: IO[bytes] = (self.part / VECTORS).open("ab")
-        self._names: IO[bytes] = (self.part / JOURNAL).open("ab")
-        try:
-            self._lock()
-            restore_folder(path)
-            if read_metadata(path) is not None:
-                (path / JOURNAL).unlink(missing_ok=True)
-            self.prints = self._recover(encoder)
-        except BaseException:
-            self._close()
-            raise
-
-    def append(self, prints: Mapping[str, str], vectors: Sequence[npt.ArrayLike]) -> None:
-        """Write one shard; when this returns, it is safe on disk.
-
-        Raises:
-            ValueError: A vector of another dimension than the first, or one that is not finite.
-        """
-        owners = [f"document {docno!r}" for docno in prints]
-        if self._metadata["vec_size"] is None:
-            self._metadata["vec_size"] = _dimension(owners[0], vectors[0])
-        block = stack_vectors(owners, vectors, self._metadata["vec_size"])
-        for file, content in ((self._vectors, block.tobytes()), (self._names, encode_journal(prints))):
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        self.prints.update(prints)
-        self._write_metadata(doc_count=len(self.prints))
-
-    def finish(self, *, overwrite: bool) -> None:
-        """Complete the folder and move it to its place.
-
-        Raises:
-            ValueError: There is no document.
-            FileExistsError: The place was taken meanwhile, and ``overwrite`` is false.
-        """
-        if not self.prints:
-            raise ValueError(f"no document came: there is nothing to index at {self.path}")
-        write_lookup(self.part, self.prints)
-        for torn in self.part.glob(".*.part"):  # a job killed in write_file() leaves one
-            torn.unlink()
-        content = fingerprint_file(self.part / VECTORS), fingerprint_texts(self.prints)
-        size = (self.part / VECTORS).stat().st_size
-        self._write_metadata(bytes=size, fingerprint=fingerprint([self._metadata["vec_size"], *content]))
-        finish_folder(self.part, self.path, overwrite=overwrite)
-        (self.path / JOURNAL).unlink()  # not before: a job killed here above still needs it
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._vectors, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go when the process dies
-            # else the process that held it has finished between open() and here, and the file lies in its index
-            held = os.path.samestat(os.fstat(self._vectors.fileno()), (self.part / VECTORS).stat())
-        except (BlockingIOError, FileNotFoundError):
-            held = False
-        if not held:
-            raise IndexBusyError(f"another process is building {self.path}: wait for it or choose another path")
-
-    def _recover(self, encoder: str | None) -> dict[str, str]:
-        self._metadata = read_metadata(self.part) or {
-            "type": ARTIFACT_TYPE,
-            "format": ARTIFACT_FORMAT,
-            "package_hint": PACKAGE_HINT,
-            "doc_count": 0,
-            "vec_size": None,
-            "vec_dtype": "float32",
-            "encoder": encoder,
-            "version": __version__,
-        }
-        if (recorded := self._metadata["encoder"]) != encoder:
-            raise ValueError(
-                f"{self.part} holds documents encoded with {recorded or 'an unknown encoder'}, and this one is "
-                f"{encoder or 'unknown'}: go on with the same encoder, or delete that folder to start afresh"
-            )
-        count, dim = self._metadata["doc_count"], self._metadata["vec_size"] or 0
-        lines = b"".join((self.part / JOURNAL).read_bytes().splitlines(keepends=True)[:count])
-        size = count * dim * FLOAT_BYTES
-        if lines.count(b"\n") != count or (self.part / VECTORS).stat().st_size < size:
-            raise RuntimeError(f"{self.part} is damaged: some of its {count} documents are missing; delete it")
-        self._vectors.truncate(size)
-        self._names.truncate(len(lines))
-        return decode_journal(lines)
-
-    def _write_metadata(self, **changes: Any) -> None:
-        self._metadata.update(changes)
-        write_file(self.part / METADATA, json.dumps(self._metadata, indent=1))
-
-    def _close(self) -> None:
-        self._vectors.close()
-        self._names.close()
-
-    def __enter__(self) -> VectorBuild:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self.prints:
-            shutil.rmtree(self.part, ignore_errors=True)  # before the lock goes: nothing here is worth resuming
-        self._close()
-
-
-def _dimension(owner: str, vector: npt.ArrayLike) -> int:
-    if np.ndim(vector) != 1 or not np.size(vector):
-        raise ValueError(f"{owner} has a vector of shape {np.shape(vector)}, expected one dimension")
-    return int(np.size(vector))
+        recorded = self.metadata.get("largest_norm")
+        return recorded or max(float(norms(self.rows(block)).max()) for block in self.blocks())

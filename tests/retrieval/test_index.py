@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -16,8 +17,9 @@ import pyterrier as pt
 import pytest
 from pyterrier.measures import R, nDCG
 
-from pyterrier_merge.retrieval.index import FaissIndex, FaissRetriever
-from pyterrier_merge.retrieval.vectors import IndexBusyError, VectorBuild
+from pyterrier_merge.retrieval.build import IndexBusyError, VectorBuild
+from pyterrier_merge.retrieval.index import FaissIndex
+from pyterrier_merge.retrieval.retriever import FaissRetriever
 
 pt.documentation._cached_objects_inv = {}  # schematics look the documentation up on the network otherwise
 
@@ -189,6 +191,21 @@ class TestSearch:
         with pytest.raises(ValueError, match="num_results"):
             index.retriever(0)
 
+    def test_pickles_without_the_vectors(self, index):
+        index.index(documents(vectors(500)))
+        retriever, query = index.retriever(5), queries(vectors(3, seed=1))
+        found = retriever(query)
+        stored = pickle.dumps(retriever)
+        assert len(stored) < 2_000
+        pd.testing.assert_frame_equal(pickle.loads(stored)(query), found)
+
+    @pytest.mark.parametrize("n_docs", [1, 2])
+    def test_hardly_any_documents(self, index, n_docs):
+        docs = documents(vectors(n_docs))
+        index.index(docs)
+        query = vectors(3, seed=1)
+        assert ranking(index.retriever(10)(queries(query))) == brute_force(docs, query, 10)
+
     def test_missing_faiss_names_the_extra(self, index, monkeypatch):
         index.index(documents(vectors(5)))
         monkeypatch.setitem(sys.modules, "faiss", None)
@@ -206,6 +223,14 @@ class TestPyTerrier:
         assert ours["docno"].tolist() == theirs["docno"].tolist()
         np.testing.assert_allclose(ours["score"], theirs["score"], rtol=1e-5)
         assert type(pt.Artifact.load(str(index.path))) is pyterrier_dr.FlexIndex
+
+    def test_pyterrier_opens_float16_as_what_it_is(self, tmp_path):
+        index = FaissIndex(tmp_path / "half", dtype="float16", verbose=False)
+        index.index(documents(vectors(30)))
+        opened = pt.Artifact.load(str(index.path))
+        assert type(opened) is FaissIndex
+        query = queries(vectors(2, seed=1))
+        pd.testing.assert_frame_equal(opened.retriever(5)(query), index.retriever(5)(query))
 
     def test_reads_a_flex_index(self, tmp_path):
         pyterrier_dr = pytest.importorskip("pyterrier_dr")
@@ -360,7 +385,7 @@ class TestIndexing:
         )
         encoder = HashEncoder()
         (split >> encoder >> index.indexer(shard_size=4)).index(corpus(3))
-        assert sorted(index.open().docnos) == ["d0a", "d0b", "d1a", "d1b", "d2a", "d2b"]
+        assert sorted(index.open().names) == [b"d0a", b"d0b", b"d1a", b"d1b", b"d2a", b"d2b"]
         assert len(encoder.encoded) == 6
 
     def test_overwrite_replaces_at_the_end_and_serves_the_new(self, index):
@@ -454,6 +479,95 @@ class TestIndexing:
         os.truncate(index.path / "vecs.f4", 100)
         with pytest.raises(RuntimeError, match="damaged"):
             index.retriever()(queries(vectors(1)))
+
+
+class TestFloat16:
+    def test_files_metadata_and_results(self, tmp_path):
+        index = FaissIndex(tmp_path / "index", dtype="float16", verbose=False)
+        matrix, query = vectors(300), vectors(12, seed=1)
+        index.index(documents(matrix))
+        expected = {"format": "flex_float16", "vec_dtype": "float16", "bytes": 300 * DIM * 2, "vec_size": DIM}
+        assert expected.items() <= json.loads((index.path / "pt_meta.json").read_text()).items()
+        assert sorted(path.name for path in index.path.iterdir()) == ["docnos.npids", "pt_meta.json", "vecs.f2"]
+        np.testing.assert_array_equal(
+            np.fromfile(index.path / "vecs.f2", np.float16), matrix.astype(np.float16).ravel()
+        )
+        opened = FaissIndex(index.path)  # nobody says that it is float16
+        found = opened.retriever(40)(queries(query))
+        rounded = documents(matrix.astype(np.float16).astype(np.float32))
+        assert ranking(found) == brute_force(rounded, query, 40)
+        longest = np.linalg.norm(matrix.astype(np.float16).astype(np.float64), axis=1).max()
+        assert opened.open().largest_norm == pytest.approx(longest)
+        assert found["score"].dtype == np.float32
+
+    def test_has_an_identity_of_its_own(self, tmp_path):
+        matrix = whole_vectors(20)  # float16 holds them exactly
+        prints = {
+            FaissIndex(tmp_path / dtype, dtype=dtype, verbose=False).index(documents(matrix)).fingerprint
+            for dtype in ("float16", "float32")
+        }
+        assert len(prints) == 2
+
+    def test_what_it_cannot_hold_is_refused(self, tmp_path):
+        index = FaissIndex(tmp_path / "index", dtype="float16", verbose=False)
+        docs = documents(vectors(6))
+        docs[4]["doc_vec"][3] = -70_000
+        with pytest.raises(ValueError, match="document 'd4' has numbers beyond 65504, the largest of float16"):
+            index.index(docs)
+        assert nothing_left(index)
+
+    def test_resumes_in_its_own_dtype_alone(self, tmp_path):
+        half, whole = (FaissIndex(tmp_path / "index", dtype=dtype, verbose=False) for dtype in ("float16", "float32"))
+        TestResumption.fail_at(HashEncoder(), half, 25, shard_size=10)
+        with pytest.raises(ValueError, match="stored in float16, and this one is float32: go on with the same"):
+            (HashEncoder() >> whole).index(corpus(25))
+        encoder = HashEncoder()
+        (encoder >> half).index(corpus(25))
+        assert len(encoder.encoded) == 5
+        expected = np.stack([vector_of(f"text {i}") for i in range(25)]).astype(np.float16)
+        np.testing.assert_array_equal(half.open().matrix, expected)
+
+    def test_pyterrier_dr_does_not_misread_it(self, tmp_path):
+        pyterrier_dr = pytest.importorskip("pyterrier_dr")
+        index = FaissIndex(tmp_path / "index", dtype="float16", verbose=False).index(documents(vectors(3)))
+        with pytest.raises(AssertionError):
+            len(pyterrier_dr.FlexIndex(index.path))
+
+    def test_a_truncated_file_is_named(self, tmp_path):
+        index = FaissIndex(tmp_path / "index", dtype="float16", verbose=False).index(documents(vectors(3)))
+        os.truncate(index.path / "vecs.f2", 100)
+        with pytest.raises(RuntimeError, match=r"vecs.f2 is damaged: 3 vectors of 24 float16 numbers take 144 bytes"):
+            index.retriever()(queries(vectors(1)))
+
+    def test_other_dtypes_are_refused(self, tmp_path):
+        with pytest.raises(ValueError, match="unknown dtype 'int8': choose one of float32, float16"):
+            FaissIndex(tmp_path / "index", dtype="int8")
+
+
+class TestDuplicates:
+    """A docno that comes twice is refused before its shard is encoded, wherever the first one is."""
+
+    @pytest.mark.parametrize(("first", "second"), [(3, 4), (3, 17), (9, 10), (0, 58), (31, 59)])
+    def test_in_any_shard(self, index, first, second):
+        docs, encoder = corpus(60), HashEncoder()
+        docs[second]["docno"] = f"d{first}"
+        with pytest.raises(ValueError, match=rf"document {second} has the docno 'd{first}', which occurs twice"):
+            (encoder >> index.indexer(shard_size=10)).index(docs)
+        assert len(encoder.encoded) == second // 10 * 10
+        docs[second]["docno"] = f"d{second}"
+        (encoder >> index).index(docs)
+        assert len(index) == len(encoder.encoded) == 60
+
+    def test_a_clash_of_hashes_is_no_duplicate(self, index, monkeypatch):
+        monkeypatch.setattr("pyterrier_merge.retrieval.seen.hash", lambda name: len(name), raising=False)
+        (HashEncoder() >> index.indexer(shard_size=3)).index(corpus(30))
+        assert len(index) == 30
+
+    def test_of_many_shards(self, index):
+        docs = corpus(300)
+        docs[299]["docno"] = "d120"
+        with pytest.raises(ValueError, match="document 299 has the docno 'd120'"):
+            (HashEncoder() >> index.indexer(shard_size=1)).index(docs)
 
 
 class TestResumption:
@@ -568,8 +682,16 @@ class TestResumption:
             (part / name).write_bytes(b"torn")
         (HashEncoder() >> index).index(corpus(25))
         np.testing.assert_array_equal(index.open().matrix, [vector_of(f"text {i}") for i in range(25)])
-        assert index.open().docnos.tolist() == [f"d{i}" for i in range(25)]
+        assert index.open().docnos(np.arange(25)) == [f"d{i}" for i in range(25)]
         assert len(list(index.path.iterdir())) == 3
+
+    def test_a_damaged_journal_is_refused(self, index):
+        self.fail_at(HashEncoder(), index, 25, shard_size=10)
+        journal = index.path.with_name(".index.part") / "docnos.jsonl"
+        for spoil, message in ((lambda text: text.replace("[", "(", 1), "damaged.*delete"), (lambda _: "", "missing")):
+            journal.write_text(spoil(journal.read_text()))
+            with pytest.raises(RuntimeError, match=message):
+                (HashEncoder() >> index).index(corpus(25))
 
     def test_a_damaged_part_is_refused(self, index):
         self.fail_at(HashEncoder(), index, 25, shard_size=10)

@@ -1,0 +1,76 @@
+"""The first stage of a re-ranking collection: the documents that are given with each topic."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pandas as pd
+import pyterrier as pt
+
+if TYPE_CHECKING:
+    from pyterrier_merge.collections.base import TestCollection
+
+NAMED = 3  # unknown qids that an error names
+
+
+class GivenCandidates(pt.Transformer):
+    """Adds ``docno``: a row for each document that a collection gives to be ranked for a topic of any split."""
+
+    schematic: ClassVar = {"label": "GivenCandidates"}
+
+    def __init__(self, collection: TestCollection) -> None:
+        """Describe the stage; candidates are read at the first topic.
+
+        Args:
+            collection: A re-ranking collection, such as JQaRA.
+
+        Raises:
+            ValueError: The collection gives no candidates.
+        """
+        if not collection.reranking:
+            raise ValueError(f"{collection.name} gives no candidates to re-rank: search its documents instead")
+        self.collection = collection
+
+    @cached_property
+    def candidates(self) -> pd.DataFrame:
+        """``qid`` and ``docno`` of all splits."""
+        frames = [self.collection.candidates(split)[["qid", "docno"]] for split in self.collection.splits]
+        return pd.concat(frames).drop_duplicates(ignore_index=True)
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Return a row for each query and candidate, the queries in their order.
+
+        Raises:
+            ValueError: A query is none of the collection's topics.
+        """
+        pt.validate.query_frame(inp, context=self)
+        if inp.empty:
+            return inp.assign(docno=pd.Series(dtype=str))
+        unknown = inp.loc[~inp["qid"].isin(self.candidates["qid"]), "qid"]
+        if len(unknown):
+            raise ValueError(
+                f"{self.collection.name} gives candidates for its own topics alone, and {len(unknown)} of {len(inp)} "
+                f"queries are none of them: {', '.join(map(repr, unknown[:NAMED]))} ..."
+            )
+        given = inp.merge(self.candidates, on="qid", how="left")
+        given.attrs = dict(inp.attrs)
+        return given
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or another process gets: the collection; it reads the candidates itself."""
+        return {"collection": self.collection}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, GivenCandidates):
+            return NotImplemented
+        return self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash((GivenCandidates, *self._identity()))
+
+    def _identity(self) -> tuple[str, str]:
+        return self.collection.name, self.collection.fingerprint
+
+    def __repr__(self) -> str:
+        return f"GivenCandidates({self.collection!r})"
