@@ -193,6 +193,10 @@ def test_merge_takes_a_mergekit_file(pair, tmp_path):
         (["S", "D", "out", "--alpha-lower", "1"], "linear needs an alpha in every segment"),
         (["S", "D", "out", "--method", "magic", "--alpha-lower", "1"], "unknown merge method 'magic'"),
         (["S", "D", "out", "--alpha-lower", "0", "--alpha-upper", "1", "--parameter", "x"], "takes NAME=VALUE"),
+        (
+            ["S", "D", "out", "--method", "ties", "--parameter", "density=0.5", "--parameter", "density=.4"],
+            "--parameter density is given twice, as 0.5 and as '.4': give it once",
+        ),
         (["S", "D", "there", "--alpha-lower", "0", "--alpha-upper", "1"], "delete it, or pass --overwrite"),
         (["S", "D", "out", "--alpha-lower", "0", "--alpha-upper", "1", "--push", "me"], "named 'USER/NAME'"),
         (["S", "./no", "out", "--alpha-lower", "0", "--alpha-upper", "1"], "no model at './no'"),
@@ -223,3 +227,16 @@ def test_merge_pushes_when_asked(pair, tmp_path, monkeypatch):
     assert "pushed: https://hub/me/merged" in result.output
     assert uploads == [("client for me/merged", tmp_path / "out", "me/merged")]
     assert "# me/merged" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_merge_takes_a_source_without_sentence_transformers_files(pair, tmp_path):
+    plain = shutil.copytree(pair[0], tmp_path / "plain")
+    (plain / "modules.json").unlink()
+    arguments = ("merge", plain, pair[1], tmp_path / "out", "--alpha-lower", 0.5, "--alpha-upper", 1)
+    refused = call(*arguments)
+    assert refused.exit_code == 1
+    assert "pooling='mean'" in refused.output.replace("\n", " ")
+    assert call(*arguments, "--pooling", "cls", "--no-normalize").exit_code == 0
+    modules = [module["type"].rpartition(".")[2] for module in json.loads((tmp_path / "out/modules.json").read_text())]
+    assert modules == ["Transformer", "Pooling"]
+    assert json.loads((tmp_path / "out/1_Pooling/config.json").read_text())["pooling_mode_cls_token"] is True

@@ -1,6 +1,8 @@
 """Every Python block of README and docs is run, in order, as a reader would; the README with a small collection."""
 
+import contextlib
 import functools
+import io
 import re
 from pathlib import Path
 
@@ -15,12 +17,14 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 
 
 def run_blocks(page):
-    """Run the blocks of a page one after the other and return the names that they leave, and how many there are."""
+    """Run the blocks of a page one after the other; return the names that they leave, and what each printed."""
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    names = {}
+    names, printed = {}, []
     for block in blocks:
-        exec(compile(block, str(page), "exec"), names)  # noqa: S102 (our own pages)
-    return names, len(blocks)
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(compile(block, str(page), "exec"), names)  # noqa: S102 (our own pages)
+        printed.append(out.getvalue().strip())
+    return names, printed
 
 
 @pytest.fixture
@@ -43,19 +47,19 @@ def small_part(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_blocks_run_in_order(small_part, capsys):
-    names, blocks = run_blocks(README)
-    assert blocks == 2
-    assert "nDCG@10" in capsys.readouterr().out
+def test_the_blocks_run_in_order(small_part):
+    names, printed = run_blocks(README)
+    assert len(printed) == 2
+    assert "nDCG@10" in printed[1]
     assert list(names["results"]["docno"])
     assert len(names["found"].table) == 9
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
-def test_what_the_blocks_of_docs_print_is_on_the_page(page, tmp_path, monkeypatch, capsys):
+def test_what_the_blocks_of_docs_print_is_on_the_page(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run_blocks(page)
-    assert capsys.readouterr().out.strip() in page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    assert all(printed in text for printed in run_blocks(page)[1])
 
 
 def test_the_measures_on_the_page_are_those_of_the_collections():

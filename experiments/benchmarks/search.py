@@ -3,7 +3,7 @@
     python experiments/benchmarks/search.py exact                     # a million unit vectors of 384 dimensions
     python experiments/benchmarks/search.py structures                # HNSW, IVF, float16 and product quantization
     python experiments/benchmarks/search.py memory                    # peaks of indexing, in a process of its own each
-    python experiments/benchmarks/search.py exact --documents 20000   # a smaller one, to try it
+    python experiments/benchmarks/search.py exact --documents 20000 --output toy.json   # a smaller one, to try it
 
 Vectors are random, which is the hardest case for a structure: its recall on a model's vectors is higher. What is timed
 is the transformer, from frame to frame; systems take turns, and medians are told. Rows go to ``results/search.json``,
@@ -106,7 +106,7 @@ def structures(n_docs: int, folder: Path) -> list[dict[str, Any]]:
 def memory(n_docs: int, _: Path) -> list[dict[str, Any]]:
     """Measure the peak memory of indexing short documents with ready vectors, and of a first search."""
     rows = []
-    for count in sorted({10_000, 100_000, n_docs}):
+    for count in sorted({min(count, n_docs) for count in (10_000, 100_000, n_docs)}):
         with tempfile.TemporaryDirectory(prefix="search-") as folder:
             row: dict[str, Any] = {"documents": count}
             for step in ("index", "search"):
@@ -192,6 +192,7 @@ def main() -> None:
     parser.add_argument("measured", nargs="+", choices=list(MEASURED))
     parser.add_argument("--documents", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path, help="keep the index here; a temporary folder when left out")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="JSON with rows and environment; %(default)s")
     parser.add_argument("--peak", choices=["index", "search"], help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.peak:
@@ -203,9 +204,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="search-") as temporary:
             rows = MEASURED[name](given.documents, given.folder or Path(temporary))
         print(pd.DataFrame(rows).to_markdown(index=False), flush=True)
-        found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+        found = json.loads(given.output.read_text(encoding="utf-8")) if given.output.is_file() else {}
         found[name] = {"rows": rows, "environment": environment()}
-        write_file(RESULTS, json.dumps(found, indent=1) + "\n")
+        write_file(given.output, json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,12 @@ def merge(
     embeddings: Annotated[float | None, typer.Option(help="Alpha of the token embeddings; 1 when not given.")] = None,
     dtype: Annotated[str, typer.Option(help="auto (as SOURCE is stored), float32, bfloat16 or float16.")] = "auto",
     task: Annotated[str | None, typer.Option(help="The instruction, for models that follow one.")] = None,
+    pooling: Annotated[
+        str | None, typer.Option(help="mean, cls, lasttoken …: of a SOURCE without sentence-transformers files.")
+    ] = None,
+    normalize: Annotated[
+        bool | None, typer.Option("--normalize/--no-normalize", help="Whether vectors get length 1; as SOURCE has it.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model that stands in OUT.")] = False,
     push: Annotated[
         str | None, typer.Option(metavar="USER/NAME", help="Upload OUT to this (private) repository of the hub.")
@@ -56,7 +62,7 @@ def merge(
             "alpha_lower": alpha_lower,
             "alpha_upper": alpha_upper,
             "method": method,
-            "parameters": dict(map(_read_parameter, parameter)) if parameter else None,
+            "parameters": _read_parameters(parameter) if parameter else None,
             "base": base,
             "embeddings": embeddings,
         }
@@ -71,6 +77,8 @@ def merge(
             title=push,
             verbose=not quiet,
             task=task,
+            pooling=pooling,
+            normalize=normalize,
         )
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         print_table(console, str(recipe), _merge_table(record["segments"], recipe.domains))
@@ -98,6 +106,17 @@ def _recipe(models: list[str], settings: dict[str, Any]) -> MergeRecipe:
         raise ValueError("say how much of SOURCE is kept: --alpha-lower and --alpha-upper, between 0 and 1")
     alphas = [settings.pop(name, None) for name in ("alpha_lower", "alpha_upper")]
     return MergeRecipe.halves(models[0], models[1:], *alphas, **settings)
+
+
+def _read_parameters(texts: Sequence[str]) -> dict[str, Any]:
+    parameters: dict[str, Any] = {}
+    for name, value in map(_read_parameter, texts):
+        if name in parameters:
+            raise ValueError(
+                f"--parameter {name} is given twice, as {parameters[name]!r} and as {value!r}: give it once"
+            )
+        parameters[name] = value
+    return parameters
 
 
 def _read_parameter(text: str) -> tuple[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+_ON_CPU, _ELSEWHERE = 2_048, 32_768  # tokens
+
 
 def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Yield lists of indices so that each batch, padded to its longest text, holds at most ``budget`` tokens.
@@ -23,3 +25,12 @@ def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         batch.append(index)
     if batch:
         yield batch
+
+
+def suitable_budget(device: str) -> int:
+    """Return the tokens of a batch that a device works well with.
+
+    On a CPU what a layer hands to the next stays in the cache then (see ``experiments/benchmarks/encoding.py``); a GPU
+    needs more to be busy.
+    """
+    return _ON_CPU if device.startswith("cpu") else _ELSEWHERE

@@ -5,16 +5,22 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyterrier_merge.models import count_positions
+from pyterrier_merge.encoding.families import INSTRUCTION, TASK, Family, known_family
+from pyterrier_merge.models import count_positions, transformer_folder
+from pyterrier_merge.models.files import read_json
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 logger = logging.getLogger(__name__)
 
-_CLASSIC_E5 = re.compile(r"(^|/)(multilingual-)?e5-(small|base|large)(-v2|-unsupervised)?$")
+POOLING_MODES = ("mean", "cls", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens")
+
+# Tokenizer classes that put BOS in front unless they are told not to.
+_BEGINS_WITH_BOS = re.compile(r"(Code)?(Llama|Gemma)Tokenizer(Fast)?")
 
 
 @dataclass(frozen=True)
@@ -23,18 +29,22 @@ class RetrieverContract:
 
     Attributes:
         pooling: How token vectors become one: sentence-transformers' name (``mean``, ``cls``, ``lasttoken`` …).
+        normalize: Whether vectors are brought to length 1.
         query_prompt: Put before every query.
         document_prompt: Put before every document.
         max_length: Tokens of a text at most, prompt and special tokens counted; the rest is cut off.
-        appended: Ids of tokens that the model was trained to see at the end and that its tokenizer does not put there.
-            Since transformers 5 that is the end-of-sequence token of Llama and Mistral tokenizers, without which the
-            last token's vector is that of some word.
+        prepended: Ids of tokens that the model was trained to see in front and that its tokenizer does not put there:
+            the beginning-of-sequence token of a Llama or Mistral tokenizer whose files lost it.
+        appended: The same at the end. Since transformers 5 that is the end-of-sequence token of Llama and Mistral
+            tokenizers, without which the last token's vector is that of some word.
     """
 
     pooling: str
+    normalize: bool
     query_prompt: str
     document_prompt: str
     max_length: int
+    prepended: tuple[int, ...] = ()
     appended: tuple[int, ...] = ()
 
     @classmethod
@@ -43,6 +53,7 @@ class RetrieverContract:
         model: SentenceTransformer,
         name: str,
         *,
+        folder: Path | None = None,
         task: str | None = None,
         query_prompt: str | None = None,
         document_prompt: str | None = None,
@@ -50,9 +61,13 @@ class RetrieverContract:
     ) -> RetrieverContract:
         """Read the contract from a loaded model; what the caller gives wins over what the model says.
 
+        Pooling and normalisation are the model's modules; see :func:`pyterrier_merge.encoding.loading.load_retriever`.
+        Prompts that no file says are those of the model's family, where it is of one that is known.
+
         Args:
-            model: The model, loaded from sentence-transformers files.
-            name: Its name, for messages, and to recognise the E5 models whose prompts are in no file.
+            model: The model, loaded.
+            name: Its name, for messages and to know its family by.
+            folder: Where its files lie, for what they say beside the modules.
             task: Written into the prompt of a model that follows instructions; other models do not see it.
             query_prompt: Instead of the model's own.
             document_prompt: Instead of the model's own.
@@ -61,31 +76,31 @@ class RetrieverContract:
         Raises:
             ValueError: ``max_length`` is more than the model can take, or leaves no room for text.
         """
+        family = known_family(name, folder)
         pooling = "+".join(_pooling_modes(model))
-        prompts = {key: value for key, value in model.prompts.items() if value}
-        own = next((prompt for prompt in prompts.values() if prompt.startswith("Instruct:")), None)
-        if own or pooling == "lasttoken" or name.endswith("-instruct"):
-            default_query = _instruction(task, own) if task else prompts.get("query", "")
-            default_document = prompts.get("document", "")
-            if not task and query_prompt is None and not default_query:
-                logger.warning("%s follows instructions and was given no task: queries are encoded without one", name)
-        elif _CLASSIC_E5.search(name) and not prompts:
-            default_query, default_document = "query: ", "passage: "
-        else:
-            default_query, default_document = prompts.get("query", ""), prompts.get("document", "")
+        own_query, own_document, follows = _prompts(model, name, family, pooling, task)
+        if follows and not task and query_prompt is None and not own_query:
+            logger.warning("%s follows instructions and was given no task: queries are encoded without one", name)
         contract = cls(
             pooling,
-            default_query if query_prompt is None else query_prompt,
-            default_document if document_prompt is None else document_prompt,
+            type(list(model)[-1]).__name__ == "Normalize",
+            own_query if query_prompt is None else query_prompt,
+            own_document if document_prompt is None else document_prompt,
             _length(model, name, max_length),
+            _missing_start(model.tokenizer, folder),
             _missing_end(model.tokenizer, pooling),
         )
         contract._require_room(model.tokenizer, name)
         return contract
 
+    @property
+    def added(self) -> int:
+        """How many tokens of ``max_length`` are put around a text beside those that the tokenizer puts there."""
+        return len(self.prepended) + len(self.appended)
+
     def _require_room(self, tokenizer: Any, name: str) -> None:
         for kind, prompt in (("query", self.query_prompt), ("document", self.document_prompt)):
-            used = len(tokenizer(prompt)["input_ids"]) + len(self.appended)
+            used = len(tokenizer(prompt)["input_ids"]) + self.added
             if used >= self.max_length:
                 raise ValueError(
                     f"{name}: max_length={self.max_length} tokens leaves no room for text, "
@@ -93,10 +108,35 @@ class RetrieverContract:
                 )
 
 
-def _instruction(task: str, own: str | None) -> str:
+def require_pooling(pooling: str | None) -> None:
+    """Raise ``ValueError`` unless ``pooling`` is a mode of sentence-transformers, or None for the model's own."""
+    if pooling is not None and pooling not in POOLING_MODES:
+        raise ValueError(f"unknown pooling {pooling!r}: choose one of {', '.join(POOLING_MODES)}")
+
+
+def _prompts(
+    model: SentenceTransformer, name: str, family: Family | None, pooling: str, task: str | None
+) -> tuple[str, str, bool]:
+    """Query prompt, document prompt, and whether the model follows instructions; the files go before the family."""
+    stated = {key: value for key, value in model.prompts.items() if value}
+    if stated or family is None:
+        query, document = stated.get("query", ""), stated.get("document", "")
+        instruction = _instruction(stated, pooling, name)
+    else:
+        query, document = family.query_prompt, family.document_prompt
+        instruction = query if TASK in query else None
+        query = "" if instruction else query
+        logger.info("%s: prompts are %r and %r, those of its family", name, family.query_prompt, document)
+    return instruction.replace(TASK, task) if instruction and task else query, document, instruction is not None
+
+
+def _instruction(stated: dict[str, str], pooling: str, name: str) -> str | None:
     """The paper's prompt; where the model's own spaces its second line otherwise (Qwen3 does), as that one does."""
-    query = own[own.index("\nQuery:") :] if own and "\nQuery:" in own else "\nQuery: "
-    return f"Instruct: {task}{query}"
+    own = next((prompt for prompt in stated.values() if prompt.startswith("Instruct:")), None)
+    if own and "\nQuery:" in own:
+        return f"Instruct: {TASK}" + own[own.index("\nQuery:") :]
+    follows = own or (not stated.get("query") and (pooling == "lasttoken" or name.endswith("-instruct")))
+    return INSTRUCTION if follows else None
 
 
 def _pooling_modes(model: SentenceTransformer) -> list[str]:
@@ -123,6 +163,18 @@ def _length(model: SentenceTransformer, name: str, wanted: int | None) -> int:
     if positions and wanted > positions:
         raise ValueError(f"max_length={wanted} is more than the {positions} positions of {name}")
     return int(wanted)
+
+
+def _missing_start(tokenizer: Any, folder: Path | None) -> tuple[int, ...]:
+    """BOS, where the files ask for it and the ids have none: the flag says what is meant, the ids what happens."""
+    file = None if folder is None else transformer_folder(folder) / "tokenizer_config.json"
+    config = read_json(file) if file is not None and file.is_file() else {}
+    wanted = config.get("add_bos_token")
+    if wanted is None:
+        wanted = _BEGINS_WITH_BOS.fullmatch(str(config.get("tokenizer_class")))
+    if tokenizer.bos_token_id is None or not wanted:
+        return ()
+    return () if tokenizer("text")["input_ids"][:1] == [tokenizer.bos_token_id] else (tokenizer.bos_token_id,)
 
 
 def _missing_end(tokenizer: Any, pooling: str) -> tuple[int, ...]:

@@ -12,6 +12,8 @@ import numpy as np
 import pyterrier as pt
 import pyterrier_dr
 
+from pyterrier_merge.encoding.batching import suitable_budget
+from pyterrier_merge.encoding.contract import RetrieverContract, require_pooling
 from pyterrier_merge.encoding.text_model import TextModel
 from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.models import fingerprint_model, locate_model
@@ -21,17 +23,19 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from pyterrier_merge.encoding.contract import RetrieverContract
-
 
 class E5Encoder(pyterrier_dr.BiEncoder):
-    """A dense encoder over a sentence-transformers model, such as ``intfloat/e5-mistral-7b-instruct``.
+    """A dense encoder over a retrieval model, such as ``intfloat/e5-mistral-7b-instruct``.
 
-    Pooling, prompts, maximum length and normalisation are read from the model's own files. The model is loaded at the
-    first text, or when :attr:`fingerprint` or :attr:`contract` is asked for.
+    Pooling, prompts, maximum length and normalisation are read from the model's sentence-transformers files. What these
+    leave unsaid, and all of it for a plain checkpoint, comes from a table of well-known models or from the caller. The
+    model is loaded at the first text, or when :attr:`fingerprint` or :attr:`contract` is asked for.
 
     Encoders are equal when everything that changes a vector is. Any setting can be changed later, also by
     ``pt.GridScan``: what has to be loaded anew is, files that were rewritten included.
+
+    Attributes:
+        truncated: How many texts were longer than the maximum length and cut, of all that were encoded so far.
     """
 
     def __init__(
@@ -42,9 +46,11 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         query_prompt: str | None = None,
         document_prompt: str | None = None,
         max_length: int | None = None,
+        pooling: str | None = None,
+        normalize: bool | None = None,
         dtype: str = "auto",
-        device: str | None = None,
-        batch_size: int = 32,
+        device: str | Sequence[str] | None = None,
+        batch_size: int | None = None,
         text_field: str = "text",
         verbose: bool = False,
     ) -> None:
@@ -56,15 +62,21 @@ class E5Encoder(pyterrier_dr.BiEncoder):
             query_prompt: Put before each query, instead of the model's own.
             document_prompt: Put before each document, instead of the model's own.
             max_length: Tokens of a text at most; the model's own when None.
+            pooling: How token vectors become one: ``mean``, ``cls``, ``max``, ``lasttoken``, ``weightedmean`` or
+                ``mean_sqrt_len_tokens``; the model's own when None. A plain checkpoint of no known family needs it.
+            normalize: Whether vectors are brought to length 1; when None the model's own way, and True for a plain
+                checkpoint of no known family.
             dtype: What the transformer computes in; ``auto`` is bfloat16 where the hardware multiplies in it, else
                 float32. Pooling and normalisation are float32 always.
-            device: A torch device; a GPU where there is one when None.
+            device: A torch device; a GPU where there is one when None. Several, such as ``["cuda:0", "cuda:1"]``, share
+                the texts among them.
             batch_size: How many texts of the maximum length a batch holds; shorter texts share the same token budget.
+                When None, what suits the device.
             text_field: Column with a document's text.
             verbose: Show progress bars.
 
         Raises:
-            ValueError: An unknown dtype, or sizes below 1.
+            ValueError: An unknown dtype or pooling, or sizes below 1.
         """
         super().__init__(batch_size=batch_size, text_field=text_field, verbose=verbose)
         self.model = str(model).rstrip("/")
@@ -72,13 +84,17 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         self.query_prompt = query_prompt
         self.document_prompt = document_prompt
         self.max_length = max_length
+        self.pooling = pooling
+        self.normalize = normalize
         self.dtype = dtype
         self.device = device
         if dtype not in DTYPES:
             raise ValueError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
+        require_pooling(pooling)
         for name, value in (("batch_size", batch_size), ("max_length", max_length)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} is at least 1, found {value!r}")
+        self.truncated = 0
         self._loaded: TextModel | None = None
         self._loaded_as: tuple[Any, ...] = ()
 
@@ -112,9 +128,18 @@ class E5Encoder(pyterrier_dr.BiEncoder):
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Add ``query_vec``, ``doc_vec`` or ``score``, by the columns that are there (see ``pyterrier_dr.BiEncoder``).
 
-        Query frames carry the encoder's fingerprint in their ``attrs``, which an index compares with its own.
+        Query frames carry the encoder's fingerprint in their ``attrs``, which an index compares with its own; frames
+        that were encoded, how many of their texts were cut (``truncated``).
+
+        Raises:
+            ValueError: A query or a text is no string; the message names its ``qid`` or ``docno``.
         """
+        for column, vectors, key in (("query", "query_vec", "qid"), (self.text_field, "doc_vec", "docno")):
+            if column in inp and vectors not in inp:
+                _require_strings(inp, column, key)
+        before = self.truncated
         result: pd.DataFrame = super().transform(inp)
+        result.attrs["truncated"] = self.truncated - before
         if len(result) and "query_vec" in result and "query_vec" not in inp:
             result.attrs["query_encoder"] = self.fingerprint
         return result
@@ -152,10 +177,16 @@ class E5Encoder(pyterrier_dr.BiEncoder):
             return np.empty((0, self._loaded.dim if self._loaded else 0), dtype=np.float32)
         text_model = self._ready()
         budget = self._token_budget(text_model.contract, batch_size)
-        return text_model.encode(texts, prompt=prompt(text_model.contract), budget=budget)
+        vectors, cut = text_model.encode(texts, prompt=prompt(text_model.contract), budget=budget)
+        self.truncated += cut
+        return vectors
 
     def _identity(self) -> dict[str, Any]:
-        settings = ("model", "task", "query_prompt", "document_prompt", "max_length", "dtype", "text_field")
+        return {"model": self.model, **self._contract_settings(), "dtype": self.dtype, "text_field": self.text_field}
+
+    def _contract_settings(self) -> dict[str, Any]:
+        """What the caller says of the contract; None leaves it to the model."""
+        settings = ("task", "query_prompt", "document_prompt", "max_length", "pooling", "normalize")
         return {name: getattr(self, name) for name in settings}
 
     def _weights_fingerprint(self) -> str:
@@ -167,16 +198,20 @@ class E5Encoder(pyterrier_dr.BiEncoder):
 
     def _text_model(self) -> TextModel:
         folder = locate_model(self.model)
-        device = self.device or default_device()
-        contract = {name: getattr(self, name) for name in ("task", "query_prompt", "document_prompt", "max_length")}
-        wanted = (fingerprint_model(folder), self.model, self.dtype, device, *contract.values())
+        devices, contract = self._devices(), self._contract_settings()
+        wanted = (fingerprint_model(folder), self.model, self.dtype, devices, *contract.values())
         if self._loaded is None or self._loaded_as != wanted:
-            self._loaded = TextModel(folder, self.model, dtype=self.dtype, device=device, **contract)
+            self._loaded = TextModel(folder, self.model, dtype=self.dtype, devices=devices, **contract)
             self._loaded_as = wanted
         return self._loaded
 
     def _token_budget(self, contract: RetrieverContract, batch_size: int | None) -> int:
-        return (batch_size or self.batch_size) * contract.max_length
+        size = batch_size or self.batch_size
+        return suitable_budget(self._devices()[0]) if size is None else size * contract.max_length
+
+    def _devices(self) -> tuple[str, ...]:
+        chosen = self.device or default_device()
+        return (chosen,) if isinstance(chosen, str) else tuple(chosen)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or another process gets: the settings; it loads the models itself."""
@@ -192,3 +227,10 @@ class E5Encoder(pyterrier_dr.BiEncoder):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model_name})"
+
+
+def _require_strings(inp: pd.DataFrame, column: str, key: str) -> None:
+    found = next((row for row, value in enumerate(inp[column]) if not isinstance(value, str)), None)
+    if found is not None:
+        row = f"{key} {inp[key].iloc[found]!r}" if key in inp else f"row {found}"
+        raise ValueError(f"{column!r} of {row} is {inp[column].iloc[found]!r}, expected a string")

@@ -14,7 +14,6 @@ from pyterrier_merge.merging.blending import TensorMerge
 from pyterrier_merge.merging.merger import Merger
 from pyterrier_merge.merging.parents import Parents
 from pyterrier_merge.models import fingerprint_model, locate_model
-from pyterrier_merge.precision import default_device
 from pyterrier_merge.recipe import MergeRecipe, Segment, check_alpha
 from pyterrier_merge.storage import cache_folder
 
@@ -41,9 +40,11 @@ class MergedE5Encoder(E5Encoder):
         query_prompt: str | None = None,
         document_prompt: str | None = None,
         max_length: int | None = None,
+        pooling: str | None = None,
+        normalize: bool | None = None,
         dtype: str = "auto",
-        device: str | None = None,
-        batch_size: int = 32,
+        device: str | Sequence[str] | None = None,
+        batch_size: int | None = None,
         text_field: str = "text",
         verbose: bool = False,
     ) -> None:
@@ -62,9 +63,11 @@ class MergedE5Encoder(E5Encoder):
             query_prompt: Put before each query, instead of the source's own.
             document_prompt: Put before each document, instead of the source's own.
             max_length: Tokens of a text at most; the source's own when None.
+            pooling: How token vectors become one, see :class:`E5Encoder`; the source's own when None.
+            normalize: Whether vectors are brought to length 1; the source's own way when None.
             dtype: What the transformer computes in; merging itself is done in float32 and rounded once.
-            device: A torch device; a GPU where there is one when None.
-            batch_size: How many texts of the maximum length a batch holds.
+            device: A torch device, or several that share the texts; a GPU where there is one when None.
+            batch_size: How many texts of the maximum length a batch holds; what suits the device when None.
             text_field: Column with a document's text.
             verbose: Show progress bars.
 
@@ -78,6 +81,8 @@ class MergedE5Encoder(E5Encoder):
             query_prompt=query_prompt,
             document_prompt=document_prompt,
             max_length=max_length,
+            pooling=pooling,
+            normalize=normalize,
             dtype=dtype,
             device=device,
             batch_size=batch_size,
@@ -222,9 +227,8 @@ class MergedE5Encoder(E5Encoder):
     def _save(self, folder: str | Path, *, verbose: bool | None = None, **settings: Any) -> Path:
         from pyterrier_merge.encoding.saving import save_merge
 
-        contract = {name: getattr(self, name) for name in ("task", "query_prompt", "document_prompt", "max_length")}
-        device, shown = self.device or default_device(), self.verbose if verbose is None else verbose
-        return save_merge(self.recipe, folder, device=device, verbose=shown, **contract, **settings)
+        [device, *_], shown = self._devices(), self.verbose if verbose is None else verbose
+        return save_merge(self.recipe, folder, device=device, verbose=shown, **self._contract_settings(), **settings)
 
     def _set_half(self, position: int, name: str, alpha: float) -> None:
         segments = list(self._recipe.segments)
@@ -242,8 +246,7 @@ class MergedE5Encoder(E5Encoder):
     def _ready(self) -> TextModel:
         text_model = self._text_model()
         recipe = self.recipe
-        names = (recipe.source, *recipe.domains, *([] if recipe.base is None else [recipe.base]))
-        contents = tuple(fingerprint_model(locate_model(name)) for name in names)
+        contents = tuple(fingerprint_model(locate_model(name)) for name in recipe.models)
         content = (recipe.source, recipe.domains, recipe.base, contents)
         if self._merger is None or self._merger.model is not text_model.body or self._merger_of != content:
             if self._merger is not None and self._merger.model is text_model.body:

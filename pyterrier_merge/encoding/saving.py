@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyterrier_merge.encoding.contract import RetrieverContract
+from pyterrier_merge.encoding.families import RECORD as RECORD
+from pyterrier_merge.encoding.loading import load_retriever
 from pyterrier_merge.encoding.model_card import Parent, model_card, read_parents, versions
+from pyterrier_merge.encoding.saved_modules import save_modules
 from pyterrier_merge.encoding.saved_tokenizer import save_tokenizer
 from pyterrier_merge.mergekit_yaml import recipe_yaml
 from pyterrier_merge.merging.writing import MergedWeights, WrittenTensor, by_layer, by_segment
-from pyterrier_merge.models import PACKAGE_SCHEME, count_layers, locate_model, quiet_loading, transformer_folder
+from pyterrier_merge.models import PACKAGE_SCHEME, count_layers, locate_model, transformer_folder
 from pyterrier_merge.precision import DTYPES
 from pyterrier_merge.recipe import MergeRecipe
 from pyterrier_merge.storage import finished_folder, refuse_existing, write_file
@@ -22,9 +26,18 @@ from pyterrier_merge.storage import finished_folder, refuse_existing, write_file
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-RECORD = "merge.json"
-
-_WEIGHTS = ("*.safetensors", "*.bin", "*.index.json", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.ot", "*.onnx", "*.gguf")
+WEIGHT_PATTERNS = (
+    "*.safetensors",
+    "*.bin",
+    "*.index.json",
+    "*.pt",
+    "*.pth",
+    "*.h5",
+    "*.msgpack",
+    "*.ot",
+    "*.onnx",
+    "*.gguf",
+)
 _SPARE_BYTES = 16 * 10**6  # for the model card, the records and the tokenizer
 _LENGTH_FILE = "sentence_bert_config.json"
 
@@ -42,8 +55,9 @@ def save_merge(
 ) -> Path:
     """Write the source's folder anew, with merged weights.
 
-    Weights have the source's own names and are in safetensors, in shards of 1 GB. Modules, configuration and tokenizer
-    are the source's; prompts and length are the encoder's; what an encoder appends to a text, the tokenizer appends.
+    Weights have the source's own names and are in safetensors, in shards of 1 GB. Configuration and tokenizer are the
+    source's; modules too, unless the encoder pools or normalises otherwise or the source is a plain checkpoint; prompts
+    and length are the encoder's; what an encoder puts around a text, the tokenizer puts there.
     Beside them lie ``merge.json`` (the recipe, its models by content, distances), ``mergekit_config.yml`` and a model
     card. Everything is there, or nothing.
 
@@ -58,7 +72,8 @@ def save_merge(
         overwrite: Replace a model's folder that stands there.
         title: What the model card calls the model; the folder's name when None.
         verbose: Show a progress bar.
-        contract: ``task``, ``query_prompt``, ``document_prompt``, ``max_length`` of an encoder.
+        contract: ``task``, ``query_prompt``, ``document_prompt``, ``max_length``, ``pooling``, ``normalize`` of an
+            encoder.
 
     Returns:
         The folder.
@@ -74,8 +89,7 @@ def save_merge(
     folder = Path(folder)
     source = locate_model(recipe.source)
     _require_place(folder, recipe, overwrite=overwrite)
-    model = _open_without_weights(source, recipe.source)
-    agreed = RetrieverContract.read(model, recipe.source, **contract)
+    model, agreed = load_retriever(source, recipe.source, device="meta", **contract)
     weights = MergedWeights(recipe, dtype=dtype, device=device)
     files = list(_other_files(source, [source / part for part in weights.folders]))
     require_space(folder, weights.num_bytes + sum(file.stat().st_size for file in files) + _SPARE_BYTES)
@@ -83,15 +97,17 @@ def save_merge(
     with finished_folder(folder, overwrite=overwrite) as beside:
         body = beside / transformer_folder(source).relative_to(source)
         for file in files:
-            copy = beside / file.relative_to(source)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
-        written = weights.write(beside, verbose=verbose)
+            place = beside / file.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, place)
         _write_dtype(body / "config.json", weights.dtype)
-        if agreed.appended:
-            save_tokenizer(model.tokenizer, body, appended=agreed.appended)
+        if agreed.added:
+            save_tokenizer(_beginning_with(model.tokenizer, agreed.prepended), body, appended=agreed.appended)
+        if not (source / "modules.json").is_file() or {contract.get("pooling"), contract.get("normalize")} != {None}:
+            save_modules(model, beside)
         _write_contract(beside, body, agreed)
-        _require_same_input(model, _open_without_weights(beside, str(folder)), agreed)
+        written = weights.write(beside, verbose=verbose)
+        _require_same(model, agreed, beside, str(folder))
         record = _record(recipe, parents, agreed, weights.dtype, written)
         write_file(beside / RECORD, json.dumps(record, indent=2, ensure_ascii=False))
         write_file(beside / "mergekit_config.yml", _yaml(recipe, count_layers(body)))
@@ -114,7 +130,7 @@ def _require_place(folder: Path, recipe: MergeRecipe, *, overwrite: bool) -> Non
     if str(folder).startswith(PACKAGE_SCHEME):
         raise ValueError(f"{str(folder)!r} names a model that a package ships: give a folder to write to")
     place = folder.resolve()
-    for name in (recipe.source, *recipe.domains, *([recipe.base] if recipe.base else [])):
+    for name in recipe.models:
         parent = locate_model(name).resolve()
         if parent == place or parent in place.parents or place in parent.parents:
             raise ValueError(
@@ -126,27 +142,35 @@ def _require_place(folder: Path, recipe: MergeRecipe, *, overwrite: bool) -> Non
         raise FileExistsError(f"{folder} is no retrieval model's folder (no modules.json) and is not overwritten")
 
 
-def _open_without_weights(folder: Path, name: str) -> SentenceTransformer:
-    from sentence_transformers import SentenceTransformer
-
-    if not (folder / "modules.json").is_file():
-        raise ValueError(f"{name!r} is no retrieval model: {folder} has no modules.json, so its pooling is unknown")
-    with quiet_loading():
-        return SentenceTransformer(str(folder), model_kwargs={"device_map": "meta"})
-
-
 def _other_files(source: Path, rewritten: Sequence[Path]) -> Iterator[Path]:
     """Every file of the model but the model card, and the weights in folders whose weights are written anew.
 
     Folders that are no module's (``onnx``, checkpoints of a training) hold the source's weights in other forms.
     """
-    modules = json.loads((source / "modules.json").read_text(encoding="utf-8"))
+    listed = source / "modules.json"
+    modules = json.loads(listed.read_text(encoding="utf-8")) if listed.is_file() else []
     for folder in sorted({source, *(source / module["path"] for module in modules)}):
         for file in sorted(folder.iterdir() if folder == source else folder.rglob("*")):
-            weights = folder in (source, *rewritten) and any(file.match(pattern) for pattern in _WEIGHTS)
+            weights = folder in (source, *rewritten) and any(file.match(pattern) for pattern in WEIGHT_PATTERNS)
             card = file == source / "README.md" or file.name.startswith(".")
             if file.is_file() and not weights and not card:
                 yield file
+
+
+def _beginning_with(tokenizer: Any, ids: Sequence[int]) -> Any:
+    """A tokenizer that puts tokens in front of every text; the one that is given stays as it is."""
+    if not ids or not tokenizer.is_fast:
+        return tokenizer
+    from tokenizers import processors
+
+    tokens = tokenizer.convert_ids_to_tokens(list(ids))
+    start = processors.TemplateProcessing(
+        single=[*tokens, "$A"], pair=[*tokens, "$A", "$B:1"], special_tokens=list(zip(tokens, ids, strict=True))
+    )
+    changed = copy.deepcopy(tokenizer)
+    own = changed.backend_tokenizer.post_processor
+    changed.backend_tokenizer.post_processor = start if own is None else processors.Sequence([own, start])
+    return changed
 
 
 def _write_dtype(config: Path, dtype: str) -> None:
@@ -168,19 +192,25 @@ def _write_contract(folder: Path, body: Path, contract: RetrieverContract) -> No
     write_file(file, json.dumps(content, indent=2, ensure_ascii=False))
 
 
-def _require_same_input(model: SentenceTransformer, saved: SentenceTransformer, contract: RetrieverContract) -> None:
-    """Raise ``RuntimeError`` where the saved model would read a text otherwise than the encoder does."""
-    for text in ("text", "text " * contract.max_length):
-        for prompt in (contract.query_prompt, contract.document_prompt):
-            length = contract.max_length - len(contract.appended)
-            cut = model.tokenizer(prompt + text, truncation=True, max_length=length)["input_ids"]
+def _require_same(model: SentenceTransformer, agreed: RetrieverContract, folder: Path, name: str) -> None:
+    """Raise ``RuntimeError`` where the saved model would read a text or make a vector otherwise than the encoder."""
+    query, document = agreed.query_prompt, agreed.document_prompt
+    saved, kept = load_retriever(folder, name, device="meta", query_prompt=query, document_prompt=document)
+    for text in ("text", "text " * agreed.max_length):
+        for prompt in (query, document):
+            cut = model.tokenizer(prompt + text, truncation=True, max_length=agreed.max_length - agreed.added)
+            expected = [*agreed.prepended, *cut["input_ids"], *agreed.appended]
             found = saved.tokenizer(prompt + text, truncation=True, max_length=saved.max_seq_length)["input_ids"]
-            if found != [*cut, *contract.appended]:
-                end = saved.tokenizer.decode(found[-3:])
-                raise RuntimeError(f"the saved tokenizer reads a text otherwise than the encoder; it ends with {end!r}")
-    expected = {"query": contract.query_prompt, "document": contract.document_prompt}
-    if {name: saved.prompts.get(name) for name in expected} != expected:
-        raise RuntimeError(f"the saved prompts read {saved.prompts}, expected {expected}")
+            if found != expected:
+                start, end = saved.tokenizer.decode(found[:3]), saved.tokenizer.decode(found[-3:])
+                raise RuntimeError(
+                    "the saved tokenizer reads a text otherwise than the encoder; "
+                    f"it begins with {start!r} and ends with {end!r}"
+                )
+    if (saved.prompts.get("query"), saved.prompts.get("document")) != (query, document):
+        raise RuntimeError(f"the saved prompts read {saved.prompts}, expected {query!r} and {document!r}")
+    if kept != replace(agreed, prepended=(), appended=()):
+        raise RuntimeError(f"the saved model is {kept}, expected {agreed}")
 
 
 def _record(

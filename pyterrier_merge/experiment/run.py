@@ -73,13 +73,7 @@ def run_experiment(
         collection.topics(split)  # an unknown split shows before hours of work
     bench = _Bench(spec, RunFolder(folder, spec, overwrite=overwrite), collection, verbose)
     lexical = BM25(collection, engine=spec.bm25.engine, k1=spec.bm25.k1, b=spec.bm25.b, num_results=spec.num_results)
-    source = E5Encoder(
-        spec.source.model,
-        task=collection.task,
-        max_length=spec.source.max_length,
-        dtype=spec.source.dtype,
-        batch_size=spec.source.batch_size,
-    )
+    source = E5Encoder(spec.source.model, task=collection.task, **spec.source.settings())
     runs = {
         lexical.name: bench.search("bm25", spec.split, lexical),
         "source": bench.search("source", spec.split, source),
@@ -139,9 +133,7 @@ class _Bench:
             method=self.spec.merged.method,
             parameters=self.spec.merged.parameters,
             task=source.task,
-            max_length=source.max_length,
-            dtype=source.dtype,
-            batch_size=source.batch_size,
+            **self.spec.source.settings(),
         )
 
     def choose(self, encoder: MergedE5Encoder, lexical: BM25, source: E5Encoder) -> Sweep | None:

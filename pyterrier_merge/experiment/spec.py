@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from pyterrier_merge.alpha_search import alpha_pairs
 from pyterrier_merge.collections import check_options
+from pyterrier_merge.encoding.contract import require_pooling
 from pyterrier_merge.methods import get_method
 from pyterrier_merge.recipe import MergeRecipe
 from pyterrier_merge.training.settings import DomainTraining
@@ -51,6 +52,11 @@ class CollectionSection(_Section):
         return {"name": self.name, **self.options} if self.options else self.name
 
 
+def _known_pooling(name: str) -> str:
+    require_pooling(name)
+    return name
+
+
 def _readable_measure(text: str) -> str:
     try:
         measure: Measure = parse_measure(text)
@@ -82,8 +88,14 @@ class SourceSection(_Section):
 
     model: str
     max_length: Positive | None = None
+    pooling: Annotated[str, AfterValidator(_known_pooling)] | None = None
+    normalize: bool | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    batch_size: Positive = 32
+    batch_size: Positive | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """All but the model: what a merge of it takes too."""
+        return self.model_dump(exclude={"model"})
 
 
 class DomainSection(_Section):

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 SCORES = 1 << 24  # that are held at once on a device: 64 MB
 ROWS = 1 << 16  # documents in a block at most
+_PRECISION = Lock()  # the setting is the process's: no search may put it back while another one multiplies
 
 
 @dataclass(frozen=True)
@@ -141,12 +143,26 @@ def _scores(vectors: StoredVectors, share: Share, queries: torch.Tensor, rows: s
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """Keep GPUs from rounding the factors of float32 products to TF32, whose errors the search does not reckon with."""
+    """Keep devices from rounding the factors of float32 products (to TF32 or bfloat16), which the margin leaves out."""
     import torch
 
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
+    with _PRECISION:
+        if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # before torch 2.9
+            precision = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision("highest")
+            try:
+                yield
+            finally:
+                torch.set_float32_matmul_precision(precision)
+            return
+        # each backend by its name: torch.get_float32_matmul_precision() fails where a user has set one of them
+        on_cpu: Any = torch.backends.mkldnn
+        backends = (torch.backends.cuda.matmul, on_cpu.matmul)
+        before = [backend.fp32_precision for backend in backends]
+        try:
+            for backend in backends:
+                backend.fp32_precision = "ieee"
+            yield
+        finally:
+            for backend, found in zip(backends, before, strict=True):
+                backend.fp32_precision = found

@@ -64,7 +64,13 @@ class FaissIndex(pt.Artifact, pt.Indexer):
     @property
     def metadata(self) -> dict[str, Any]:
         """What ``pt_meta.json`` says: ``doc_count``, ``vec_size``, ``bytes``, ``truncated``, ``encoder`` and more."""
-        return self.open().metadata
+        if (found := read_metadata(self.path)) is None:
+            part = read_metadata(part_folder(self.path))
+            begun = f"; {part['doc_count']} documents of an unfinished one are kept" if part else ""
+            raise FileNotFoundError(
+                f"no finished index at {self.path}{begun}: build it with (encoder >> index).index(documents)"
+            )
+        return found
 
     @property
     def fingerprint(self) -> str | None:
@@ -126,24 +132,21 @@ class FaissIndex(pt.Artifact, pt.Indexer):
         return self.indexer().fuse_left(left)
 
     def open(self) -> StoredVectors:
-        """Return the vectors that stand at the path now.
+        """Return the vectors that stand at the path now, mapped: they stay what they are when it is overwritten.
 
         Raises:
             FileNotFoundError: No finished index is there.
+            RuntimeError: The vectors are damaged.
         """
-        file = self.path / METADATA
-        # taken before reading: should another job overwrite the index meanwhile, the next call reads again
-        stamp = (file.stat().st_ino, file.stat().st_mtime_ns) if file.is_file() else None
-        if self._opened is None or self._opened[0] != stamp:
-            metadata = read_metadata(self.path)
-            if metadata is None:
-                part = read_metadata(part_folder(self.path))
-                begun = f"; {part['doc_count']} documents of an unfinished one are kept" if part else ""
-                raise FileNotFoundError(
-                    f"no finished index at {self.path}{begun}: build it with (encoder >> index).index(documents)"
-                )
-            self._opened = (stamp, StoredVectors(self.path, metadata))
+        while self._opened is None or self._opened[0] != self._stamp():
+            stamp, vectors = self._stamp(), StoredVectors(self.path, self.metadata)
+            _ = vectors.matrix, vectors.names  # of the same index as the metadata, or the stamp has changed by now
+            self._opened = stamp, vectors
         return self._opened[1]
+
+    def _stamp(self) -> tuple[int, int] | None:
+        file = self.path / METADATA
+        return (file.stat().st_ino, file.stat().st_mtime_ns) if file.is_file() else None
 
     def require_encoder(self, found: str | None) -> None:
         """Refuse queries of an encoder other than the one that the documents were encoded with.

@@ -10,7 +10,7 @@ import pyterrier as pt
 
 from pyterrier_merge.retrieval.devices import rough_best
 from pyterrier_merge.retrieval.ranking import best_first, inner_products
-from pyterrier_merge.retrieval.vectors import FloatArray, IntArray, StoredVectors
+from pyterrier_merge.retrieval.vectors import FloatArray, IntArray, StoredVectors, norms
 
 CANDIDATES = 1 << 21  # (query, document) pairs that are held at once: about 60 MB
 QUERIES = 1 << 12  # that are searched at once
@@ -78,6 +78,8 @@ def _settled(vectors: StoredVectors, queries: FloatArray, rough: FloatArray, k: 
         return np.ones(len(queries), dtype=bool)
     # rounding errors of an inner product grow with the root of its length (Higham and Mary, SISC 41, 2019)
     rounding = 4 * np.sqrt(dim) * np.finfo(np.float32).eps
-    margin = rounding * vectors.largest_norm * np.linalg.norm(queries, axis=1)
+    # of numbers below the smallest normal one, a device may keep fewer bits, or none
+    underflow = dim * float(np.finfo(np.float32).tiny)
+    margin = rounding * vectors.largest_norm * norms(queries) + underflow
     settled: npt.NDArray[np.bool_] = rough[:, -1] < rough[:, k - 1] - margin
     return settled

@@ -112,7 +112,9 @@ class Structure:
 def structures(vectors: StoredVectors) -> list[dict[str, Any]]:
     """Return what is known of the structures that are kept: ``factory``, ``seed``, ``bytes``, ``build_seconds`` ..."""
     files = sorted((vectors.folder / FOLDER).glob(f"*/{DESCRIPTION}"))
-    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    kept = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    # a job that was building while the index was overwritten leaves one of the vectors before
+    return [description for description in kept if description["vectors"] == vectors.identity]
 
 
 def _opened(faiss: ModuleType, vectors: StoredVectors, factory: str, seed: int, verbose: bool) -> Any:
@@ -120,8 +122,8 @@ def _opened(faiss: ModuleType, vectors: StoredVectors, factory: str, seed: int, 
     folder = vectors.folder / FOLDER / name
     if not folder.is_dir():
         build = _built(faiss, vectors, factory, seed, verbose)
-        _keep(faiss, build, folder, _description(build, vectors, factory, seed))
-        return build.index
+        if not _taken(faiss, build, folder, _description(build, vectors, factory, seed)):
+            return build.index
     try:
         index = faiss.read_index(str(folder / FILE))
         size = index.ntotal, index.d
@@ -188,7 +190,8 @@ def _description(build: _Build, vectors: StoredVectors, factory: str, seed: int)
     }
 
 
-def _keep(faiss: ModuleType, build: _Build, folder: Path, description: dict[str, Any]) -> None:
+def _taken(faiss: ModuleType, build: _Build, folder: Path, description: dict[str, Any]) -> bool:
+    """Keep a structure where that can be; say whether another process's stands there, which all are to use."""
     try:
         with finished_folder(folder) as part:
             faiss.write_index(build.index, str(part / FILE))
@@ -196,10 +199,12 @@ def _keep(faiss: ModuleType, build: _Build, folder: Path, description: dict[str,
             (part / DESCRIPTION).write_text(json.dumps(description, indent=1), encoding="utf-8")
     except FileExistsError:
         logger.info("%s was built by another process meanwhile", folder)
+        return True
     except (OSError, RuntimeError) as error:  # FAISS tells of a full disk by the latter
         logger.warning("%s cannot be kept (%s): the next process builds it again", folder, error)
     else:
         logger.info("%s: %.1f MB, built in %.1f s", description["factory"], description["bytes"] / 1e6, build.seconds)
+    return False
 
 
 def _on_gpus(faiss: ModuleType, index: Any, devices: Sequence[str]) -> Any:

@@ -16,6 +16,7 @@ from pyterrier_merge.retrieval.docnos import read_lookup
 
 ARTIFACT_TYPE = "dense_index"
 METADATA = "pt_meta.json"
+LONGEST = 1e19  # no inner product of two such vectors, nor a part of one, overflows (Cauchy and Schwarz)
 BLOCK_BYTES = 1 << 26  # of float32 that are made from the stored vectors at once
 
 FloatArray = npt.NDArray[np.float32]
@@ -76,7 +77,8 @@ def stack_vectors(owners: Sequence[str], vectors: Collection[npt.ArrayLike], dim
         dim: Dimensions that each must have.
 
     Raises:
-        ValueError: A vector of another dimension, or one that is not finite.
+        ValueError: A vector of another dimension, one that is not finite, or one so long that an inner product with
+            another might not be finite.
     """
     for owner, vector in zip(owners, vectors, strict=True):
         if np.shape(vector) != (dim,):
@@ -90,12 +92,18 @@ def stack_vectors(owners: Sequence[str], vectors: Collection[npt.ArrayLike], dim
             f"the vector of {owners[broken[0]]} is not finite (NaN or infinity): "
             "look at its text, and encode in a wider dtype"
         )
+    if len(long := np.flatnonzero(norms(block) > LONGEST)):
+        raise ValueError(
+            f"the vector of {owners[long[0]]} is longer than {LONGEST:g}, beyond which inner products overflow in "
+            "float32: normalise the vectors"
+        )
     return block
 
 
-def norms(block: FloatArray) -> FloatArray:
-    """Return the Euclidean norm of each row."""
-    return np.sqrt(np.einsum("nd,nd->n", block, block))
+def norms(block: FloatArray) -> npt.NDArray[np.float64]:
+    """Return the Euclidean norm of each row, in float64: squares of float32 numbers are beyond the range of float32."""
+    norm: npt.NDArray[np.float64] = np.sqrt(np.einsum("nd,nd->n", block, block, dtype=np.float64))
+    return norm
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
+import json
+
 import pytest
 from sentence_transformers import SentenceTransformer
+from tokenizers import processors
 
 from pyterrier_merge.encoding.contract import RetrieverContract
 
@@ -16,7 +19,7 @@ def mistral(mistral_retriever):
 
 def test_a_bert_retriever_takes_text_bare(bert):
     contract = RetrieverContract.read(bert, "some/model", task="Find things")
-    assert contract == RetrieverContract("mean", "", "", 32)
+    assert contract == RetrieverContract("mean", True, "", "", 32)
 
 
 def test_a_last_token_retriever_takes_the_papers_prompt_and_gets_its_end_back(mistral):
@@ -29,8 +32,6 @@ def test_a_last_token_retriever_takes_the_papers_prompt_and_gets_its_end_back(mi
 
 def test_another_end_token_than_eos_is_an_end(mistral):
     """Qwen3's tokenizer ends text with <|endoftext|>, its EOS is <|im_end|>."""
-    from tokenizers import processors
-
     mistral.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A <extra>", special_tokens=[("<s>", 1), ("<extra>", 4)]
     )
@@ -89,3 +90,60 @@ def test_more_tokens_than_positions_are_refused(bert):
 def test_a_length_without_room_for_text_is_refused(mistral):
     with pytest.raises(ValueError, match="leaves no room for text"):
         RetrieverContract.read(mistral, "m", task="fever pain heart rate", max_length=6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({"add_bos_token": True}, True),
+        ({"tokenizer_class": "LlamaTokenizer"}, True),
+        ({"tokenizer_class": "CodeLlamaTokenizerFast", "add_bos_token": None}, True),
+        ({"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": False}, False),
+        ({"tokenizer_class": "Qwen2Tokenizer"}, False),  # its BOS is there and never used
+        ({}, False),
+    ],
+)
+def test_a_start_that_the_files_ask_for_and_the_ids_lack_is_put_back(mistral, settings, wanted, tmp_path):
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert RetrieverContract.read(mistral, "m", folder=tmp_path, task="t").prepended == ()  # it is there
+    mistral.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    contract = RetrieverContract.read(mistral, "m", folder=tmp_path, task="t")
+    assert contract.prepended == ((1,) if wanted else ())
+    assert contract.appended == (2,)
+    assert contract.added == 1 + wanted
+    bare = {"folder": tmp_path, "query_prompt": "", "document_prompt": "a a"}
+    assert RetrieverContract.read(mistral, "m", max_length=4 + wanted, **bare).max_length == 4 + wanted
+    with pytest.raises(ValueError, match=f"the document prompt and special tokens take {3 + wanted}"):
+        RetrieverContract.read(mistral, "m", max_length=3 + wanted, **bare)
+
+
+def test_prompts_of_the_family_come_after_those_of_the_files(bert):
+    assert RetrieverContract.read(bert, "cl-nagoya/ruri-v3-30m").query_prompt == "検索クエリ: "
+    assert RetrieverContract.read(bert, "cl-nagoya/ruri-base").document_prompt == "文章: "
+    bert.prompts = {"query": "find: "}
+    contract = RetrieverContract.read(bert, "cl-nagoya/ruri-v3-30m")
+    assert (contract.query_prompt, contract.document_prompt) == ("find: ", "")
+
+
+def test_a_last_token_family_that_follows_no_instructions_gets_none(mistral, caplog):
+    name = "meta-llama/Llama-2-7b-hf+castorini/repllama-v1-7b-lora-passage"
+    for task in ("Find", None):
+        contract = RetrieverContract.read(mistral, name, task=task)
+        assert (contract.query_prompt, contract.document_prompt) == ("query: ", "passage: ")
+    mistral.prompts = {"query": "query: ", "document": "passage: "}  # as a saved merge has them
+    assert RetrieverContract.read(mistral, "m", task="Find").query_prompt == "query: "
+    assert "no task" not in caplog.text
+
+
+def test_a_family_that_follows_instructions_takes_the_task_or_warns(mistral, caplog):
+    assert RetrieverContract.read(mistral, "Qwen/Qwen3-Embedding-0.6B", task="Find").query_prompt == (
+        "Instruct: Find\nQuery:"
+    )
+    assert "no task" not in caplog.text
+    assert RetrieverContract.read(mistral, "intfloat/e5-mistral-7b-instruct").query_prompt == ""
+    assert "was given no task" in caplog.text
+
+
+def test_whether_vectors_have_length_one_is_part_of_the_contract(bert):
+    del bert[-1]
+    assert not RetrieverContract.read(bert, "m").normalize

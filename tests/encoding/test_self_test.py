@@ -1,9 +1,15 @@
 """The self-test at load, with models that break one clause each."""
 
+import shutil
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers.sentence_transformer.modules import Pooling
+from transformers import BertConfig, MistralConfig, ModernBertConfig, Qwen3Config, XLMRobertaConfig
 
-from pyterrier_merge.encoding.self_test import require_sound
+from pyterrier_merge.encoding.forward_pass import ForwardPass
+from pyterrier_merge.encoding.self_test import may_be_padded_left, require_sound
 from pyterrier_merge.encoding.text_model import TextModel
 
 IDS = [[1, 2, 3], [4, 5, 6, 7], [8]]
@@ -54,38 +60,94 @@ def test_a_model_is_tested_when_it_is_loaded(bert_retriever, monkeypatch):
         longest = max(map(len, ids))
         return real(self, [row + [0] * (longest - len(row)) for row in ids])
 
-    real = TextModel._run
-    monkeypatch.setattr(TextModel, "_run", without_mask)
+    real = ForwardPass.__call__
+    monkeypatch.setattr(ForwardPass, "__call__", without_mask)
     with pytest.raises(RuntimeError, match="the pooling or the attention does not heed padding"):
-        TextModel(bert_retriever, "tiny", dtype="float32", device="cpu")
+        TextModel(bert_retriever, "tiny", dtype="float32", devices=["cpu"])
 
 
 def test_a_last_token_that_is_some_word_is_found(mistral_retriever, monkeypatch):
     real = TextModel._tokenise
-    monkeypatch.setattr(TextModel, "_tokenise", lambda self, *texts: [row[:-1] for row in real(self, *texts)])
+    monkeypatch.setattr(TextModel, "_tokenise", lambda self, *texts: ([row[:-1] for row in real(self, *texts)[0]], 0))
     with pytest.raises(RuntimeError, match="texts end with different tokens"):
-        TextModel(mistral_retriever, "tiny", dtype="float32", device="cpu")
+        TextModel(mistral_retriever, "tiny", dtype="float32", devices=["cpu"])
 
 
-def test_a_batch_that_does_not_fit_is_halved_until_it_does(bert_retriever, monkeypatch, caplog):
-    model = TextModel(bert_retriever, "tiny", dtype="float32", device="cpu")
-    texts = ["fever", "pain in the liver", "acute renal failure", "a", "the heart rate"]
-    expected = model.encode(texts, prompt="", budget=1000)
-    real, sizes = TextModel._run, []
+def test_padding_on_the_left_is_a_clause_of_its_own():
+    def right_only(ids, *, padding_side="right"):
+        return vectors(ids) + (padding_side == "left")
 
-    def small_memory(self, ids):
-        sizes.append(len(ids))
-        if len(ids) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(self, ids)
+    require_sound(right_only, IDS, dtype=torch.float32, name="model")
+    with pytest.raises(RuntimeError, match="not the same padded on the right and on the left"):
+        require_sound(right_only, IDS, dtype=torch.float32, name="model", padded_left=True)
 
-    monkeypatch.setattr(TextModel, "_run", small_memory)
-    torch.testing.assert_close(model.encode(texts, prompt="", budget=1000), expected, rtol=0, atol=1e-6)
-    assert sizes == [5, 2, 3, 1, 2]
-    assert "do not fit" in caplog.text
-    sizes.clear()
-    torch.testing.assert_close(model.encode(texts, prompt="", budget=1000), expected, rtol=0, atol=1e-6)
-    assert max(sizes) <= 2  # it is remembered
-    monkeypatch.setattr(TextModel, "_run", lambda self, ids: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
-    with pytest.raises(torch.OutOfMemoryError):
-        model.encode(["fever"], prompt="", budget=1000)
+
+def test_nan_in_any_way_of_padding_is_found():
+    def left_nan(ids, *, padding_side="right"):
+        return vectors(ids) * (float("nan") if padding_side == "left" else 1)
+
+    with pytest.raises(RuntimeError, match="NaN or infinity"):
+        require_sound(left_nan, IDS, dtype=torch.float32, name="model", padded_left=True)
+
+
+def test_rotary_positions_may_be_padded_left_and_tables_of_positions_not():
+    assert all(may_be_padded_left(config()) for config in (MistralConfig, Qwen3Config, ModernBertConfig))
+    assert not any(may_be_padded_left(config()) for config in (BertConfig, XLMRobertaConfig))
+
+
+@pytest.mark.parametrize(("family", "passes"), [("bert", 5), ("mistral", 6)])
+def test_the_test_costs_a_pass_for_each_text_and_two_or_three_for_all(family, passes, request, monkeypatch):
+    real, sides = ForwardPass.__call__, []
+
+    def counted(self, ids, *, padding_side="right"):
+        sides.append(padding_side)
+        return real(self, ids, padding_side=padding_side)
+
+    monkeypatch.setattr(ForwardPass, "__call__", counted)
+    TextModel(request.getfixturevalue(f"{family}_retriever"), "tiny", dtype="float32", devices=["cpu"], task="t")
+    assert len(sides) == passes
+    assert sides.count("left") == passes - 5
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_last_token_counted_from_the_left_is_found(mistral_retriever, dtype, monkeypatch):
+    """Right for padding on the right alone: what many a hand-written pooling does."""
+
+    def by_count(self, features):
+        last = features["attention_mask"].sum(dim=1) - 1
+        tokens = features["token_embeddings"]
+        return {**features, "sentence_embedding": tokens[torch.arange(len(tokens)), last]}
+
+    monkeypatch.setattr(Pooling, "forward", by_count)
+    with pytest.raises(RuntimeError, match="not the same padded on the right and on the left"):
+        TextModel(mistral_retriever, "tiny", dtype=dtype, devices=["cpu"], task="t")
+
+
+@pytest.mark.parametrize("family", ["bert", "mistral"])
+def test_a_pooling_that_is_blind_to_the_mask_is_found(family, request, monkeypatch):
+    def last_position(self, features):
+        return {**features, "sentence_embedding": features["token_embeddings"][:, -1]}
+
+    monkeypatch.setattr(Pooling, "forward", last_position)
+    with pytest.raises(RuntimeError, match="tiny: the vector of a text is not the same alone and padded in a batch"):
+        TextModel(request.getfixturevalue(f"{family}_retriever"), "tiny", dtype="float32", devices=["cpu"], task="t")
+
+
+def test_weights_with_nan_are_found(bert_retriever, tmp_path):
+    folder = shutil.copytree(bert_retriever, tmp_path / "damaged")
+    weights = load_file(folder / "model.safetensors")
+    weights["encoder.layer.3.output.dense.bias"][0] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RuntimeError, match="damaged: vectors hold NaN or infinity"):
+        TextModel(folder, "damaged", dtype="float32", devices=["cpu"])
+
+
+def test_an_end_that_is_lost_when_a_text_is_cut_is_found(mistral_retriever, monkeypatch):
+    real = TextModel._tokenise
+
+    def cut_last(self, *texts):
+        return [row[:-1] if len(row) == self.contract.max_length else row for row in real(self, *texts)[0]], 0
+
+    monkeypatch.setattr(TextModel, "_tokenise", cut_last)
+    with pytest.raises(RuntimeError, match="texts end with different tokens"):
+        TextModel(mistral_retriever, "tiny", dtype="float32", devices=["cpu"], task="t")

@@ -57,6 +57,7 @@ def test_defaults_are_filled_in(tmp_path):
         ({"measures": ["nDCG@@10"]}, "measures.0: .*is no measure"),
         ({"sorce": 1}, "sorce: Extra inputs are not permitted"),
         ({"source": {}}, "source.model: Field required"),
+        ({"source": {"model": "m", "pooling": "last"}}, r"source\.pooling: .*unknown pooling 'last': choose one of"),
         ({"domain": {}}, "either 'model' .* or 'train'"),
         ({"domain": {"model": "d", "train": {}}}, "either 'model' .* or 'train'"),
         ({"domain": {"train": {"step": 5}}}, "unexpected keyword argument 'step'; the settings are steps, batch_size"),

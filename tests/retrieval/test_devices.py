@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -91,3 +93,53 @@ def test_names_of_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ValueError, match="no device 'cuda'"):
         device_names("cuda")
+
+
+@pytest.mark.parametrize("backend", [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul])
+def test_a_precision_set_for_one_backend_is_no_hindrance_and_put_back(index, monkeypatch, backend):
+    if not hasattr(backend, "fp32_precision"):
+        pytest.skip("this torch has no precision of a backend")
+    expected = index.retriever(3)(queries(2))
+    during, rough = [], room._scores
+    monkeypatch.setattr(room, "_scores", lambda *given: (during.append(backend.fp32_precision), rough(*given))[1])
+    before = backend.fp32_precision
+    backend.fp32_precision = "tf32"
+    try:
+        pd.testing.assert_frame_equal(index.retriever(3)(queries(2)), expected)
+        assert backend.fp32_precision == "tf32"
+        assert set(during) == {"ieee"}
+    finally:
+        backend.fp32_precision = before
+
+
+def test_a_search_does_not_put_the_precision_back_under_another(index):
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        with ThreadPoolExecutor(4) as jobs:
+            list(jobs.map(lambda _: index.retriever(3)(queries(9)), range(40)))
+        assert torch.get_float32_matmul_precision() == "high"
+        assert torch.backends.mkldnn.matmul.fp32_precision == "tf32"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e-30, 1e-23, 1e18])
+def test_lengths_at_the_ends_of_the_range(tmp_path, scale):
+    """Vectors that differ in their last bits, so that the order of sums decides what a product selects."""
+    base = np.random.default_rng(0).normal(size=16)
+    near = base + np.random.default_rng(1).integers(-2, 3, size=(3000, 16)) * base * 1.2e-7
+    docs = [{"docno": f"d{i}", "doc_vec": vector} for i, vector in enumerate((near * scale).astype(np.float32))]
+    index = FaissIndex(tmp_path / "index", verbose=False).index(docs)
+    asked = pd.DataFrame({"qid": list("ab"), "query": "x", "query_vec": list(near[:2].astype(np.float32))})
+    everything = index.retriever(3000)(asked)
+    expected = everything[everything["rank"] < 20].reset_index(drop=True)
+    pd.testing.assert_frame_equal(index.retriever(20)(asked), expected)
+
+
+def test_a_vector_whose_products_overflow_is_refused(index, tmp_path):
+    long = np.full(DIM, 3e18, dtype=np.float32)
+    with pytest.raises(ValueError, match=r"document 'd' is longer than 1e\+19.*normalise"):
+        FaissIndex(tmp_path / "long", verbose=False).index([{"docno": "d", "doc_vec": long}])
+    with pytest.raises(ValueError, match=r"query 'q' is longer than 1e\+19"):
+        index.retriever(3)(pd.DataFrame({"qid": ["q"], "query": "x", "query_vec": [long]}))

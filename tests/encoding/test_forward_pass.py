@@ -1,0 +1,92 @@
+import threading
+
+import pandas as pd
+import pytest
+import torch
+
+from pyterrier_merge import E5Encoder, MergedE5Encoder
+from pyterrier_merge.encoding.forward_pass import ForwardPass
+from pyterrier_merge.encoding.text_model import TextModel
+
+TEXTS = ["fever", "pain in the liver", "acute renal failure", "a", "the heart rate"]
+
+
+def load(folder, *devices):
+    return TextModel(folder, "tiny", dtype="float32", devices=devices or ("cpu",), task="t")
+
+
+def encode(model, budget=1000):
+    return model.encode(TEXTS, prompt="", budget=budget)[0]
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(bert_retriever, monkeypatch, caplog):
+    model = load(bert_retriever)
+    expected = encode(model)
+    real, sizes = ForwardPass.__call__, []
+
+    def small_memory(self, ids):
+        sizes.append(len(ids))
+        if len(ids) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, ids)
+
+    monkeypatch.setattr(ForwardPass, "__call__", small_memory)
+    torch.testing.assert_close(encode(model), expected, rtol=0, atol=1e-6)
+    assert sizes == [5, 2, 3, 1, 2]
+    assert "do not fit into the memory of cpu" in caplog.text
+    sizes.clear()
+    torch.testing.assert_close(encode(model), expected, rtol=0, atol=1e-6)
+    assert max(sizes) <= 2  # it is remembered
+    monkeypatch.setattr(
+        ForwardPass, "__call__", lambda self, ids: (_ for _ in ()).throw(torch.OutOfMemoryError("full"))
+    )
+    with pytest.raises(torch.OutOfMemoryError):
+        model.encode(["fever"], prompt="", budget=1000)
+
+
+@pytest.mark.parametrize("family", ["bert", "mistral"])
+def test_several_devices_share_the_batches_and_keep_their_order(family, request, monkeypatch):
+    folder = request.getfixturevalue(f"{family}_retriever")
+    expected = encode(load(folder), budget=1)
+    model = load(folder, "cpu", "cpu", "cpu")
+    busy = set()
+    barrier = threading.Barrier(3, timeout=20)  # each device has a batch before any gives its vectors
+    real = ForwardPass.__call__
+
+    def noted(self, ids):
+        if id(self) not in busy:
+            busy.add(id(self))
+            barrier.wait()
+        return real(self, ids)
+
+    monkeypatch.setattr(ForwardPass, "__call__", noted)
+    torch.testing.assert_close(encode(model, budget=1), expected, rtol=0, atol=1e-6)
+    assert len(busy) == 3
+
+
+def test_an_error_on_one_of_several_devices_comes_out(bert_retriever, monkeypatch):
+    model = load(bert_retriever, "cpu", "cpu")
+    monkeypatch.setattr(ForwardPass, "__call__", lambda self, ids: (_ for _ in ()).throw(RuntimeError("unplugged")))
+    with pytest.raises(RuntimeError, match="unplugged"):
+        encode(model)
+
+
+def test_further_devices_follow_a_merge(bert_retriever, bert_language_model):
+    settings = {"alpha_lower": 1, "alpha_upper": 1, "dtype": "float32", "batch_size": 1}
+    several = MergedE5Encoder(bert_retriever, bert_language_model, device=["cpu", "cpu"], **settings)
+    alone = MergedE5Encoder(bert_retriever, bert_language_model, device="cpu", **settings)
+    texts = [f"{text} {other}" for text in TEXTS for other in TEXTS]
+    for alpha in (1, 0.25, 0.75):
+        several.alpha_lower = alone.alpha_lower = alpha
+        torch.testing.assert_close(several.encode_docs(texts), alone.encode_docs(texts), rtol=0, atol=1e-6)
+    assert several.fingerprint == alone.fingerprint
+    assert several == alone
+
+
+def test_texts_that_were_cut_are_counted(bert_retriever):
+    encoder = E5Encoder(bert_retriever, dtype="float32", device="cpu")
+    fits, too_long = "fever " * 30, "fever " * 31  # 32 tokens with both ends
+    encoder.encode_docs([fits, too_long, "", too_long])
+    assert encoder.truncated == 2
+    assert encoder(pd.DataFrame({"docno": ["1", "2"], "text": [too_long, fits]})).attrs["truncated"] == 1
+    assert encoder.truncated == 3

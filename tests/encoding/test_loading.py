@@ -1,0 +1,160 @@
+import json
+import logging
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, Pooling
+from transformers import AutoModel, AutoTokenizer
+
+from pyterrier_merge import E5Encoder, MergedE5Encoder
+from pyterrier_merge.encoding.contract import POOLING_MODES
+from pyterrier_merge.encoding.loading import load_retriever
+
+TEXTS = ["acute kidney failure", "fever", "pain in the liver and a high heart rate"]
+PLAIN = {"dtype": "float32", "device": "cpu"}
+
+
+def by_hand(folder, pooling, normalize, *, prompt="", end=()):
+    """Each text alone through the plain body, its token vectors pooled as the definition says."""
+    tokenizer, body = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    vectors = []
+    for text in TEXTS:
+        ids = [*tokenizer(prompt + text)["input_ids"], *end]
+        with torch.no_grad():
+            states = body(torch.tensor([ids])).last_hidden_state[0].numpy()
+        weights = np.arange(1, len(states) + 1)[:, None]
+        vectors.append(
+            {
+                "mean": states.mean(axis=0),
+                "cls": states[0],
+                "max": states.max(axis=0),
+                "lasttoken": states[-1],
+                "weightedmean": (weights * states).sum(axis=0) / weights.sum(),
+                "mean_sqrt_len_tokens": states.sum(axis=0) / len(states) ** 0.5,
+            }[pooling]
+        )
+    vectors = np.stack(vectors)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True) if normalize else vectors
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("pooling", POOLING_MODES)
+def test_a_plain_checkpoint_is_pooled_as_the_caller_says(pooling, normalize, bert_language_model):
+    encoder = E5Encoder(bert_language_model, pooling=pooling, normalize=normalize, **PLAIN)
+    np.testing.assert_allclose(encoder.encode_docs(TEXTS), by_hand(bert_language_model, pooling, normalize), atol=1e-5)
+    assert (encoder.contract.pooling, encoder.contract.normalize) == (pooling, normalize)
+
+
+def test_a_causal_language_model_is_taken_without_its_head(mistral_language_model):
+    encoder = E5Encoder(mistral_language_model, pooling="lasttoken", task="fever", **PLAIN)
+    assert encoder.contract.appended == (2,)
+    prompt = "Instruct: fever\nQuery: "
+    for encode, before in ((encoder.encode_docs, ""), (encoder.encode_queries, prompt)):
+        expected = by_hand(mistral_language_model, "lasttoken", True, prompt=before, end=(2,))
+        np.testing.assert_allclose(encode(TEXTS), expected, atol=1e-5)
+
+
+def test_a_merge_may_start_from_plain_checkpoints(mistral_language_model, mistral_retriever):
+    encoder = MergedE5Encoder(
+        mistral_language_model,
+        mistral_retriever,
+        alpha_lower=0.5,
+        alpha_upper=1,
+        task="t",
+        pooling="lasttoken",
+        **PLAIN,
+    )
+    own = E5Encoder(mistral_language_model, pooling="lasttoken", task="t", **PLAIN)
+    assert np.abs(encoder.encode_docs(TEXTS) - own.encode_docs(TEXTS)).max() > 0.01
+    encoder.alpha_lower = 1
+    np.testing.assert_array_equal(encoder.encode_docs(TEXTS), own.encode_docs(TEXTS))
+
+
+def test_a_plain_checkpoint_of_a_known_family_needs_no_word(bert_language_model, mistral_language_model, tmp_path):
+    """Its name is the folder's; the length is the card's where the model has more positions."""
+    bge = shutil.copytree(bert_language_model, tmp_path / "bge-small-en-v1.5")
+    encoder = E5Encoder(bge, **PLAIN)
+    np.testing.assert_allclose(encoder.encode_docs(TEXTS), by_hand(bge, "cls", True), atol=1e-5)
+    assert encoder.contract.query_prompt == "Represent this sentence for searching relevant passages: "
+    contriever = shutil.copytree(bert_language_model, tmp_path / "contriever")
+    expected = by_hand(contriever, "mean", False)
+    np.testing.assert_allclose(E5Encoder(contriever, **PLAIN).encode_docs(TEXTS), expected, atol=1e-5)
+    qwen = shutil.copytree(mistral_language_model, tmp_path / "qwen3-embedding-0.6b")
+    config = json.loads((qwen / "config.json").read_text())
+    (qwen / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 32768}))
+    contract = load_retriever(qwen, str(qwen), device="meta", task="Find")[1]
+    assert (contract.max_length, contract.query_prompt) == (8192, "Instruct: Find\nQuery:")
+
+
+def test_what_the_caller_says_counts_before_the_family(bert_language_model, tmp_path):
+    bge = shutil.copytree(bert_language_model, tmp_path / "bge-m3")
+    encoder = E5Encoder(bge, pooling="mean", normalize=False, **PLAIN)
+    np.testing.assert_allclose(encoder.encode_docs(TEXTS), by_hand(bge, "mean", False), atol=1e-5)
+
+
+def test_a_plain_checkpoint_of_no_family_needs_a_pooling(bert_language_model):
+    with pytest.raises(ValueError, match=r"has no modules\.json, so its pooling is unknown.* pooling='mean'"):
+        load_retriever(bert_language_model, "org/model", device="cpu")
+
+
+def test_weights_that_are_not_there_are_not_made_up(bert_language_model, tmp_path):
+    folder = shutil.copytree(bert_language_model, tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    del weights["bert.encoder.layer.1.output.dense.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"no weights for 1 parameters .* 'encoder\.layer\.1\.output\.dense\.weight'"):
+        load_retriever(folder, "org/model", device="cpu", pooling="mean")
+
+
+@pytest.mark.parametrize(("pooling", "normalize"), [("cls", None), ("max", False), (None, False), ("mean", True)])
+def test_the_caller_overrides_the_models_own_modules(pooling, normalize, bert_retriever, caplog):
+    caplog.set_level(logging.INFO, "pyterrier_merge")
+    encoder = E5Encoder(bert_retriever, pooling=pooling, normalize=normalize, **PLAIN)
+    expected = by_hand(bert_retriever, pooling or "mean", normalize is not False)
+    np.testing.assert_allclose(encoder.encode_docs(TEXTS), expected, atol=1e-5)
+    assert ("pooling instead of its own" in caplog.text) == (pooling not in (None, "mean"))
+    assert ("normalize=False, other than its files say" in caplog.text) == (normalize is False)
+
+
+def test_a_model_made_for_cosine_that_does_not_normalise_is_warned_about(bert_retriever, tmp_path, caplog):
+    model = SentenceTransformer(str(bert_retriever), device="cpu", similarity_fn_name="cosine")
+    del model[-1]
+    model.save(str(tmp_path / "model"))
+    assert not load_retriever(tmp_path / "model", "m", device="cpu")[1].normalize
+    assert "pass normalize=True" in caplog.text
+    caplog.clear()
+    assert load_retriever(tmp_path / "model", "m", device="cpu", normalize=True)[1].normalize
+    assert not load_retriever(tmp_path / "model", "m", device="cpu", normalize=False)[1].normalize
+    file = tmp_path / "model" / "config_sentence_transformers.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "similarity_fn_name": "dot"}))
+    load_retriever(tmp_path / "model", "m", device="cpu")
+    assert "normalize=True" not in caplog.text
+
+
+def test_a_pooling_that_further_modules_do_not_fit_is_refused(bert_retriever, tmp_path):
+    model = SentenceTransformer(str(bert_retriever), device="cpu")
+    model[1] = Pooling(32, pooling_mode=("mean", "max"))
+    model.append(Dense(64, 8))
+    model.save(str(tmp_path / "model"))
+    assert E5Encoder(tmp_path / "model", **PLAIN).encode_docs(TEXTS).shape == (3, 8)
+    with pytest.raises(ValueError, match=r"pools into 64 values .* pooling='mean' gives 32"):
+        load_retriever(tmp_path / "model", "m", device="cpu", pooling="mean")
+
+
+def test_an_unknown_pooling_is_refused_at_once(bert_retriever):
+    with pytest.raises(ValueError, match="unknown pooling 'last': choose one of mean, cls, max, lasttoken"):
+        E5Encoder("org/model", pooling="last")
+    with pytest.raises(ValueError, match="unknown pooling"):
+        load_retriever(bert_retriever, "m", device="cpu", pooling="average")
+
+
+@pytest.mark.parametrize("source", ["bert_retriever", "bert_language_model"])
+def test_a_model_without_weights_has_the_same_contract(source, request):
+    folder = request.getfixturevalue(source)
+    model, contract = load_retriever(folder, "m", device="meta", pooling="cls")
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    assert contract == load_retriever(folder, "m", device="cpu", pooling="cls")[1]
