@@ -65,7 +65,10 @@ class VectorBuild:
         self._seen, self._longest = SeenDocnos(), 0
         self.part.mkdir(parents=True, exist_ok=True)
         self._files = ExitStack()
-        self._names: IO[bytes] = self._files.enter_context((self.part / JOURNAL).open("ab"))
+        try:
+            self._names: IO[bytes] = self._files.enter_context((self.part / JOURNAL).open("ab"))
+        except FileNotFoundError as error:  # another process has finished since, and its folder is gone
+            raise self._busy() from error
         try:
             self._lock()
             restore_folder(path)
@@ -154,7 +157,10 @@ class VectorBuild:
         except (BlockingIOError, FileNotFoundError):
             held = False
         if not held:
-            raise IndexBusyError(f"another process is building {self.path}: wait for it or choose another path")
+            raise self._busy()
+
+    def _busy(self) -> IndexBusyError:
+        return IndexBusyError(f"another process is building {self.path}: wait for it or choose another path")
 
     def _begun(self, encoder: str | None) -> dict[str, Any]:
         metadata = read_metadata(self.part) or {

@@ -760,3 +760,17 @@ class TestResumption:
 
 if __name__ == "__main__":
     (HashEncoder(dies_after=int(sys.argv[2])) >> FaissIndex(sys.argv[1]).indexer(shard_size=10)).index(corpus(55))
+
+
+def test_a_build_that_another_process_finishes_in_between_counts_as_busy(tmp_path, monkeypatch):
+    """``dense_index`` waits for those, and finds the other's index."""
+    begin = Path.mkdir
+
+    def finished_meanwhile(self, *arguments, **settings):
+        begin(self, *arguments, **settings)
+        if self.name.endswith(".part"):
+            self.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", finished_meanwhile)
+    with pytest.raises(IndexBusyError, match="another process is building"):
+        VectorBuild(tmp_path / "index", encoder=None)
