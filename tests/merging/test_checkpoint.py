@@ -4,7 +4,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -263,20 +262,19 @@ def test_a_quantised_tensor_is_named(mistral_language_model, tmp_path, name, dty
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
-def test_a_file_that_may_not_be_read_is_named(bert_retriever, file):
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(shutil.copytree(bert_retriever, Path(place) / "copy"))
-        Path(place).chmod(0o755)
-        folder.chmod(0o755)
-        (folder / file).chmod(0)
-        user = os.geteuid()
-        if user == 0:
-            os.seteuid(65534)
-        try:
-            with pytest.raises(ValueError, match=rf"{file} cannot be read: Permission denied"):
-                Checkpoint(folder)
-        finally:
-            os.seteuid(user)
+def test_a_file_that_may_not_be_read_is_named(bert_retriever, tmp_path, monkeypatch, file):
+    folder = _copy(bert_retriever, tmp_path)
+    folder.chmod(0o755)
+    (folder / file).chmod(0)
+    monkeypatch.chdir(folder)  # from inside: the folders above may be closed to the user that root becomes
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(ValueError, match=rf"{file} cannot be read: Permission denied"):
+            Checkpoint(Path())
+    finally:
+        os.seteuid(user)
 
 
 def test_a_file_that_is_rewritten_meanwhile_is_named(bert_retriever, tmp_path):
