@@ -5,7 +5,19 @@ import copy
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, BertConfig, BertModel, LlamaConfig, LlamaModel, MistralConfig, MistralModel
+from transformers import (
+    AutoModel,
+    BertConfig,
+    BertModel,
+    Gemma3TextConfig,
+    Gemma3TextModel,
+    LlamaConfig,
+    LlamaModel,
+    MistralConfig,
+    MistralModel,
+    T5Config,
+    T5EncoderModel,
+)
 from transformers.models.modernbert import ModernBertConfig, ModernBertModel
 
 from pyterrier_merge import E5Encoder
@@ -17,6 +29,16 @@ BODIES = {
     "bert": (BertModel, BertConfig(**SIZES)),
     "llama, shared keys": (LlamaModel, LlamaConfig(**SIZES, num_key_value_heads=2)),
     "mistral, sliding window": (MistralModel, MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=5)),
+    "gemma 3, both directions": (
+        Gemma3TextModel,
+        Gemma3TextConfig(
+            **SIZES, num_key_value_heads=2, head_dim=8, sliding_window=4, use_bidirectional_attention=True
+        ),
+    ),
+    "t5, position bias": (
+        T5EncoderModel,
+        T5Config(vocab_size=50, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4),
+    ),
     "modernbert, local layers": (
         ModernBertModel,
         ModernBertConfig(**SIZES, local_attention=6, global_attn_every_n_layers=2, pad_token_id=0),
