@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     import torch
 
 TEXTS = ("fever", "acute renal failure in the elderly", "pain " * 12)
-_TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 2e-1}  # of a vector's length; what rounding alone can do
+_TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}  # of a vector's length; what rounding alone can do
+_LEFT = "padded on the right and on the left"
+_LEFT_TOLERANCE = {**_TOLERANCE, "bfloat16": 2e-1}  # other positions, other angles: random decoders came to 0.1
 
 
 class Run(Protocol):
@@ -56,11 +58,11 @@ def require_sound(run: Run, ids: list[list[int]], *, dtype: torch.dtype, name: s
             "in another order of the batch": run(ids[::-1]).flip(0),
         }
         if padded_left:
-            others["padded on the right and on the left"] = run(ids, padding_side="left")
+            others[_LEFT] = run(ids, padding_side="left")
     if not all(vectors.isfinite().all() for vectors in (together, *others.values())):
         raise RuntimeError(f"{name}: vectors hold NaN or infinity in {dtype}; try dtype='float32', check the weights")
-    tolerance = _TOLERANCE[str(dtype).removeprefix("torch.")]
     for clause, other in others.items():
+        tolerance = (_LEFT_TOLERANCE if clause == _LEFT else _TOLERANCE)[str(dtype).removeprefix("torch.")]
         apart = float(((together - other).norm(dim=1) / together.norm(dim=1).clamp_min(1e-12)).max())
         if apart > tolerance:
             raise RuntimeError(

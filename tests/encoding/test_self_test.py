@@ -151,3 +151,16 @@ def test_an_end_that_is_lost_when_a_text_is_cut_is_found(mistral_retriever, monk
     monkeypatch.setattr(TextModel, "_tokenise", cut_last)
     with pytest.raises(RuntimeError, match="texts end with different tokens"):
         TextModel(mistral_retriever, "tiny", dtype="float32", devices=["cpu"], task="t")
+
+
+def test_padding_on_the_left_has_a_bound_of_its_own_in_bfloat16():
+    """Other clauses keep theirs: 0.15 of a vector's length is rounding from right to left, and a fault elsewhere."""
+
+    def apart(ids, *, padding_side="right"):
+        return vectors(ids) * (1 + 0.15 * (padding_side == "left"))
+
+    require_sound(apart, IDS, dtype=torch.bfloat16, name="model", padded_left=True)
+    with pytest.raises(RuntimeError, match="padded on the right and on the left"):
+        require_sound(apart, IDS, dtype=torch.float32, name="model", padded_left=True)
+    with pytest.raises(RuntimeError, match=r"alone and padded in a batch.*expected 0\.1 at most"):
+        require_sound(lambda ids: vectors(ids) * (1 + 0.15 * (len(ids) == 1)), IDS, dtype=torch.bfloat16, name="model")
