@@ -111,6 +111,20 @@ def test_methods_are_mergekits_own_to_the_bit(name, tensors):
     assert not torch.equal(merged, models[0])
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("weights", [(0.3, 0.7), (0.1, 0.7, 0.4), (1, 0.5, 0.25)])
+def test_linear_is_mergekits_own_to_the_bit(weights, normalize, tensors):
+    models = [model.bfloat16() for model in tensors[: len(weights)]]
+    settings = {"weight": list(weights), "normalize": normalize}
+    expected = mergekit.merge_tensors([model.float() for model in models], "linear", parameters=settings)
+    memory = torch.full_like(expected, torch.nan)
+    parameters = {"normalize": normalize}
+    merged = blend(models, get_method("linear"), weights, parameters=parameters, memory=memory)
+    assert merged is memory
+    assert torch.equal(merged, expected)
+    assert torch.equal(blend(models, get_method("linear"), weights, parameters=parameters), expected)
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from pyterrier_merge.recipe import MergeRecipe, Segment
 if TYPE_CHECKING:
     import torch
 
-_PIECE = 2**20  # elements: on a CPU, a piece of each model in float32 stays in the cache
+_PIECE = 2**19  # elements: on a CPU, some pieces in float32 stay in the cache
 
 
 @dataclass(frozen=True)
@@ -93,19 +93,19 @@ class Blender:
             if not self._method.elementwise:
                 self._write(out, tensors, segment, name)
             held, flat = out.view(-1), [tensor.reshape(-1) for tensor in tensors]
-            step = held.numel() if out.is_cuda else _PIECE
+            whole = _converts_as_it_reads(out)
+            step = held.numel() if whole else _PIECE
             squares = []
             for start in range(0, held.numel(), step):
                 piece = held[start : start + step]
-                *models, now = self._scratch(len(flat) + 1, piece)
-                for model, tensor in zip(models, flat, strict=True):
-                    model.copy_(tensor[start : start + step])
+                now, room, *models = self._pieces(piece, [tensor[start : start + step] for tensor in flat])
                 compared = models[: len(parents.models)]
-                of_parents = [] if known else [*map(_square, compared), *_squares_apart(compared, now)]
+                of_parents = [] if known else _squares_of_parents(compared, now, room)
                 if self._method.elementwise:
-                    self._write(piece, models, segment, name)
+                    self._write(piece, models, segment, name, memory=now)
                 now.copy_(piece)
-                squares.append(torch.stack([*of_parents, *(_square(model.sub_(now)) for model in compared)]))
+                rooms = [room] * len(models) if whole else models  # done with, and in the cache
+                squares.append(torch.stack([*of_parents, *_squares_apart(now, compared, rooms)]))
             total = torch.stack(squares).double().sum(dim=0)
             return torch.cat([total.new_tensor(known), total] if known else [total]).view(3, -1)
 
@@ -134,17 +134,26 @@ class Blender:
             apart=tuple(relative_distance(far, norms[0]) for far in apart[1:]),
         )
 
-    def _scratch(self, number: int, like: torch.Tensor) -> torch.Tensor:
-        """Float32 memory for ``number`` pieces like this one; the same every time, for taking it anew costs more."""
+    def _pieces(self, like: torch.Tensor, stored: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Float32 memory for two pieces, the same every time, and the models' pieces for reading."""
         import torch
 
-        elements = number * like.numel()
+        rows = 2 if _converts_as_it_reads(like) else 2 + len(stored)
+        elements = rows * like.numel()
         if self._memory is None or self._memory.numel() < elements:
             self._memory = torch.empty(elements, dtype=torch.float32, device=like.device)
-        return self._memory[:elements].view(number, like.numel())
+        now, room, *models = self._memory[:elements].view(rows, like.numel())
+        return [now, room, *([model.copy_(piece) for model, piece in zip(models, stored, strict=False)] or stored)]
 
-    def _write(self, out: torch.Tensor, tensors: list[torch.Tensor], segment: Segment, name: str) -> None:
-        """Write the blend of (a piece of) source, domain models and base to ``out``."""
+    def _write(
+        self,
+        out: torch.Tensor,
+        tensors: list[torch.Tensor],
+        segment: Segment,
+        name: str,
+        memory: torch.Tensor | None = None,
+    ) -> None:
+        """Write the blend of (a piece of) source, domain models and base to ``out``; ``memory`` may be used for it."""
         weights = segment.weights(len(self._parents.domains))
         exact = self._exact(weights, segment)
         if exact is not None:  # the parent itself, to the bit, whatever a method's arithmetic rounds to
@@ -153,7 +162,10 @@ class Blender:
         models, base = (tensors[:-1], tensors[-1]) if self._parents.base else (tensors, None)
         recipe = self._recipe
         parameters = dict(recipe.parameters)
-        out.copy_(blend(models, self._method, weights, base=base, parameters=parameters, name=name, seed=recipe.seed))
+        blended = blend(
+            models, self._method, weights, base=base, parameters=parameters, name=name, seed=recipe.seed, memory=memory
+        )
+        out.copy_(blended)
 
     def _exact(self, weights: tuple[float, ...] | None, segment: Segment) -> int | None:
         if segment.keeps_source:
@@ -169,13 +181,22 @@ def misfit(name: str, dtype: torch.dtype) -> str:
     return f"tensor {name!r} has weights that {dtype} cannot hold: use bfloat16 or float32"
 
 
-def _square(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.dot(tensor)
+def _converts_as_it_reads(tensor: torch.Tensor) -> bool:
+    """Whether its device turns other types into float32 on the way: a CPU does so through fresh memory, every time."""
+    return tensor.is_cuda
 
 
-def _squares_apart(models: Sequence[torch.Tensor], memory: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Squared distance of each model to the first; ``memory`` is written to."""
+def _squares_of_parents(models: Sequence[torch.Tensor], first: torch.Tensor, room: torch.Tensor) -> list[torch.Tensor]:
+    """Squared norm of each model, then squared distance of each from the first. Both memories are float32."""
+    first.copy_(models[0])
+    norms = [first.dot(first), *(room.copy_(model).dot(room) for model in models[1:])]
+    return [*norms, *_squares_apart(first, models, [room] * len(models))]
+
+
+def _squares_apart(
+    one: torch.Tensor, models: Sequence[torch.Tensor], rooms: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    """Squared distance of each model from ``one``; ``rooms``, float32 as ``one``, take the differences."""
     import torch
 
-    for model in models:
-        yield _square(torch.sub(model, models[0], out=memory))
+    return [torch.sub(one, model, out=room).dot(room) for model, room in zip(models, rooms, strict=False)]

@@ -8,6 +8,7 @@ from mergekit.merge_methods import merge_tensors
 from safetensors.torch import load_file, save_file
 
 from pyterrier_merge import MergedE5Encoder, MergeRecipe
+from pyterrier_merge.merging import blending
 
 METHODS = {
     "slerp": ({}, {"t": 0.7}),
@@ -58,3 +59,27 @@ def test_a_merge_is_mergekits_in_float32_rounded_once(method, parents, tmp_path)
         assert torch.equal(live[name], expected.bfloat16()), name
         assert torch.equal(saved[name], expected.bfloat16()), name
     assert rounded or method == "slerp"  # mergekit itself computes slerp of bfloat16 in float32
+
+
+@pytest.mark.parametrize("method", ["linear", *METHODS])
+def test_a_device_that_converts_as_it_reads_gets_the_same_merge(method, parents, monkeypatch):
+    parameters, _ = METHODS.get(method, ({}, {}))
+    (source, _), *domains = parents[: 2 if method == "slerp" else 3]
+    recipe = MergeRecipe.halves(
+        source, [folder for folder, _ in domains], 0.3, 0.6, method=method, parameters=parameters
+    )
+
+    def merged():
+        encoder = MergedE5Encoder.from_recipe(recipe, dtype="bfloat16", device="cpu")
+        return encoder.tensor_merges, [parameter.clone() for parameter in encoder._text_model().body.parameters()]
+
+    (merges, weights), pieces = merged(), []
+    monkeypatch.setattr(blending, "_PIECE", 100)
+    monkeypatch.setattr(blending, "_converts_as_it_reads", lambda tensor: bool(pieces.append(tensor.numel())) or True)
+    others, direct = merged()
+    assert max(pieces) > 100  # whole tensors
+    assert all(torch.equal(one, other) for one, other in zip(weights, direct, strict=True))
+    for one, other in zip(merges, others, strict=True):
+        assert (one.to_source, *one.to_domains, *one.apart) == pytest.approx(
+            (other.to_source, *other.to_domains, *other.apart), rel=1e-5
+        )
