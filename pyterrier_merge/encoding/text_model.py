@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WINDOW = 4096  # texts sorted by length at a time: bounds memory, and costs 1 % of padding at most on short texts
+CHUNK = 256  # of them that are tokenised at a time, while the model is busy with others
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -83,7 +84,7 @@ class TextModel:
         }
 
     def encode(self, texts: Iterable[str], *, prompt: str, budget: int) -> tuple[np.ndarray, int]:
-        """Encode texts, in windows sorted by length; the next window is tokenised while the model runs.
+        """Encode texts, in windows sorted by length; the next of them are tokenised while the model runs.
 
         Args:
             texts: Read once; a progress bar around it advances window by window.
@@ -98,13 +99,17 @@ class TextModel:
         """
         import torch
 
-        vectors, cut = [np.empty((0, self.dim), dtype=np.float32)], 0
-        windows = enumerate(more_itertools.chunked(texts, WINDOW))
+        parts: list[tuple[list[int], np.ndarray]] = []
+        cut = 0
         with torch.inference_mode():
-            for ids, cut_here in _one_ahead(lambda window: self._tokenise(window[1], prompt, window[0]), windows):
-                vectors.append(_in_order(self._replicas.run, ids, budget).cpu().numpy())
+            for rows, ids, cut_here in _one_ahead(
+                lambda chunk: (chunk[0], *self._tokenise(chunk[1], prompt)), _chunks(texts)
+            ):
+                parts.append((rows, _in_order(self._replicas.run, ids, budget).cpu().numpy()))
                 cut += cut_here
-        matrix = np.concatenate(vectors)
+        matrix = np.empty((sum(len(rows) for rows, _ in parts), self.dim), dtype=np.float32)
+        for rows, vectors in parts:
+            matrix[rows] = vectors
         if not np.isfinite(matrix).all():
             row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
             raise ValueError(
@@ -118,6 +123,7 @@ class TextModel:
 
         if not texts:
             return torch.empty((0, self.dim), device=self._forward_pass.device)
+        _require_strings(enumerate(texts))
         ids, _ = self._tokenise(texts, prompt)
         return _in_order(lambda batches: [self._forward_pass.in_memory(batch) for batch in batches], ids, budget)
 
@@ -130,11 +136,23 @@ class TextModel:
         left = may_be_padded_left(self.body.config)
         require_sound(self._forward_pass, ids[:-1], dtype=self.dtype, name=name, padded_left=left)
 
-    def _tokenise(self, texts: list[str], prompt: str, window: int = 0) -> tuple[list[list[int]], int]:
-        for row, text in enumerate(texts, window * WINDOW):
-            if not isinstance(text, str):
-                raise ValueError(f"text {row} is {text!r}, expected a string")  # noqa: TRY004 (data, not a call)
+    def _tokenise(self, texts: list[str], prompt: str) -> tuple[list[list[int]], int]:
         return tokenise(self._model.tokenizer, texts, prompt, self.contract)
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[tuple[list[int], list[str]]]:
+    """Yield rows and texts, some at a time: of each window in turn, those of most characters first."""
+    for window in more_itertools.chunked(enumerate(texts), WINDOW):
+        _require_strings(window)
+        window.sort(key=lambda numbered: -len(numbered[1]))
+        for chunk in more_itertools.chunked(window, CHUNK):
+            yield [row for row, _ in chunk], [text for _, text in chunk]
+
+
+def _require_strings(numbered: Iterable[tuple[int, Any]]) -> None:
+    for row, text in numbered:
+        if not isinstance(text, str):
+            raise ValueError(f"text {row} is {text!r}, expected a string")  # noqa: TRY004 (data, not a call)
 
 
 def _in_order(run: Callable[[list[Any]], list[torch.Tensor]], ids: list[list[int]], budget: int) -> torch.Tensor:

@@ -1,6 +1,9 @@
 """Other kernels, the same arithmetic: against torch's own attention and torch's own linear layers."""
 
 import copy
+import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -80,6 +83,35 @@ def test_a_transformer_gives_what_it_gave(name, features, block, monkeypatch):
     assert model.config._attn_implementation == ATTENTION
     assert any(isinstance(module, PackedLinear) for module in model.modules())
     torch.testing.assert_close(hidden(model, features), expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("features", [batch(), batch(padded=False)], ids=["padded", "full"])
+@pytest.mark.parametrize("name", BODIES)
+def test_attention_over_filled_up_rows_is_the_same(name, features, monkeypatch):
+    model = body(name, torch.bfloat16)
+    use_fast_kernels(model)
+    monkeypatch.setattr(cpu, "LANES", 2)  # of 12 tokens nothing is left over
+    expected = hidden(model, features)
+    filled, pad = [], torch.nn.functional.pad
+    monkeypatch.setattr(torch.nn.functional, "pad", lambda tensor, by: filled.append(by) or pad(tensor, by))
+    monkeypatch.setattr(cpu, "LANES", 16)
+    torch.testing.assert_close(hidden(model, features), expected, rtol=0, atol=0.05)
+    assert name.startswith("t5") or set(filled) == {(0, 0, 0, 4)}
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have other rules")
+def test_freed_memory_is_found_again():
+    program = """
+import resource, torch
+from pyterrier_merge.encoding.cpu import keep_freed_memory
+keep_freed_memory()
+for turn in range(5):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    batch = [torch.ones(2_000_000) for _ in range(4)]  # 32 MB, 7,800 pages
+    del batch
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    assert int(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True).stdout) < 100
 
 
 def test_attention_and_packed_layers_are_really_used(monkeypatch):
