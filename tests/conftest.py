@@ -1,5 +1,6 @@
 """What tests may use: tiny models in the layouts of real ones, the shared data, and a cache that is thrown away."""
 
+import dataclasses
 import json
 import os
 import random
@@ -213,3 +214,23 @@ def small_collection():
         frame = pd.DataFrame(rows, columns=["qid", "query", "docno", "label"])
         topics[split], qrels[split] = frame[["qid", "query"]], frame[["qid", "docno", "label"]]
     return from_frames("small", docs, topics, qrels)
+
+
+@pytest.fixture(scope="session")
+def reranking_collection(small_collection, tmp_path_factory):
+    """The small collection's documents and queries, each query with eight documents to rank, as JQaRA has them."""
+    from pyterrier_merge.collections.jqara import jqara
+
+    generator = random.Random(1)
+    folder = tmp_path_factory.mktemp("jqara")
+    texts = {doc["docno"]: doc["text"] for doc in small_collection.corpus_iter()}
+    for split in ("dev", "test"):
+        lines = []
+        judged = small_collection.topics(split).merge(small_collection.qrels(split), on="qid")
+        for row in judged.itertuples():
+            others = generator.sample(sorted(texts.keys() - {row.docno}), 7)
+            for docno in sorted([row.docno, *others]):
+                passage = {"passage_row_id": docno, "title": "", "text": texts[docno], "label": int(docno == row.docno)}
+                lines.append(json.dumps({"q_id": row.qid, "question": row.query, **passage}))
+        (folder / f"{split}.jsonl").write_text("\n".join(lines))
+    return dataclasses.replace(jqara(folder), name="small-jqara", language="en")

@@ -15,7 +15,7 @@ def pooled(collection: TestCollection, split: str, runs: Sequence[pd.DataFrame],
     """Return the collection cut down to the judged documents of one split and the first ``depth`` results of some runs.
 
     Figures on a pool are higher than on the whole collection and compare only with each other: choose with them, report
-    none of them as a result.
+    none of them as a result. A re-ranking collection keeps all candidates of the split, and so its figures.
 
     Args:
         collection: The whole.
@@ -29,13 +29,13 @@ def pooled(collection: TestCollection, split: str, runs: Sequence[pd.DataFrame],
     if depth < 1:
         raise ValueError(f"the depth of a pool is at least 1, found {depth!r}")
     docnos = set(collection.qrels(split)["docno"])
+    if collection.reranking:
+        docnos.update(collection.candidates(split)["docno"])
     for run in runs:
         docnos.update(run.loc[run["rank"] < depth, "docno"])
     described = {field.name: getattr(collection, field.name) for field in fields(TestCollection)}
     docnos &= {doc["docno"] for doc in collection.corpus_iter()}  # judgements may name what the corpus lacks
-    return PooledCollection(
-        **{**described, "splits": (split,), "reranking": False}, whole=collection, docnos=frozenset(docnos)
-    )
+    return PooledCollection(**{**described, "splits": (split,)}, whole=collection, docnos=frozenset(docnos))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -63,3 +63,6 @@ class PooledCollection(TestCollection):
 
     def _qrels(self, split: str) -> pd.DataFrame:
         return self.whole.qrels(split)
+
+    def _candidates(self, split: str) -> pd.DataFrame:
+        return self.whole.candidates(split)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import more_itertools
 import pandas as pd
 import pyterrier as pt
 
@@ -18,6 +19,7 @@ from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.retrieval.bm25_analysis import ANALYSES
 from pyterrier_merge.retrieval.bm25_corpus import CheckedCorpus
 from pyterrier_merge.retrieval.bm25_engines import Engine, Pisa, Search, Terrier
+from pyterrier_merge.retrieval.given import GivenCandidates
 from pyterrier_merge.storage import cache_folder, finished_folder, write_file
 
 if TYPE_CHECKING:
@@ -25,13 +27,15 @@ if TYPE_CHECKING:
 
 ENGINES: dict[str, type[Engine]] = {"pisa": Pisa, "terrier": Terrier}
 _IDENTITY_FILE = "bm25.json"
+_ROWS = 4_000_000  # results that are held at once where all documents of a query are looked through
 
 
 class BM25(pt.Transformer):
     """A BM25 retriever over a collection: queries in, ``docno``, ``score`` and ``rank`` out.
 
     The index is built when it is first searched, and kept. Documents of one score stand in the order of their docno.
-    ``bm25`` is another name of this class.
+    The topics of a re-ranking collection are answered from their own candidates, as by ``dense_retriever``; term
+    statistics are those of all its documents. ``bm25`` is another name of this class.
 
     English is analysed by the engine: PISA has Porter2, Terrier Porter. Japanese is analysed by Sudachi for both (extra
     ``japanese``). For Danish, Dutch, Finnish, French, German, Hungarian, Italian, Norwegian, Portuguese, Romanian,
@@ -94,6 +98,7 @@ class BM25(pt.Transformer):
         self.verbose = verbose
         self.name = f"BM25 ({self._engine.label})"
         self.schematic = {"label": self.name}
+        self._given = GivenCandidates(collection) if collection.reranking else None
         self._opened: tuple[tuple[float, float], Search] | None = None
 
     @property
@@ -121,6 +126,8 @@ class BM25(pt.Transformer):
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Search each query. A query without a term of the index has no results.
 
+        Of a re-ranking collection all candidates are ranked: those without a term of the query have a score of 0.
+
         Args:
             inp: Columns ``qid`` and ``query``.
 
@@ -128,7 +135,8 @@ class BM25(pt.Transformer):
             The columns of ``inp``, ``docno``, ``score`` and ``rank`` (from 0): the queries in their order, best first.
 
         Raises:
-            ValueError: A query is missing, the corpus is empty or a document of it cannot be indexed.
+            ValueError: A query is missing or, for a re-ranking collection, none of its topics; the corpus is empty or
+                a document of it cannot be indexed.
             RuntimeError: The engine is missing something, or did not index the whole corpus.
         """
         pt.validate.query_frame(inp, extra_columns=["query"])
@@ -138,7 +146,7 @@ class BM25(pt.Transformer):
         for qid, query in zip(queries["qid"], queries["query"], strict=True):
             if not isinstance(query, str):
                 raise ValueError(f"the query {qid!r} is {query!r}, expected a string")  # noqa: TRY004 (data)
-        found = self._search(queries["query"].map(self._query_terms))
+        found = self._rank_given(queries, self._given) if self._given else self._search(queries)
         result = queries.iloc[found["position"]].reset_index(drop=True)
         return result.assign(docno=found["docno"], score=found["score"].astype(float), rank=found["rank"])
 
@@ -201,28 +209,53 @@ class BM25(pt.Transformer):
                 f"the last one that it read is {corpus.last_docno!r}"
             )
 
-    def _search(self, queries: pd.Series) -> pd.DataFrame:
+    def _rank_given(self, queries: pd.DataFrame, given: GivenCandidates) -> pd.DataFrame:
+        """Return position (in ``queries``), docno, score and rank of each query's candidates.
+
+        An engine searches all documents, with the scores that it gives to any query; the candidates are looked up in
+        what it finds.
+        """
+        asked = self._asked(queries)
+        candidates = given.transform(queries[["qid"]].assign(position=asked.index)).groupby("position")["docno"]
+        depth = self.collection.num_docs
+        scored = []
+        for some in more_itertools.chunked(asked.index, max(1, _ROWS // depth)):
+            rows = pd.concat({position: candidates.get_group(position) for position in some}, names=["position"])
+            found = self._ask(asked.loc[some], depth)
+            scored.append(rows.reset_index("position").merge(found, on=["position", "docno"], how="left"))
+        ranked = _ranked(pd.concat(scored).fillna({"score": 0.0}))
+        return ranked[ranked["rank"] < self.num_results]
+
+    def _search(self, queries: pd.DataFrame) -> pd.DataFrame:
         """Return position (in ``queries``), docno, score and rank.
 
         An engine cuts among documents of one score by its own numbering. To cut by docno, and so in the same place
         however deep the search, one more result is fetched than asked for; where that one has the score of the last to
         keep, twice as many are fetched, and so on.
         """
-        search = self._open()
-        pending = pd.DataFrame({"qid": range(len(queries)), "query": queries.to_numpy()}).astype(str)
+        pending = self._asked(queries)
         depth = min(self.num_results, self.collection.num_docs) + 1  # PISA takes memory for as many as are asked for
         complete = []
         while len(pending):
-            found = search(pending, depth)[["qid", "docno", "score"]].astype({"qid": int})
-            found = found.sort_values(["qid", "score", "docno"], ascending=[True, False, True], ignore_index=True)
-            found["rank"] = found.groupby("qid").cumcount()
-            last_kept = found[found["rank"] == self.num_results - 1].set_index("qid")["score"]
-            last_found = found[found["rank"] == depth - 1].set_index("qid")["score"]
+            found = _ranked(self._ask(pending, depth))
+            last_kept = found[found["rank"] == self.num_results - 1].set_index("position")["score"]
+            last_found = found[found["rank"] == depth - 1].set_index("position")["score"]
             tied = last_found.index[last_found == last_kept.reindex(last_found.index)]
-            complete.append(found[(found["rank"] < self.num_results) & ~found["qid"].isin(tied)])
-            pending = pending[pending["qid"].isin(tied.astype(str))]
+            complete.append(found[(found["rank"] < self.num_results) & ~found["position"].isin(tied)])
+            pending = pending.loc[tied]
             depth *= 2
-        return pd.concat(complete).sort_values(["qid", "rank"], ignore_index=True).rename(columns={"qid": "position"})
+        return pd.concat(complete).sort_values(["position", "rank"], ignore_index=True)
+
+    def _asked(self, queries: pd.DataFrame) -> pd.Series:
+        """The terms of each query, by its position."""
+        terms: pd.Series = queries["query"].map(self._query_terms).reset_index(drop=True)
+        return terms
+
+    def _ask(self, terms: pd.Series, depth: int) -> pd.DataFrame:
+        """Search: position, docno and score."""
+        frame = pd.DataFrame({"qid": terms.index.astype(str), "query": terms.to_numpy().astype(str)})
+        found = self._open()(frame, depth)[["qid", "docno", "score"]]
+        return found.astype({"qid": int}).rename(columns={"qid": "position"})
 
     def _open(self) -> Search:
         if self._opened is None or self._opened[0] != (self.k1, self.b):  # a grid search sets k1 and b
@@ -257,6 +290,12 @@ class BM25(pt.Transformer):
             f"BM25({self.collection.name!r}, engine={self.engine!r}, k1={self.k1}, b={self.b}, "
             f"num_results={self.num_results}{where})"
         )
+
+
+def _ranked(found: pd.DataFrame) -> pd.DataFrame:
+    """Best first for each position, ties by docno, and ``rank`` from 0."""
+    found = found.sort_values(["position", "score", "docno"], ascending=[True, False, True], ignore_index=True)
+    return found.assign(rank=found.groupby("position").cumcount())
 
 
 bm25 = BM25

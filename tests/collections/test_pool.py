@@ -30,3 +30,11 @@ def test_a_pool_without_depth_is_refused(small_collection):
         pooled(small_collection, "dev", [], depth=0)
     with pytest.raises(ValueError, match="no split 'train'"):
         pooled(small_collection, "train", [], depth=1)
+
+
+def test_a_pool_of_a_reranking_collection_holds_the_candidates_of_its_split(reranking_collection):
+    pool = pooled(reranking_collection, "dev", [], depth=1)
+    candidates = reranking_collection.candidates("dev")
+    pd.testing.assert_frame_equal(pool.candidates("dev"), candidates)
+    assert {doc["docno"] for doc in pool.corpus_iter()} == set(candidates["docno"])
+    assert pool.num_docs < reranking_collection.num_docs

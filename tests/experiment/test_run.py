@@ -183,11 +183,19 @@ def test_a_run_that_was_killed_goes_on(spec, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(resumed, run_experiment(spec, tmp_path / "fresh"))
 
 
-def test_a_collection_that_is_ranked_topic_by_topic_is_not_searched(spec, tmp_path, small_collection, monkeypatch):
-    """Its figures would be called nDCG@10 of JQaRA, and be others."""
-    monkeypatch.setattr(room, "get_collection", lambda _: dataclasses.replace(small_collection, reranking=True))
-    with pytest.raises(
-        ValueError, match=r"small is evaluated by ranking each topic's own candidates, .* pt\.Experiment"
-    ):
-        run_experiment(spec, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+def test_the_topics_of_a_reranking_collection_are_answered_from_their_candidates(
+    spec, tmp_path, reranking_collection, monkeypatch
+):
+    monkeypatch.setattr(room, "get_collection", lambda _: reranking_collection)
+    results = run_experiment(spec, tmp_path / "run").set_index("name")
+    assert len(results) == 3
+    given = set(reranking_collection.candidates("test")[["qid", "docno"]].itertuples(index=False, name=None))
+    for run in sorted((tmp_path / "run" / "runs").glob("*.test.res.gz")):
+        found = pt.io.read_results(run)
+        assert set(found[["qid", "docno"]].itertuples(index=False, name=None)) == given
+    candidates = reranking_collection.candidates("test")
+    scored = E5Encoder(spec.source.model, dtype="float32")(candidates)
+    topics, qrels = reranking_collection.topics("test"), reranking_collection.qrels("test")
+    by_hand = pt.Experiment([scored], topics, qrels, ["ndcg_cut_10"])
+    assert results.loc["source", "nDCG@10"] == pytest.approx(by_hand["ndcg_cut_10"].item())
+    assert "own candidates" in (tmp_path / "run" / "report.md").read_text()

@@ -17,6 +17,7 @@ import pytest
 from pyterrier.measures import nDCG
 
 from pyterrier_merge.collections import from_frames, get_collection
+from pyterrier_merge.retrieval import bm25 as room
 from pyterrier_merge.retrieval.bm25 import BM25, ENGINES, bm25
 from pyterrier_merge.retrieval.bm25_engines import Pisa
 
@@ -331,6 +332,32 @@ def test_an_index_that_took_anothers_place_is_searched_with_its_own_bounds(tmp_p
         expected[turn] = bm25(collection_of(texts))(queries("kidney"))
         pd.testing.assert_frame_equal(found, expected[turn])
     assert expected[0]["docno"].tolist() != expected[1]["docno"].tolist()
+
+
+@both
+def test_a_reranking_collection_is_answered_from_its_candidates(reranking_collection, engine, monkeypatch):
+    """With the scores that a search over all documents gives, and 0 where no term is shared."""
+    searched = bm25(dataclasses.replace(reranking_collection, reranking=False), engine=engine)
+    topics = pd.concat([reranking_collection.topics(split) for split in ("test", "dev")], ignore_index=True)
+    given = pd.concat([reranking_collection.candidates(split) for split in ("test", "dev")])
+    expected = given[["qid", "docno"]].merge(searched(topics), how="left", on=["qid", "docno"]).fillna({"score": 0.0})
+    assert (expected["score"] == 0).any()
+    assert (expected["score"] > 0).any()
+    expected = expected.sort_values(["score", "docno"], ascending=[False, True]).groupby("qid")
+    monkeypatch.setattr(room, "_ROWS", 3 * reranking_collection.num_docs)  # three queries at a time
+    found = bm25(reranking_collection, engine=engine)(topics)
+    assert list(dict.fromkeys(found["qid"])) == topics["qid"].tolist()
+    for qid, rows in found.groupby("qid"):
+        assert rows["docno"].tolist() == expected.get_group(qid)["docno"].tolist()
+        assert rows["score"].tolist() == expected.get_group(qid)["score"].tolist()
+        assert rows["rank"].tolist() == list(range(8))
+    cut = (bm25(reranking_collection, engine=engine) % 3)(topics)
+    pd.testing.assert_frame_equal(cut, found[found["rank"] < 3].reset_index(drop=True))
+
+
+def test_other_queries_of_a_reranking_collection_are_refused(reranking_collection):
+    with pytest.raises(ValueError, match=r"small-jqara gives candidates for its own topics alone, and 1 of 1"):
+        bm25(reranking_collection)(queries("kidney"))
 
 
 def test_index_path_is_used_and_never_mistaken(small, tmp_path):
