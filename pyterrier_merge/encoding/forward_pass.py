@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
@@ -16,7 +21,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+BATCHES_EACH = 8  # with fewer, cores that have nothing left to do at the end cost more than is won
+
 Ids = list[list[int]]
+Key = TypeVar("Key")
+
+_SETTING_CORES = threading.Lock()
 
 
 class ForwardPass:
@@ -73,10 +83,14 @@ class ForwardPass:
         return torch.cat([self.in_memory(ids[:half]), self.in_memory(ids[half:])])
 
 
-class Replicas:
-    """The same model on several devices, which take batches as they get free.
+class Workers:
+    """Those that run batches: each of several devices, or each core of a CPU.
 
-    The first is the model that was given, whose weights a merge may write to; the others follow it.
+    A core that has a batch of its own waits for no other at the end of every operation. Where there are too few batches
+    to go round, cores share them.
+
+    Several devices hold the same model. The first holds the one that was given, whose weights a merge may write to;
+    the others follow it.
     """
 
     def __init__(self, first: ForwardPass, devices: Sequence[str]) -> None:
@@ -90,21 +104,26 @@ class Replicas:
         self._others = [ForwardPass(copy.deepcopy(first.model).to(device), device) for device in devices]
         self._followed = self._versions()
 
-    def run(self, batches: Sequence[Ids]) -> list[torch.Tensor]:
-        """Run batches without gradients: their vectors, in their order, on the first device."""
-        if not self._others:
-            return [self.first.in_memory(ids) for ids in batches]
+    def run(self, batches: Iterable[tuple[Key, Ids]]) -> Iterator[tuple[Key, np.ndarray]]:
+        """Run batches without gradients.
+
+        Args:
+            batches: Token ids, and what the caller knows them by. Read in the caller's thread, some batches ahead.
+
+        Returns:
+            What the caller knows a batch by, and its vectors, ``(n_texts, dim)`` float32: in the order of the batches.
+        """
         self._follow()
-        vectors: list[torch.Tensor] = [torch.empty(0)] * len(batches)
-        waiting = iter(range(len(batches)))  # threads take the next one: the interpreter's lock makes that safe
-
-        def work(device: ForwardPass) -> None:
-            with torch.inference_mode():  # which holds for a thread
-                for place in waiting:
-                    vectors[place] = device.in_memory(batches[place]).to(self.first.device)
-
-        in_threads(work, [self.first, *self._others])
-        return vectors
+        batches = iter(batches)
+        if self._others:
+            return _shared_out(batches, [self.first, *self._others])
+        cores = torch.get_num_threads() if self.first.device.startswith("cpu") else 1
+        ahead = list(itertools.islice(batches, BATCHES_EACH * cores)) if cores > 1 else []
+        workers = len(ahead) // BATCHES_EACH
+        batches = itertools.chain(ahead, batches)
+        if workers > 1:
+            return _shared_out(batches, [self.first] * workers, cores=cores // workers)
+        return ((key, _vectors(self.first, ids)) for key, ids in batches)
 
     def _follow(self) -> None:
         """Copy the first model's weights to the others, where a merge has written to them since."""
@@ -120,11 +139,62 @@ class Replicas:
         return [parameter._version for parameter in self.first.model.parameters()]
 
 
-def in_threads(work: Callable[[ForwardPass], None], devices: Sequence[ForwardPass]) -> None:
-    """Do the same work for each device in a thread of its own; the first error is raised."""
-    with ThreadPoolExecutor(len(devices)) as threads:
-        for done in [threads.submit(work, device) for device in devices]:
-            done.result()
+def _shared_out(
+    batches: Iterable[tuple[Key, Ids]], workers: Sequence[ForwardPass], *, cores: int | None = None
+) -> Iterator[tuple[Key, np.ndarray]]:
+    """Run batches in threads, each by a worker that is free, with so many cores; the vectors in the batches' order."""
+    free: SimpleQueue[ForwardPass] = SimpleQueue()
+    for worker in workers:
+        free.put(worker)
+
+    def run(ids: Ids) -> np.ndarray:
+        worker = free.get()
+        try:
+            return _vectors(worker, ids)
+        finally:
+            free.put(worker)
+
+    threads = ThreadPoolExecutor(len(workers))
+    try:
+        if cores:
+            _limit_cores(threads, len(workers), cores)
+        running: deque[tuple[Key, Future[np.ndarray]]] = deque()
+        for key, ids in batches:
+            running.append((key, threads.submit(run, ids)))
+            if len(running) > 2 * len(workers):
+                done, vectors = running.popleft()
+                yield done, vectors.result()
+        for done, vectors in running:
+            yield done, vectors.result()
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+def _vectors(worker: ForwardPass, ids: Ids) -> np.ndarray:
+    with torch.inference_mode():  # which holds for a thread
+        vectors: np.ndarray = worker.in_memory(ids).cpu().numpy()
+    return vectors
+
+
+def _limit_cores(threads: ThreadPoolExecutor, count: int, cores: int) -> None:
+    """Let torch use so many cores in each of the threads, and as many as before in all others.
+
+    torch's setting holds for the thread that sets it and for all that compute for the first time after it: it is set
+    back at once.
+    """
+    met = threading.Barrier(count)  # one task for each thread, not two for one
+
+    def limit(_: int) -> None:
+        torch.get_num_threads()  # the first question sets a thread's number: later it would undo this
+        torch.set_num_threads(cores)
+        met.wait()
+
+    with _SETTING_CORES:
+        before = torch.get_num_threads()
+        try:
+            list(threads.map(limit, range(count)))
+        finally:
+            torch.set_num_threads(before)
 
 
 def _tokens(ids: Ids) -> int:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WINDOW = 4096  # texts sorted by length at a time: bounds memory, and costs 1 % of padding at most on short texts
-CHUNK = 256  # of them that are tokenised at a time, while the model is busy with others
+CHUNK = 256  # of them, at least, that are tokenised at a time, while the model is busy with others
+SHORT = 8  # tokens: texts of so many fill a batch from one chunk, whatever the budget
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -56,7 +57,7 @@ class TextModel:
             RuntimeError: The self-test failed; the message says in what.
         """
         from pyterrier_merge.encoding.cpu import use_fast_kernels
-        from pyterrier_merge.encoding.forward_pass import ForwardPass, Replicas
+        from pyterrier_merge.encoding.forward_pass import ForwardPass, Workers
 
         self._model: Any
         self.contract: RetrieverContract
@@ -71,7 +72,7 @@ class TextModel:
         self.dim = int(self._model.get_embedding_dimension())
         self._forward_pass = ForwardPass(self._model, devices[0])
         self._require_sound(name)
-        self._replicas = Replicas(self._forward_pass, devices[1:])
+        self._workers = Workers(self._forward_pass, devices[1:])
 
     @property
     def projection(self) -> dict[str, torch.nn.Parameter]:
@@ -97,16 +98,19 @@ class TextModel:
         Raises:
             ValueError: A text is not a string, or a vector came out as NaN.
         """
-        import torch
-
-        parts: list[tuple[list[int], np.ndarray]] = []
         cut = 0
-        with torch.inference_mode():
+
+        def batches() -> Iterator[tuple[list[int], list[list[int]]]]:
+            nonlocal cut
             for rows, ids, cut_here in _one_ahead(
-                lambda chunk: (chunk[0], *self._tokenise(chunk[1], prompt)), _chunks(texts)
+                lambda chunk: (chunk[0], *self._tokenise(chunk[1], prompt)),
+                _chunks(texts, max(CHUNK, budget // SHORT)),
             ):
-                parts.append((rows, _in_order(self._replicas.run, ids, budget).cpu().numpy()))
                 cut += cut_here
+                for batch in token_batches([len(row) for row in ids], budget):
+                    yield [rows[index] for index in batch], [ids[index] for index in batch]
+
+        parts = list(self._workers.run(batches()))
         matrix = np.empty((sum(len(rows) for rows, _ in parts), self.dim), dtype=np.float32)
         for rows, vectors in parts:
             matrix[rows] = vectors
@@ -125,7 +129,10 @@ class TextModel:
             return torch.empty((0, self.dim), device=self._forward_pass.device)
         _require_strings(enumerate(texts))
         ids, _ = self._tokenise(texts, prompt)
-        return _in_order(lambda batches: [self._forward_pass.in_memory(batch) for batch in batches], ids, budget)
+        batches = list(token_batches([len(row) for row in ids], budget))
+        vectors = torch.cat([self._forward_pass.in_memory([ids[index] for index in batch]) for batch in batches])
+        order = [index for batch in batches for index in batch]
+        return vectors[torch.tensor(order, device=vectors.device).argsort()]
 
     def _require_sound(self, name: str) -> None:
         """The self-test: the same vector alone and in any batch; texts end alike where the last token is the vector."""
@@ -140,12 +147,12 @@ class TextModel:
         return tokenise(self._model.tokenizer, texts, prompt, self.contract)
 
 
-def _chunks(texts: Iterable[str]) -> Iterator[tuple[list[int], list[str]]]:
-    """Yield rows and texts, some at a time: of each window in turn, those of most characters first."""
+def _chunks(texts: Iterable[str], size: int) -> Iterator[tuple[list[int], list[str]]]:
+    """Yield rows and texts, ``size`` at a time: of each window in turn, those of most characters first."""
     for window in more_itertools.chunked(enumerate(texts), WINDOW):
         _require_strings(window)
         window.sort(key=lambda numbered: -len(numbered[1]))
-        for chunk in more_itertools.chunked(window, CHUNK):
+        for chunk in more_itertools.chunked(window, size):
             yield [row for row, _ in chunk], [text for _, text in chunk]
 
 
@@ -153,16 +160,6 @@ def _require_strings(numbered: Iterable[tuple[int, Any]]) -> None:
     for row, text in numbered:
         if not isinstance(text, str):
             raise ValueError(f"text {row} is {text!r}, expected a string")  # noqa: TRY004 (data, not a call)
-
-
-def _in_order(run: Callable[[list[Any]], list[torch.Tensor]], ids: list[list[int]], budget: int) -> torch.Tensor:
-    """Run texts in batches of like length: their vectors, in the order that the texts came in."""
-    import torch
-
-    batches = list(token_batches([len(row) for row in ids], budget))
-    vectors = torch.cat(run([[ids[index] for index in batch] for batch in batches]))
-    order = [index for batch in batches for index in batch]
-    return vectors[torch.tensor(order, device=vectors.device).argsort()]
 
 
 def _one_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:

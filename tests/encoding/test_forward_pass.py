@@ -1,11 +1,12 @@
 import threading
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from pyterrier_merge import E5Encoder, MergedE5Encoder
-from pyterrier_merge.encoding.forward_pass import ForwardPass
+from pyterrier_merge.encoding.forward_pass import BATCHES_EACH, ForwardPass
 from pyterrier_merge.encoding.text_model import TextModel
 
 TEXTS = ["fever", "pain in the liver", "acute renal failure", "a", "the heart rate"]
@@ -90,3 +91,86 @@ def test_texts_that_were_cut_are_counted(bert_retriever):
     assert encoder.truncated == 2
     assert encoder(pd.DataFrame({"docno": ["1", "2"], "text": [too_long, fits]})).attrs["truncated"] == 1
     assert encoder.truncated == 3
+
+
+@pytest.fixture
+def cores():
+    """A process that computes with three cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield 3
+    torch.set_num_threads(before)
+
+
+def watched(monkeypatch):
+    """Note, for each batch, the thread that runs it and how many cores it uses."""
+    real, seen = ForwardPass.__call__, []
+
+    def noted(self, ids):
+        seen.append((threading.current_thread(), torch.get_num_threads()))
+        return real(self, ids)
+
+    monkeypatch.setattr(ForwardPass, "__call__", noted)
+    return seen
+
+
+@pytest.mark.parametrize("family", ["bert", "mistral"])
+def test_each_core_takes_batches_of_its_own(family, request, monkeypatch, cores):
+    model = load(request.getfixturevalue(f"{family}_retriever"))
+    expected = encode(model, budget=1)
+    seen = watched(monkeypatch)
+    many = TEXTS * BATCHES_EACH
+    vectors, _ = model.encode(many, prompt="", budget=1)
+    np.testing.assert_allclose(vectors, np.tile(expected, (BATCHES_EACH, 1)), rtol=0, atol=1e-6)
+    assert len(seen) == len(many)
+    assert threading.current_thread() not in {thread for thread, _ in seen}
+    assert {number for _, number in seen} == {1}
+
+
+@pytest.mark.parametrize(("batches", "limit"), [(BATCHES_EACH * 2 - 1, 3), (BATCHES_EACH * 2, 1)])
+def test_with_few_batches_cores_share_them(bert_retriever, monkeypatch, cores, batches, limit):
+    model = load(bert_retriever)
+    seen = watched(monkeypatch)
+    model.encode(["fever"] * batches, prompt="", budget=1)
+    assert {number for _, number in seen} == {limit}
+    assert len({thread for thread, _ in seen}) <= 2
+
+
+def test_the_number_of_cores_is_left_as_it_was(bert_retriever, cores):
+    load(bert_retriever).encode(TEXTS * BATCHES_EACH, prompt="", budget=1)
+    found = [torch.get_num_threads()]
+    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert found == [cores, cores]
+
+
+def test_texts_are_read_in_the_callers_thread_and_an_error_of_theirs_comes_out(bert_retriever, cores):
+    readers = set()
+
+    def texts():
+        for number in range(1000):
+            readers.add(threading.current_thread())
+            yield f"fever {number}"
+        raise ConnectionResetError("the disk went away")
+
+    before = threading.active_count()
+    with pytest.raises(ConnectionResetError, match="the disk went away"):
+        load(bert_retriever).encode(texts(), prompt="", budget=1)
+    assert readers == {threading.current_thread()}
+    assert threading.active_count() == before
+
+
+def test_an_error_on_one_core_comes_out(bert_retriever, monkeypatch, cores):
+    model = load(bert_retriever)
+    real = ForwardPass.__call__
+    calls = iter(range(1000))
+
+    def faulty(self, ids):
+        if next(calls) == 20:
+            raise RuntimeError("no such instruction")
+        return real(self, ids)
+
+    monkeypatch.setattr(ForwardPass, "__call__", faulty)
+    with pytest.raises(RuntimeError, match="no such instruction"):
+        model.encode(TEXTS * 20, prompt="", budget=1)
