@@ -117,7 +117,8 @@ def attention_in_products(
         if attention_mask is not None:
             weights[..., :tokens] += attention_mask[some]
         weights[..., tokens:] = -torch.inf
-        out[some] = (weights.softmax(dim=-1) @ values).transpose(1, 2)
+        torch.softmax(weights, dim=-1, out=weights)  # row by row, so that it may write over what it has read
+        out[some] = (weights @ values).transpose(1, 2)
     return out, None
 
 
