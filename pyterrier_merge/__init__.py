@@ -9,7 +9,7 @@ from pyterrier_merge.version import __version__
 
 if TYPE_CHECKING:
     from pyterrier_merge.alpha_search import sweep
-    from pyterrier_merge.collections import get_collection, list_collections
+    from pyterrier_merge.collections import from_frames, get_collection, list_collections
     from pyterrier_merge.collections.base import TestCollection
     from pyterrier_merge.encoding.encoders import E5Encoder
     from pyterrier_merge.encoding.merged import MergedE5Encoder
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from pyterrier_merge.merging.compatibility import check_compatible
     from pyterrier_merge.methods import list_methods
     from pyterrier_merge.recipe import MergeRecipe, Segment
-    from pyterrier_merge.retrieval.bm25 import bm25
-    from pyterrier_merge.retrieval.index import FaissIndex
+    from pyterrier_merge.retrieval.dense.index import FaissIndex
+    from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
+    from pyterrier_merge.retrieval.lexical.bm25 import bm25
     from pyterrier_merge.training.domain import train_domain_model
     from pyterrier_merge.training.settings import DomainTraining
 
@@ -31,11 +32,13 @@ _ROOMS = {
     "read_recipe": "mergekit_yaml",
     "recipe_yaml": "mergekit_yaml",
     "check_compatible": "merging.compatibility",
-    "FaissIndex": "retrieval.index",
-    "bm25": "retrieval.bm25",
+    "FaissIndex": "retrieval.dense.index",
+    "dense_retriever": "retrieval.dense.pipeline",
+    "bm25": "retrieval.lexical.bm25",
     "TestCollection": "collections.base",
     "get_collection": "collections",
     "list_collections": "collections",
+    "from_frames": "collections",
     "sweep": "alpha_search",
     "DomainTraining": "training.settings",
     "train_domain_model": "training.domain",
@@ -52,6 +55,8 @@ __all__ = [
     "__version__",
     "bm25",
     "check_compatible",
+    "dense_retriever",
+    "from_frames",
     "get_collection",
     "list_collections",
     "list_methods",

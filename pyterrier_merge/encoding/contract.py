@@ -19,6 +19,10 @@ logger = logging.getLogger(__name__)
 
 POOLING_MODES = ("mean", "cls", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens")
 
+# Names of a prompt for documents, as sentence-transformers documents them for encode_document. Since its files' empty
+# "document" counts as one there, it never comes to the others.
+_OF_DOCUMENTS = ("document", "passage", "corpus")
+
 # Tokenizer classes that put BOS in front unless they are told not to.
 _BEGINS_WITH_BOS = re.compile(r"(Code)?(Llama|Gemma)Tokenizer(Fast)?")
 
@@ -81,9 +85,17 @@ class RetrieverContract:
         own_query, own_document, follows = _prompts(model, name, family, pooling, task)
         if follows and not task and query_prompt is None and not own_query:
             logger.warning("%s follows instructions and was given no task: queries are encoded without one", name)
+        unused = [key for key, value in model.prompts.items() if value]
+        if unused and not (own_query or own_document or follows) and query_prompt is None and document_prompt is None:
+            logger.warning(
+                "%s has prompts named %s, and none is for queries or documents: texts are encoded without; give "
+                "query_prompt and document_prompt",
+                name,
+                ", ".join(unused),
+            )
         contract = cls(
             pooling,
-            type(list(model)[-1]).__name__ == "Normalize",
+            normalizes(model),
             own_query if query_prompt is None else query_prompt,
             own_document if document_prompt is None else document_prompt,
             _length(model, name, max_length),
@@ -108,6 +120,11 @@ class RetrieverContract:
                 )
 
 
+def normalizes(model: SentenceTransformer) -> bool:
+    """Whether a model brings its vectors to length 1."""
+    return type(list(model)[-1]).__name__ == "Normalize"
+
+
 def require_pooling(pooling: str | None) -> None:
     """Raise ``ValueError`` unless ``pooling`` is a mode of sentence-transformers, or None for the model's own."""
     if pooling is not None and pooling not in POOLING_MODES:
@@ -119,9 +136,11 @@ def _prompts(
 ) -> tuple[str, str, bool]:
     """Query prompt, document prompt, and whether the model follows instructions; the files go before the family."""
     stated = {key: value for key, value in model.prompts.items() if value}
-    if stated or family is None:
-        query, document = stated.get("query", ""), stated.get("document", "")
-        instruction = _instruction(stated, pooling, name)
+    query = stated.get("query", "")
+    document = next((stated[key] for key in _OF_DOCUMENTS if key in stated), "")
+    own = next((prompt for prompt in stated.values() if prompt.startswith("Instruct:")), None)
+    if query or document or own or family is None:
+        instruction = _instruction(own, query, pooling, name)
     else:
         query, document = family.query_prompt, family.document_prompt
         instruction = query if TASK in query else None
@@ -130,12 +149,11 @@ def _prompts(
     return instruction.replace(TASK, task) if instruction and task else query, document, instruction is not None
 
 
-def _instruction(stated: dict[str, str], pooling: str, name: str) -> str | None:
+def _instruction(own: str | None, query: str, pooling: str, name: str) -> str | None:
     """The paper's prompt; where the model's own spaces its second line otherwise (Qwen3 does), as that one does."""
-    own = next((prompt for prompt in stated.values() if prompt.startswith("Instruct:")), None)
     if own and "\nQuery:" in own:
         return f"Instruct: {TASK}" + own[own.index("\nQuery:") :]
-    follows = own or (not stated.get("query") and (pooling == "lasttoken" or name.endswith("-instruct")))
+    follows = own or (not query and (pooling == "lasttoken" or name.endswith("-instruct")))
     return INSTRUCTION if follows else None
 
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
+from pyterrier_merge.encoding.contract import normalizes
+
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
@@ -30,7 +32,11 @@ _SETTING_CORES = threading.Lock()
 
 
 class ForwardPass:
-    """A model on its device: the transformer in its own type, pooling and what follows in float32."""
+    """A model on its device: the transformer in its own type, pooling and what follows in float32.
+
+    Where the model's files ask for the first values of a vector alone (``truncate_dim``), a model that normalises
+    brings those to length 1 again: sentence-transformers leaves that to its cosine similarity.
+    """
 
     def __init__(self, model: SentenceTransformer, device: str) -> None:
         """Take a model whose transformer has its type already.
@@ -61,7 +67,11 @@ class ForwardPass:
         features["token_embeddings"] = features["token_embeddings"].float()
         for module in rest:
             features = module(features)
-        return features["sentence_embedding"].float()
+        vectors: torch.Tensor = features["sentence_embedding"].float()
+        if self.model.truncate_dim is None:
+            return vectors
+        first_values = vectors[:, : self.model.truncate_dim]
+        return torch.nn.functional.normalize(first_values) if normalizes(self.model) else first_values
 
     def in_memory(self, ids: Ids) -> torch.Tensor:
         """Run a batch; where a GPU has too little memory for it, in halves, as are those that come later."""

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyterrier_merge.encoding.contract import RetrieverContract, require_pooling
+from pyterrier_merge.encoding.contract import RetrieverContract, normalizes, require_pooling
 from pyterrier_merge.encoding.families import known_family
 from pyterrier_merge.models import quiet_loading
 from pyterrier_merge.models.files import read_json
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 logger = logging.getLogger(__name__)
+
+_BLIND = {"CNN", "LSTM"}  # sentence-transformers' modules with which a vector depends on the batch
 
 
 def load_retriever(
@@ -67,17 +69,18 @@ def _with_modules(
         raise ValueError(
             f"{folder} does not begin with a transformer (found {type(model[0]).__name__}): nothing to merge or to run"
         )
+    if found := _BLIND & {type(module).__name__ for module in model}:
+        raise ValueError(f"{folder} has a module that does not heed padding ({', '.join(found)}): not supported")
     if pooling is not None:
         _pool_otherwise(model, name, pooling)
-    normalizes = type(model[-1]).__name__ == "Normalize"
     if normalize is None:
-        if not normalizes and _compared_by_cosine(folder, name):
+        if not normalizes(model) and _compared_by_cosine(folder, name):
             logger.warning(
                 "%s is made for cosine similarity and does not normalise its vectors: inner products rank otherwise; "
                 "pass normalize=True, or False to keep it so",
                 name,
             )
-    elif normalize != normalizes:
+    elif normalize != normalizes(model):
         logger.info("%s: normalize=%s, other than its files say", name, normalize)
         _normalize(model, normalize)
     return model
@@ -134,7 +137,7 @@ def _normalize(model: SentenceTransformer, normalize: bool) -> None:
 
     if normalize:
         model.append(Normalize())
-    elif type(model[-1]).__name__ == "Normalize":
+    elif normalizes(model):
         del model[-1]
 
 

@@ -217,7 +217,7 @@ class MergedE5Encoder(E5Encoder):
             ValueError: The models cannot be merged.
             OSError: The disk has no room.
         """
-        from pyterrier_merge.encoding.publishing import require_token, upload
+        from pyterrier_merge.encoding.saving.publishing import require_token, upload
 
         api = require_token(repo_id, token)
         with TemporaryDirectory(dir=cache_folder("uploads")) as temporary:
@@ -225,7 +225,7 @@ class MergedE5Encoder(E5Encoder):
             return upload(api, folder, repo_id, private=private)
 
     def _save(self, folder: str | Path, *, verbose: bool | None = None, **settings: Any) -> Path:
-        from pyterrier_merge.encoding.saving import save_merge
+        from pyterrier_merge.encoding.saving.folder import save_merge
 
         [device, *_], shown = self._devices(), self.verbose if verbose is None else verbose
         return save_merge(self.recipe, folder, device=device, verbose=shown, **self._contract_settings(), **settings)

@@ -24,8 +24,8 @@ from pyterrier_merge.experiment.significance import compare
 from pyterrier_merge.experiment.spec import ExperimentSpec
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
 from pyterrier_merge.models import fingerprint_model, locate_model, pinned_name
-from pyterrier_merge.retrieval.bm25 import BM25
-from pyterrier_merge.retrieval.dense import dense_retriever
+from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
+from pyterrier_merge.retrieval.lexical.bm25 import BM25
 from pyterrier_merge.storage import write_file
 from pyterrier_merge.training.domain import train_domain_model
 

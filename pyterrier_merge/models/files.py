@@ -54,6 +54,12 @@ def transformer_folder(folder: Path) -> Path:
     return folder / modules[0]["path"] if modules else folder
 
 
+def first_module(folder: Path) -> str | None:
+    """Return the class of the module that ``modules.json`` names first; None where there is no such file."""
+    modules = _modules(folder)
+    return modules[0]["type"].rpartition(".")[2] if modules else None
+
+
 def projection_folders(folder: Path) -> list[Path]:
     """Return the folders of the dense modules that come after the transformer, in their order.
 

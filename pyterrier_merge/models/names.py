@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyterrier_merge.models.adapters import base_of, is_adapter, with_adapter
-from pyterrier_merge.models.files import WEIGHT_FILES, has_weights
+from pyterrier_merge.models.files import WEIGHT_FILES, first_module, has_weights
 from pyterrier_merge.models.gguf import convert_gguf
 from pyterrier_merge.models.hub import hub_snapshot
 
@@ -162,6 +162,8 @@ def _package_folder(path: str) -> Path:
 
 
 def _no_weights(part: _Part) -> str:
+    if (first := first_module(part.place)) not in (None, "Transformer"):
+        return f"{part.name!r} begins with a {first}, and not with the one transformer that a model here consists of"
     message = f"{part.name!r} holds no weights: expected one of {', '.join(WEIGHT_FILES)} in {part.place}"
     converted = sorted(part.place.glob("*.gguf"))
     return f"{message}; for a GGUF file, name it: {part.name}/{converted[0].name}" if converted else message

@@ -284,11 +284,12 @@ def test_missing_files_are_named(tmp_path, folder):
         jqara(folder).candidates("train")
 
 
-def test_a_pool_of_it_is_searched(folder):
+def test_a_pool_of_it_keeps_the_candidates_of_its_split(folder):
     pool = pooled(jqara(folder), "dev", [], depth=1)
     assert pool.num_docs == 4
-    with pytest.raises(ValueError, match="gives no candidates"):
-        pool.candidates("dev")
+    pd.testing.assert_frame_equal(pool.candidates("dev"), jqara(folder).candidates("dev"))
+    with pytest.raises(ValueError, match="no split 'test'"):
+        pool.candidates("test")
 
 
 def test_description():

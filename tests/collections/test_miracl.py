@@ -14,7 +14,7 @@ import pytest
 
 from pyterrier_merge.collections import get_collection
 from pyterrier_merge.collections.miracl import miracl_ja
-from pyterrier_merge.retrieval.bm25 import bm25
+from pyterrier_merge.retrieval.lexical.bm25 import bm25
 
 NUM_FILES = 14
 TRAIN_QIDS = [str(number) for number in range(10)]

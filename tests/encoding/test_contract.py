@@ -77,6 +77,23 @@ def test_prompts_are_read_from_the_model(bert):
     assert (contract.query_prompt, contract.document_prompt) == ("search: ", "text: ")
 
 
+@pytest.mark.parametrize("name", ["document", "passage", "corpus"])
+def test_documents_have_their_prompt_by_any_of_its_names(bert, name):
+    bert.prompts = {"query": "search: ", "document": "", name: "text: "}
+    assert RetrieverContract.read(bert, "some/model").document_prompt == "text: "
+
+
+def test_prompts_for_neither_queries_nor_documents_are_warned_about(bert, caplog):
+    bert.prompts = {"query": "", "document": "", "s2p": "Represent: "}
+    contract = RetrieverContract.read(bert, "some/model")
+    assert (contract.query_prompt, contract.document_prompt) == ("", "")
+    assert "some/model has prompts named s2p, and none is for queries or documents" in caplog.text
+    caplog.clear()
+    assert RetrieverContract.read(bert, "some/model", query_prompt="Represent: ").query_prompt == "Represent: "
+    assert RetrieverContract.read(bert, "intfloat/e5-small-v2").document_prompt == "passage: "  # its family says
+    assert not caplog.text
+
+
 def test_what_the_caller_gives_wins(mistral):
     contract = RetrieverContract.read(mistral, "m", task="t", query_prompt="q ", document_prompt="d ", max_length=16)
     assert (contract.query_prompt, contract.document_prompt, contract.max_length) == ("q ", "d ", 16)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Dense, Pooling
+from sentence_transformers.sentence_transformer.modules import CNN, Dense, Pooling, Router
 from transformers import AutoModel, AutoTokenizer
 
 from pyterrier_merge import E5Encoder, MergedE5Encoder
@@ -158,3 +158,33 @@ def test_a_model_without_weights_has_the_same_contract(source, request):
     model, contract = load_retriever(folder, "m", device="meta", pooling="cls")
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
     assert contract == load_retriever(folder, "m", device="cpu", pooling="cls")[1]
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+def test_the_first_values_are_taken_where_the_files_say_so(bert_retriever, normalized, tmp_path):
+    model = SentenceTransformer(str(bert_retriever), device="cpu", truncate_dim=8)
+    if not normalized:
+        del model[-1]
+    model.save(str(tmp_path / "model"))
+    vectors = E5Encoder(tmp_path / "model", **PLAIN).encode_docs(TEXTS)
+    expected = model.encode(TEXTS)
+    assert expected.shape == vectors.shape == (3, 8)
+    if normalized:
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-6 * np.linalg.norm(expected, axis=1).max())
+
+
+def test_a_module_that_does_not_heed_padding_is_refused(bert_retriever, tmp_path):
+    transformer = SentenceTransformer(str(bert_retriever), device="cpu")[0]
+    model = SentenceTransformer(modules=[transformer, CNN(32, 8), Pooling(24)], device="cpu")
+    model.save(str(tmp_path / "model"))
+    with pytest.raises(ValueError, match=r"model has a module that does not heed padding \(CNN\)"):
+        E5Encoder(tmp_path / "model", **PLAIN).encode_docs(TEXTS)
+
+
+def test_a_model_of_two_transformers_is_refused(bert_retriever, tmp_path):
+    parts = [[SentenceTransformer(str(bert_retriever), device="cpu")[0], Pooling(32)] for _ in range(2)]
+    model = SentenceTransformer(modules=[Router.for_query_document(*parts)], device="cpu")
+    model.save(str(tmp_path / "model"))
+    with pytest.raises(FileNotFoundError, match="begins with a Router, and not with the one transformer"):
+        E5Encoder(tmp_path / "model", **PLAIN).encode_docs(TEXTS)

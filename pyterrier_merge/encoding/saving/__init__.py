@@ -1,0 +1,1 @@
+"""An encoder as a folder that other libraries load, and on the hub."""

@@ -1,0 +1,1 @@
+"""Vectors on disk, structures over them, and what searches them."""

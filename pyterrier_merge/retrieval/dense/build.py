@@ -1,0 +1,229 @@
+"""Writing vectors shard by shard beside their place, so that an index is there when it is finished and not before.
+
+The folder under construction is at all times a consistent index of its first documents: ``pt_meta.json`` counts only
+what is known to be on disk, and whatever a killed job wrote after that is cut off when the next one goes on. Memory
+does not grow with the documents, but for eight bytes each that show whether a docno comes twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+from more_itertools import chunked
+
+from pyterrier_merge.fingerprint import fingerprint, fingerprint_file, fingerprint_texts
+from pyterrier_merge.retrieval.dense.docnos import JOURNAL, encode_journal, journal_entries, read_lookup, write_lookup
+from pyterrier_merge.retrieval.dense.seen import SeenDocnos
+from pyterrier_merge.retrieval.dense.vectors import (
+    ARTIFACT_TYPE,
+    FORMATS,
+    METADATA,
+    norms,
+    read_metadata,
+    stack_vectors,
+)
+from pyterrier_merge.storage import finish_folder, restore_folder, write_file
+from pyterrier_merge.version import __version__
+
+RECOVERED = 1 << 16  # docnos of the journal that are held at once
+
+
+def part_folder(path: Path) -> Path:
+    """Return where the index of ``path`` is built: a hidden folder beside it, the same at every call."""
+    return path.parent / f".{path.name}.part"
+
+
+class IndexBusyError(RuntimeError):
+    """Another process is building the index."""
+
+
+class VectorBuild:
+    """The folder under construction; a context manager, since only one process may hold it.
+
+    Attributes:
+        part: The folder.
+    """
+
+    def __init__(self, path: Path, *, encoder: str | None, dtype: str = "float32") -> None:
+        """Open the unfinished index of ``path``, or begin one; what a killed job left about a finished one is mended.
+
+        Args:
+            path: Where the finished index will stand.
+            encoder: Identity of the encoder, where it is known.
+            dtype: What vectors are stored in, a key of ``FORMATS``.
+
+        Raises:
+            ValueError: The unfinished index is another encoder's, or is stored in another dtype.
+            IndexBusyError: Another process is building it.
+            RuntimeError: It is damaged.
+        """
+        self.path, self.part = path, part_folder(path)
+        self._format = FORMATS[dtype]
+        self._seen, self._longest = SeenDocnos(), 0
+        self.part.mkdir(parents=True, exist_ok=True)
+        self._files = ExitStack()
+        try:
+            self._names: IO[bytes] = self._files.enter_context((self.part / JOURNAL).open("ab"))
+        except FileNotFoundError as error:  # another process has finished since, and its folder is gone
+            raise self._busy() from error
+        try:
+            self._lock()
+            restore_folder(path)
+            if read_metadata(path) is not None:
+                (path / JOURNAL).unlink(missing_ok=True)
+            self._metadata = self._begun(encoder)
+            self._vectors: IO[bytes] = self._files.enter_context((self.part / self._format.file).open("ab"))
+            self._recover()
+        except BaseException:
+            self._files.close()
+            raise
+
+    @property
+    def count(self) -> int:
+        """Documents that are safe on disk."""
+        return self._seen.count
+
+    def entries(self) -> Iterator[tuple[str, str]]:
+        """Yield docno and fingerprint of what each vector was made of, for what is safe on disk, in order."""
+        return journal_entries(self.part, self.count)
+
+    def duplicates(self, docnos: Sequence[str]) -> set[str]:
+        """Return those of ``docnos`` that are safe on disk already."""
+        suspects = set(self._seen.suspects(docnos))
+        return suspects and suspects.intersection(docno for docno, _ in self.entries())
+
+    @property
+    def truncated(self) -> int:
+        """How many of them were too long for the encoder, and cut."""
+        return self._metadata["truncated"]
+
+    def append(self, prints: Mapping[str, str], vectors: Sequence[npt.ArrayLike], *, truncated: int = 0) -> None:
+        """Write one shard (docno -> fingerprint, and vectors); when this returns, it is safe on disk.
+
+        Args:
+            prints: Docno -> fingerprint of what its vector was made of.
+            vectors: In the same order.
+            truncated: How many of these documents the encoder has cut.
+
+        Raises:
+            ValueError: A vector of another dimension than the first, one that is not finite, or one that the stored
+                dtype cannot hold.
+        """
+        owners = [f"document {docno!r}" for docno in prints]
+        if self._metadata["vec_size"] is None:
+            self._metadata["vec_size"] = _dimension(owners[0], vectors[0])
+        block = stack_vectors(owners, vectors, self._metadata["vec_size"])
+        limit = float(np.finfo(self._format.dtype).max)
+        if len(beyond := np.flatnonzero((np.abs(block) > limit).any(axis=1))):
+            raise ValueError(
+                f"the vector of {owners[beyond[0]]} has numbers beyond {limit:g}, the largest of {self._format.dtype}: "
+                "normalise the vectors, or store them in float32"
+            )
+        stored = block.astype(self._format.dtype)
+        for file, content in ((self._vectors, stored.tobytes()), (self._names, encode_journal(prints))):
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        self._remember(list(prints))
+        longest = max(self._metadata["largest_norm"], float(norms(stored.astype(np.float32)).max()))
+        self._write_metadata(doc_count=self.count, largest_norm=longest, truncated=self.truncated + truncated)
+
+    def finish(self, *, overwrite: bool) -> None:
+        """Complete the folder and move it to its place.
+
+        Raises:
+            ValueError: There is no document.
+            FileExistsError: The place was taken meanwhile, and ``overwrite`` is false.
+        """
+        if not self.count:
+            raise ValueError(f"no document came: there is nothing to index at {self.path}")
+        write_lookup(self.part, (docno for docno, _ in self.entries()), count=self.count, longest=self._longest)
+        for torn in self.part.glob(".*.part"):  # a job killed in write_file() leaves one
+            torn.unlink()
+        file = self.part / self._format.file
+        content = fingerprint_file(file), fingerprint_texts(name.decode() for name in read_lookup(self.part))
+        self._write_metadata(bytes=file.stat().st_size, fingerprint=fingerprint([self._metadata["vec_size"], *content]))
+        finish_folder(self.part, self.path, overwrite=overwrite)
+        (self.path / JOURNAL).unlink()  # not before: a job killed here above still needs it
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._names, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go when the process dies
+            # else the process that held it has finished between open() and here, and the file lies in its index
+            held = os.path.samestat(os.fstat(self._names.fileno()), (self.part / JOURNAL).stat())
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        if not held:
+            raise self._busy()
+
+    def _busy(self) -> IndexBusyError:
+        return IndexBusyError(f"another process is building {self.path}: wait for it or choose another path")
+
+    def _begun(self, encoder: str | None) -> dict[str, Any]:
+        metadata = read_metadata(self.part) or {
+            "type": ARTIFACT_TYPE,
+            "format": self._format.name,
+            "package_hint": self._format.package_hint,
+            "doc_count": 0,
+            "vec_size": None,
+            "vec_dtype": self._format.dtype,
+            "largest_norm": 0.0,
+            "truncated": 0,
+            "encoder": encoder,
+            "version": __version__,
+        }
+        for key, what, found in (("encoder", "encoded with", encoder), ("vec_dtype", "stored in", self._format.dtype)):
+            if (recorded := metadata[key]) != found:
+                raise ValueError(
+                    f"{self.part} holds documents {what} {recorded or 'an unknown encoder'}, and this one is "
+                    f"{found or 'unknown'}: go on with the same {key}, or delete that folder to start afresh"
+                )
+        return metadata
+
+    def _recover(self) -> None:
+        count, dim = self._metadata["doc_count"], self._metadata["vec_size"] or 0
+        try:
+            for entries in chunked(journal_entries(self.part, count), RECOVERED):
+                self._remember([docno for docno, _ in entries])
+        except ValueError as error:
+            raise RuntimeError(f"{self.part / JOURNAL} is damaged ({error}): delete {self.part}") from error
+        size = count * dim * self._format.itemsize
+        if self.count != count or os.fstat(self._vectors.fileno()).st_size < size:
+            raise RuntimeError(f"{self.part} is damaged: some of its {count} documents are missing; delete it")
+        self._vectors.truncate(size)
+        with (self.part / JOURNAL).open("rb") as lines:
+            self._names.truncate(sum(len(line) for line, _ in zip(lines, range(count), strict=False)))
+
+    def _remember(self, docnos: Sequence[str]) -> None:
+        self._seen.add(docnos)
+        self._longest = max(self._longest, *(len(docno.encode()) for docno in docnos))
+
+    def _write_metadata(self, **changes: Any) -> None:
+        self._metadata.update(changes)
+        write_file(self.part / METADATA, json.dumps(self._metadata, indent=1))
+
+    def __enter__(self) -> VectorBuild:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self.count:
+            shutil.rmtree(self.part, ignore_errors=True)  # before the lock goes: nothing here is worth resuming
+        self._files.close()
+
+
+def _dimension(owner: str, vector: npt.ArrayLike) -> int:
+    if np.ndim(vector) != 1 or not np.size(vector):
+        raise ValueError(f"{owner} has a vector of shape {np.shape(vector)}, expected one dimension")
+    return int(np.size(vector))

@@ -1,0 +1,236 @@
+"""Filling an index, so that a killed job goes on where it stopped and encodes nothing twice."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from operator import length_hint
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+
+from pyterrier_merge.collections.names import name_fault
+from pyterrier_merge.fingerprint import fingerprint_texts
+from pyterrier_merge.retrieval.dense.build import VectorBuild
+from pyterrier_merge.retrieval.dense.vectors import read_metadata
+
+if TYPE_CHECKING:
+    from pyterrier_merge.retrieval.dense.index import FaissIndex
+
+logger = logging.getLogger(__name__)
+
+MODES = ("create", "overwrite")
+Document = Mapping[str, Any]
+
+
+class FaissIndexer(pt.Indexer):
+    """Writes documents into a :class:`FaissIndex`, in shards that survive the job.
+
+    Called again with the same documents, it skips those of the finished shards, after checking that their docnos and
+    texts are what they were. It encodes by itself where the encoder is known: given as ``encoder``, or standing just
+    before the index in ``encoder >> index``. Then what is skipped is not encoded either.
+    """
+
+    schematic: ClassVar = {"label": "FaissIndexer"}
+
+    def __init__(
+        self,
+        index: FaissIndex,
+        *,
+        mode: str = "create",
+        encoder: pt.Transformer | None = None,
+        shard_size: int = 1_000,
+    ) -> None:
+        """Prepare the indexer; nothing is touched yet.
+
+        Args:
+            index: The index to fill.
+            mode: ``create`` refuses to touch a finished index; ``overwrite`` replaces it, when the new one is complete.
+            encoder: Adds ``doc_vec`` to documents, one row for each, in their order.
+            shard_size: Documents that are encoded and made safe on disk together: what a killed job loses at most.
+
+        Raises:
+            ValueError: An unknown mode, or a shard without documents.
+        """
+        if mode not in MODES:
+            raise ValueError(f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
+        if shard_size < 1:
+            raise ValueError(f"shard_size is at least 1, found {shard_size!r}")
+        self._index = index
+        self.mode = mode
+        self.encoder = encoder
+        self.shard_size = shard_size
+
+    def index_inputs(self) -> list[list[str]]:
+        """The columns that documents have."""
+        if self.encoder is None:
+            return [["docno", "doc_vec"]]
+        return [["docno", getattr(self.encoder, "text_field", "text")]]
+
+    def index(self, documents: Iterable[Document] | pd.DataFrame) -> FaissIndex:  # type: ignore[override]
+        """Index ``documents``, or those that an earlier call had not reached.
+
+        Args:
+            documents: Dictionaries, or a frame, with ``docno`` and ``doc_vec`` (``text`` where the encoder is known).
+
+        Returns:
+            The index, finished.
+
+        Raises:
+            FileExistsError: There is an index already and the mode is ``create``, or something that is no index.
+            ValueError: No document; a docno that is empty, no string, or not unique; no text; a vector of a wrong
+                dimension, not finite, or beyond the range of float16 where that is what is stored; documents, an
+                encoder or a dtype other than those of the shards that are there.
+            IndexBusyError: Another process is building the index.
+            RuntimeError: The documents themselves raised an error.
+        """
+        records: Any = documents.to_dict(orient="records") if isinstance(documents, pd.DataFrame) else documents
+        identity = None if self.encoder is None else encoder_identity(self.encoder)
+        with VectorBuild(self._index.path, encoder=identity, dtype=self._index.dtype) as build:
+            self._refuse_existing()
+            done = build.count
+            if done:
+                logger.info("%s: resuming at document %d", self._index.path, done)
+                if identity is None:
+                    logger.warning("%s: it was begun by an unknown encoder; was it this one?", self._index.path)
+            total = length_hint(records) or None
+            with pt.tqdm(
+                total=total, initial=done, desc="indexing", unit="doc", disable=not self._index.verbose
+            ) as progress:
+                for shard in self._new_shards(_naming_failures(records), build):
+                    prints = {document["docno"]: self._fingerprint(document) for document in shard}
+                    vectors, truncated = self._vectors(shard)
+                    build.append(prints, vectors, truncated=truncated)
+                    progress.update(len(shard))
+            build.finish(overwrite=self.mode == "overwrite")
+            if build.truncated:
+                logger.info("%d of %d documents were too long for the encoder: cut", build.truncated, build.count)
+        return self._index
+
+    def fuse_left(self, left: pt.Transformer) -> FaissIndexer | None:
+        """Take in the encoder before this indexer in a pipeline, so that what is indexed already is not encoded."""
+        if self.encoder is not None or not hasattr(encoder_model(left), "encode_docs"):
+            return None
+        return FaissIndexer(self._index, mode=self.mode, encoder=left, shard_size=self.shard_size)
+
+    def _refuse_existing(self) -> None:
+        path = self._index.path
+        if not path.exists():
+            return
+        if read_metadata(path) is None:
+            raise FileExistsError(f"{path} is no dense index and is not overwritten: choose another path, or delete it")
+        if self.mode == "create":
+            raise FileExistsError(
+                f"{path} is a finished index: search it, choose another path, or use indexer(mode='overwrite')"
+            )
+
+    def _vectors(self, shard: list[Document]) -> tuple[list[np.ndarray], int]:
+        """The vectors of documents, and how many of their texts the encoder says that it has cut."""
+        if self.encoder is not None:
+            encoded = self.encoder.transform(pd.DataFrame(shard, dtype=object))  # pandas' strings are no surrogates
+            if encoded["docno"].tolist() != [document["docno"] for document in shard]:
+                raise ValueError(f"{self.encoder!r} does not keep the documents: expected one row for each, in order")
+            return list(encoded["doc_vec"]), int(encoded.attrs.get("truncated", 0))
+        return [document["doc_vec"] for document in shard], 0
+
+    def _new_shards(self, documents: Iterable[Document], build: VectorBuild) -> Iterator[list[Document]]:
+        """Yield the documents that are not in the build yet, shard by shard; check all."""
+        indexed, done, place = build.entries(), build.count, -1
+        shard: dict[str, Document] = {}
+        for place, document in enumerate(documents):
+            if not isinstance(document, Mapping):
+                raise ValueError(f"document {place} is {document!r}, expected a mapping with 'docno'")  # noqa: TRY004
+            if place < done:
+                self._require_unchanged(place, document, *next(indexed), build)
+                continue
+            if fault := name_fault(document.get("docno"), shard):
+                raise _unfit_docno(place, document.get("docno"), fault)
+            shard[document["docno"]] = document
+            if len(shard) == self.shard_size:
+                yield self._unique(shard, place, build)
+                shard = {}
+        if place + 1 < done:
+            raise ValueError(
+                f"only {place + 1} documents came, and {done} are indexed: the documents changed. {_mend(build)}"
+            )
+        if shard:
+            yield self._unique(shard, place, build)
+
+    def _require_unchanged(
+        self, place: int, document: Document, docno: str, fingerprint: str, build: VectorBuild
+    ) -> None:
+        if document.get("docno") != docno:
+            raise ValueError(
+                f"document {place} is {document.get('docno')!r}, and {docno!r} is indexed there: "
+                f"the documents changed. {_mend(build)}"
+            )
+        if self._fingerprint(document) != fingerprint:
+            raise ValueError(f"document {docno!r} is indexed already, with another text or vector. {_mend(build)}")
+
+    @staticmethod
+    def _unique(shard: dict[str, Document], last: int, build: VectorBuild) -> list[Document]:
+        """Return the documents of a shard, the last of which came at ``last``, once none of them came before."""
+        docnos = list(shard)
+        if duplicates := build.duplicates(docnos):
+            at, docno = next((at, docno) for at, docno in enumerate(docnos) if docno in duplicates)
+            raise _unfit_docno(last + 1 - len(docnos) + at, docno, "occurs twice")
+        return list(shard.values())
+
+    def _fingerprint(self, document: Document) -> str:
+        """Return the fingerprint of what the vector is made of: the text, or the vector where no text came with it."""
+        [[_, column]] = self.index_inputs()
+        if self.encoder is None and column not in document:
+            raise ValueError(
+                f"document {document['docno']!r} has no doc_vec, only {', '.join(document)}: "
+                "put an encoder before the index, as in (encoder >> index).index(documents)"
+            )
+        text = document.get("text" if self.encoder is None else column)
+        if isinstance(text, str):
+            return fingerprint_texts([text])
+        if self.encoder is None:
+            return fingerprint_texts([np.asarray(document[column], dtype=np.float32).tobytes().hex()])
+        raise ValueError(f"document {document['docno']!r} has {text!r} as its {column}, expected a string")
+
+    def __repr__(self) -> str:
+        encoder = "" if self.encoder is None else f", encoder={self.encoder!r}"
+        return f"{self._index!r}.indexer(mode={self.mode!r}{encoder})"
+
+
+def encoder_model(stage: pt.Transformer) -> Any:
+    """Return the encoder behind ``encoder.doc_encoder()`` and ``encoder.query_encoder()``, or ``stage`` itself."""
+    return getattr(stage, "bi_encoder_model", stage)
+
+
+def encoder_identity(stage: pt.Transformer) -> str | None:
+    """Return the encoder's ``fingerprint``, else its ``repr`` where that says which it is, else None."""
+    model = encoder_model(stage)
+    # of two functions in pt.apply the repr is the same, and of a class without a repr of its own it is never
+    telling = hasattr(model, "encode_docs") and " at 0x" not in repr(model)
+    return getattr(model, "fingerprint", None) or (repr(model) if telling else None)
+
+
+def _unfit_docno(place: int, docno: Any, fault: str) -> ValueError:
+    return ValueError(
+        f"document {place} has the docno {docno!r}, which {fault}; "
+        "expected unique Unicode text with no NUL and no white space around it"
+    )
+
+
+def _mend(build: VectorBuild) -> str:
+    return f"Give the same ones, or delete {build.part} to start afresh"
+
+
+def _naming_failures(documents: Iterable[Document]) -> Iterator[Document]:
+    last = None
+    try:
+        for document in documents:
+            yield document
+            last = document["docno"]
+    except Exception as error:
+        place = "before the first document" if last is None else f"after document {last!r}"
+        raise RuntimeError(
+            f"the documents failed {place} ({type(error).__name__}: {error}); finished shards are kept: "
+            "mend the cause and make the same call again"
+        ) from error

@@ -1,0 +1,81 @@
+"""A dense retriever over a collection: the right index is built, or opened again, by itself."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyterrier as pt
+
+from pyterrier_merge.fingerprint import fingerprint
+from pyterrier_merge.retrieval.dense.build import IndexBusyError
+from pyterrier_merge.retrieval.dense.index import FaissIndex
+from pyterrier_merge.retrieval.given import GivenCandidates
+from pyterrier_merge.storage import cache_folder
+
+if TYPE_CHECKING:
+    from pyterrier_merge.collections.base import TestCollection
+    from pyterrier_merge.encoding.encoders import E5Encoder
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+
+
+def dense_index(
+    encoder: E5Encoder, collection: TestCollection, *, root: str | Path | None = None, verbose: bool = False
+) -> FaissIndex:
+    """Return the finished index of a collection by an encoder; what is missing of it is built.
+
+    The folder's name holds a fingerprint of the encoder (models, alphas, prompts, length, dtype) and of the collection,
+    so no index is ever searched with vectors of another merge. Where another process is building it, this one waits.
+
+    Args:
+        encoder: Encodes the documents.
+        collection: Gives them.
+        root: Folder of the indexes; the package's cache when None.
+        verbose: Show a progress bar over the collection's documents.
+    """
+    identity = fingerprint({"encoder": encoder.fingerprint, "collection": collection.fingerprint})
+    index = FaissIndex(Path(root or cache_folder("indexes")) / f"{collection.name}-{identity}.flex", verbose=False)
+    waits = False
+    while not index.built():
+        try:
+            index.indexer(encoder=encoder).index(collection.corpus_iter(verbose=verbose and not waits))
+        except IndexBusyError:
+            if not waits:
+                logger.info("%s is being built by another process: waiting for it", index.path)
+            waits = True
+            time.sleep(POLL_SECONDS)
+        except FileExistsError:
+            if not index.built():  # else another process was faster
+                raise
+    return index
+
+
+def dense_retriever(
+    encoder: E5Encoder,
+    collection: TestCollection,
+    *,
+    num_results: int = 1000,
+    root: str | Path | None = None,
+    verbose: bool = False,
+) -> pt.Transformer:
+    """Return the pipeline from queries to results, its index built or opened again (see :func:`dense_index`).
+
+    The topics of a re-ranking collection (``collection.reranking``) are answered from their own candidates, those of
+    any other from all documents.
+
+    Args:
+        encoder: Encodes documents and queries.
+        collection: Gives the documents, and the candidates where it has them.
+        num_results: Documents a query at most.
+        root: Folder of the indexes; the package's cache when None.
+        verbose: Show a progress bar over the collection's documents.
+    """
+    index = dense_index(encoder, collection, root=root, verbose=verbose)
+    if collection.reranking:
+        return (encoder >> GivenCandidates(collection) >> index.scorer()) % num_results
+    return encoder >> index.retriever(num_results=num_results)

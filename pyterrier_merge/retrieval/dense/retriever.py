@@ -1,0 +1,180 @@
+"""The transformer from queries with vectors to results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+
+from pyterrier_merge.retrieval.dense.devices import device_names
+from pyterrier_merge.retrieval.dense.search import CANDIDATES, SPARE, rescored, search
+from pyterrier_merge.retrieval.dense.structure import Structure
+from pyterrier_merge.retrieval.dense.vectors import FloatArray, IntArray, StoredVectors, stack_vectors
+
+if TYPE_CHECKING:
+    from pyterrier_merge.retrieval.dense.index import FaissIndex
+
+EXACT = "Flat"
+
+
+class FaissRetriever(pt.Transformer):
+    """Search by inner product: the ``num_results`` best documents of each query, of all or of those a structure finds.
+
+    Scores are float32; equal scores are ordered by docno, ascending, also at the cut-off. A document's score depends
+    on its vector and the query's alone, neither on its place in the index nor on the other queries, the structure or
+    the device.
+    """
+
+    schematic: ClassVar = {"label": "FaissRetriever"}
+
+    def __init__(
+        self,
+        index: FaissIndex,
+        num_results: int = 1_000,
+        *,
+        factory: str = EXACT,
+        nprobe: int | None = None,
+        ef_search: int | None = None,
+        candidates: int | None = None,
+        seed: int = 0,
+        device: str | Sequence[str] | None = None,
+        drop_query_vec: bool = False,
+        verbose: bool = False,
+    ) -> None:
+        """Describe the search; the index is opened at the first query, and the structure built, where it is not there.
+
+        Args:
+            index: What to search.
+            num_results: Documents a query at most; it may be more than there are. A structure may find fewer.
+            factory: FAISS' factory string: ``Flat`` is exact search; ``HNSW32``, ``IVF1024,Flat``, ``IVF1024,SQfp16``,
+                ``IVF1024,PQ48`` and the like propose documents, which are scored again with the stored vectors. A
+                structure is kept in the index's folder. Several threads build an HNSW graph in an order that differs
+                from build to build: share the folder to share its results.
+            nprobe: Lists of an IVF that are searched; a sixteenth of them when None.
+            ef_search: Length of HNSW's queue; the number of candidates is the least that it can be.
+            candidates: Documents that a structure proposes; ``num_results`` and 32 more when None. More of them mend
+                the coarse scores of a product quantizer.
+            seed: Chooses the vectors that a structure is trained with.
+            device: None is the CPU; ``"cuda"`` all GPUs, over which documents are split; or names of torch devices. A
+                structure needs faiss-gpu then, and one with more than 2,048 candidates is searched on the CPU.
+            drop_query_vec: Leave ``query_vec`` out of the results.
+            verbose: Show a progress bar.
+
+        Raises:
+            ValueError: ``num_results``, ``nprobe`` or ``ef_search`` is below 1, ``candidates`` are fewer than
+                ``num_results``, or one of the last three is given for exact search.
+        """
+        for name, value in (("num_results", num_results), ("nprobe", nprobe), ("ef_search", ef_search)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is at least 1, found {value!r}")
+        if candidates is not None and candidates < num_results:
+            raise ValueError(f"candidates are at least num_results, {num_results}, found {candidates!r}")
+        given = {"nprobe": nprobe, "ef_search": ef_search, "candidates": candidates}
+        if factory == EXACT and (useless := [name for name, value in given.items() if value is not None]):
+            raise ValueError(
+                f"exact search takes no {' and no '.join(useless)}: leave it out, or give a factory string"
+            )
+        self.index = index
+        self.num_results = num_results
+        self.factory = factory
+        self.nprobe = nprobe
+        self.ef_search = ef_search
+        self.candidates = candidates
+        self.seed = seed
+        self.device = device
+        self.drop_query_vec = drop_query_vec
+        self.verbose = verbose
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Add ``docno``, ``docid``, ``score`` and ``rank`` (from 0) to queries with ``query_vec``.
+
+        Raises:
+            FileNotFoundError: The index is not built.
+            ValueError: A query vector of a wrong dimension, or not finite; a device that is not there; a factory string
+                that FAISS cannot build over these vectors, or a parameter that its structure does not have.
+            RuntimeError: Vectors or structure are damaged, or FAISS has no GPU.
+            ImportError: faiss is not installed.
+        """
+        pt.validate.query_frame(inp, extra_columns=["query_vec"], context=self)
+        queries = inp.drop(columns="query_vec") if self.drop_query_vec else inp
+        if inp.empty:
+            return queries.assign(
+                docno=pd.Series(dtype=str),
+                docid=pd.Series(dtype=np.int64),
+                score=pd.Series(dtype=np.float32),
+                rank=pd.Series(dtype=np.int64),
+            )
+        self.index.require_encoder(inp.attrs.get("query_encoder"))
+        vectors = self.index.open()
+        matrix = stack_vectors([f"query {qid!r}" for qid in inp["qid"]], inp["query_vec"], vectors.shape[1])
+        scores, docids = self._search(vectors, matrix)
+        rows, ranks = np.nonzero(docids >= 0)
+        found = docids[rows, ranks]
+        return (
+            queries.iloc[rows]
+            .reset_index(drop=True)
+            .assign(
+                docno=vectors.docnos(found), docid=found, score=scores[rows, ranks], rank=ranks + pt.model.FIRST_RANK
+            )
+        )
+
+    def _search(self, vectors: StoredVectors, queries: FloatArray) -> tuple[FloatArray, IntArray]:
+        devices = device_names(self.device)
+        if self.factory == EXACT:
+            return search(vectors, queries, self.num_results, devices=devices, verbose=self.verbose)
+        structure = Structure(self.factory, self.seed, self.nprobe, self.ef_search)
+        depth = min(self._candidates(), vectors.shape[0])
+        step = max(1, CANDIDATES // depth)
+        found = []
+        for start in pt.tqdm(range(0, len(queries), step), desc="searching", unit="batch", disable=not self.verbose):
+            batch = queries[start : start + step]
+            proposed = structure.search(vectors, batch, depth, devices=devices, verbose=self.index.verbose)
+            found.append(rescored(vectors, batch, proposed, self.num_results))
+        scores, docids = zip(*found, strict=True)
+        return np.concatenate(scores), np.concatenate(docids)
+
+    def _candidates(self) -> int:
+        return self.candidates or self.num_results + SPARE
+
+    def fuse_rank_cutoff(self, k: int) -> FaissRetriever | None:
+        """Return a retriever that stops at ``k``; itself where it does already. Its structure proposes as many."""
+        if k < 1:
+            return None
+        if k >= self.num_results:
+            return self
+        candidates = None if self.factory == EXACT else self._candidates()
+        return FaissRetriever(self.index, k, **(self._settings() | {"candidates": candidates}))
+
+    def fuse_left(self, left: pt.Transformer) -> None:
+        """Refuse, when a pipeline is compiled, an encoder other than the one that the documents were encoded with.
+
+        Raises:
+            ValueError: Both fingerprints are known, and they differ.
+        """
+        self.index.require_encoder_before(left)
+
+    def _settings(self) -> dict[str, Any]:
+        names = ("factory", "nprobe", "ef_search", "candidates", "seed", "device", "drop_query_vec", "verbose")
+        return {name: getattr(self, name) for name in names}
+
+    def _identity(self) -> tuple[Any, ...]:
+        device = self.device if self.device is None or isinstance(self.device, str) else tuple(self.device)
+        settings = self._settings() | {"device": device, "verbose": None}
+        return self.index, self.num_results, *settings.items()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, FaissRetriever):
+            return NotImplemented
+        return self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash((FaissRetriever, *self._identity()))
+
+    def __repr__(self) -> str:
+        hidden = {"drop_query_vec", "verbose", *(("factory", "seed") if self.factory == EXACT else ())}
+        shown = {name: value for name, value in self._settings().items() if name not in hidden and value is not None}
+        settings = "".join(f", {name}={value!r}" for name, value in shown.items())
+        return f"{self.index!r}.retriever(num_results={self.num_results}{settings})"
