@@ -30,7 +30,7 @@ def multiplies_bfloat16(device: str) -> bool:
     import torch
 
     if torch.device(device).type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     if torch.device(device).type != "cpu":
         return False
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from numbers import Integral
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import more_itertools
@@ -14,14 +16,18 @@ import pyterrier_dr
 
 from pyterrier_merge.encoding.batching import suitable_budget
 from pyterrier_merge.encoding.contract import RetrieverContract, require_pooling
+from pyterrier_merge.encoding.stages import DocEncoder, QueryEncoder
 from pyterrier_merge.encoding.text_model import TextModel
 from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.models import fingerprint_model, locate_model
-from pyterrier_merge.precision import DTYPES, default_device
+from pyterrier_merge.precision import DTYPES, default_device, multiplies_bfloat16
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
+
+
+LOADING = RLock()  # of one model at a time, whatever the encoder and the thread
 
 
 class E5Encoder(pyterrier_dr.BiEncoder):
@@ -32,7 +38,8 @@ class E5Encoder(pyterrier_dr.BiEncoder):
     model is loaded at the first text, or when :attr:`fingerprint` or :attr:`contract` is asked for.
 
     Encoders are equal when everything that changes a vector is. Any setting can be changed later, also by
-    ``pt.GridScan``: what has to be loaded anew is, files that were rewritten included.
+    ``pt.GridScan``: what has to be loaded anew is, files that were rewritten included. Several threads may encode with
+    one encoder, as long as none changes a setting meanwhile.
 
     Attributes:
         truncated: How many texts were longer than the maximum length and cut, of all that were encoded so far.
@@ -79,7 +86,7 @@ class E5Encoder(pyterrier_dr.BiEncoder):
             ValueError: An unknown dtype or pooling, or sizes below 1.
         """
         super().__init__(batch_size=batch_size, text_field=text_field, verbose=verbose)
-        self.model = str(model).rstrip("/")
+        self.model = model
         self.task = task
         self.query_prompt = query_prompt
         self.document_prompt = document_prompt
@@ -91,12 +98,22 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         if dtype not in DTYPES:
             raise ValueError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
         require_pooling(pooling)
-        for name, value in (("batch_size", batch_size), ("max_length", max_length)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is at least 1, found {value!r}")
+        _require_size("batch_size", batch_size)
+        _require_size("max_length", max_length)
+        if device is not None:
+            self._devices()
         self.truncated = 0
         self._loaded: TextModel | None = None
         self._loaded_as: tuple[Any, ...] = ()
+
+    @property
+    def model(self) -> str:
+        """What the retrieval model is called, as it was given."""
+        return self._model
+
+    @model.setter
+    def model(self, model: str | Path) -> None:
+        self._model = str(model).rstrip("/") or "/"
 
     @property
     def model_name(self) -> str:
@@ -128,21 +145,24 @@ class E5Encoder(pyterrier_dr.BiEncoder):
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Add ``query_vec``, ``doc_vec`` or ``score``, by the columns that are there (see ``pyterrier_dr.BiEncoder``).
 
-        Query frames carry the encoder's fingerprint in their ``attrs``, which an index compares with its own; frames
-        that were encoded, how many of their texts were cut (``truncated``).
+        Query frames carry the encoder's fingerprint in their ``attrs``, which an index compares with its own; all, how
+        many of their texts were cut (``truncated``).
 
         Raises:
             ValueError: A query or a text is no string; the message names its ``qid`` or ``docno``.
         """
-        for column, vectors, key in (("query", "query_vec", "qid"), (self.text_field, "doc_vec", "docno")):
-            if column in inp and vectors not in inp:
-                _require_strings(inp, column, key)
         before = self.truncated
         result: pd.DataFrame = super().transform(inp)
         result.attrs["truncated"] = self.truncated - before
-        if len(result) and "query_vec" in result and "query_vec" not in inp:
-            result.attrs["query_encoder"] = self.fingerprint
         return result
+
+    def query_encoder(self, verbose: bool | None = None, batch_size: int | None = None) -> QueryEncoder:
+        """Return the half that encodes queries, whatever else a frame has."""
+        return QueryEncoder(self, verbose=verbose, batch_size=batch_size)
+
+    def doc_encoder(self, verbose: bool | None = None, batch_size: int | None = None) -> DocEncoder:
+        """Return the half that encodes documents, whatever else a frame has."""
+        return DocEncoder(self, verbose=verbose, batch_size=batch_size)
 
     def __rshift__(self, right: Any) -> Any:
         """Compose; with an indexer the pipeline is compiled, so that an index takes in its encoder.
@@ -155,9 +175,12 @@ class E5Encoder(pyterrier_dr.BiEncoder):
 
     def encode_queries_torch(self, texts: Sequence[str], batch_size: int | None = None) -> torch.Tensor:
         """Encode queries with gradients: ``(n_queries, dim)`` float32 on the model's device."""
+        _require_many(texts)
         text_model = self._ready()
         budget = self._token_budget(text_model.contract, batch_size)
-        return text_model.forward(list(texts), prompt=text_model.contract.query_prompt, budget=budget)
+        vectors, cut = text_model.forward(list(texts), prompt=text_model.contract.query_prompt, budget=budget)
+        self.truncated += cut
+        return vectors
 
     def encode_queries(self, texts: Iterable[str], batch_size: int | None = None) -> np.ndarray:
         """Encode queries: ``(n_queries, dim)`` float32."""
@@ -170,8 +193,7 @@ class E5Encoder(pyterrier_dr.BiEncoder):
     def _encode(
         self, texts: Iterable[str], batch_size: int | None, prompt: Callable[[RetrieverContract], str]
     ) -> np.ndarray:
-        if isinstance(texts, str):
-            raise ValueError("expected many texts, found a single string; put it in a list")  # noqa: TRY004 (data)
+        _require_many(texts)
         first, texts = more_itertools.spy(texts)
         if not first:  # PyTerrier inspects pipelines with empty frames: that must not load 14 GB
             return np.empty((0, self._loaded.dim if self._loaded else 0), dtype=np.float32)
@@ -182,7 +204,10 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         return vectors
 
     def _identity(self) -> dict[str, Any]:
-        return {"model": self.model, **self._contract_settings(), "dtype": self.dtype, "text_field": self.text_field}
+        dtype = self.dtype
+        if dtype == "auto":
+            dtype = "bfloat16" if multiplies_bfloat16(self._devices()[0]) else "float32"
+        return {"model": self.model, **self._contract_settings(), "dtype": dtype, "text_field": self.text_field}
 
     def _contract_settings(self) -> dict[str, Any]:
         """What the caller says of the contract; None leaves it to the model."""
@@ -197,21 +222,32 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         return self._text_model()
 
     def _text_model(self) -> TextModel:
+        """The model, loaded anew where a setting or its files have changed."""
         folder = locate_model(self.model)
         devices, contract = self._devices(), self._contract_settings()
         wanted = (fingerprint_model(folder), self.model, self.dtype, devices, *contract.values())
-        if self._loaded is None or self._loaded_as != wanted:
-            self._loaded = TextModel(folder, self.model, dtype=self.dtype, devices=devices, **contract)
-            self._loaded_as = wanted
-        return self._loaded
+        with LOADING:
+            if self._loaded is None or self._loaded_as != wanted:
+                self._unload()
+                self._loaded = TextModel(folder, self.model, dtype=self.dtype, devices=devices, **contract)
+                self._loaded_as = wanted
+            return self._loaded
+
+    def _unload(self) -> None:
+        """Let go of the model, before another one is loaded: memory may hold one alone."""
+        self._loaded = None
 
     def _token_budget(self, contract: RetrieverContract, batch_size: int | None) -> int:
-        size = batch_size or self.batch_size
+        size = self.batch_size if batch_size is None else batch_size
+        _require_size("batch_size", size)
         return suitable_budget(self._devices()[0]) if size is None else size * contract.max_length
 
     def _devices(self) -> tuple[str, ...]:
-        chosen = self.device or default_device()
-        return (chosen,) if isinstance(chosen, str) else tuple(chosen)
+        chosen = default_device() if self.device is None else self.device
+        devices = (chosen,) if isinstance(chosen, str) else tuple(chosen)
+        if not devices or not all(devices) or len({device.partition(":")[0] for device in devices}) > 1:
+            raise ValueError(f"device is one device or several of one kind, found {self.device!r}")
+        return devices
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or another process gets: the settings; it loads the models itself."""
@@ -229,8 +265,12 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         return f"{type(self).__name__}({self.model_name})"
 
 
-def _require_strings(inp: pd.DataFrame, column: str, key: str) -> None:
-    found = next((row for row, value in enumerate(inp[column]) if not isinstance(value, str)), None)
-    if found is not None:
-        row = f"{key} {inp[key].iloc[found]!r}" if key in inp else f"row {found}"
-        raise ValueError(f"{column!r} of {row} is {inp[column].iloc[found]!r}, expected a string")
+def _require_size(name: str, value: Any) -> None:
+    """Raise unless a size is left open or a whole number from 1."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < 1):
+        raise ValueError(f"{name} is a whole number of at least 1, found {value!r}")
+
+
+def _require_many(texts: Any) -> None:
+    if isinstance(texts, str):
+        raise ValueError("expected many texts, found a single string; put it in a list")  # noqa: TRY004 (data)

@@ -203,6 +203,9 @@ def _limit_cores(threads: ThreadPoolExecutor, count: int, cores: int) -> None:
         before = torch.get_num_threads()
         try:
             list(threads.map(limit, range(count)))
+        except BaseException:
+            met.abort()  # interrupted: nobody waits for tasks that will not come
+            raise
         finally:
             torch.set_num_threads(before)
 

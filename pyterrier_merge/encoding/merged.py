@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pyterrier_merge.encoding.encoders import E5Encoder
+from pyterrier_merge.encoding.encoders import LOADING, E5Encoder
 from pyterrier_merge.encoding.text_model import TextModel
 from pyterrier_merge.merging.blending import TensorMerge
 from pyterrier_merge.merging.merger import Merger
@@ -244,22 +244,25 @@ class MergedE5Encoder(E5Encoder):
         return self.recipe.fingerprint
 
     def _ready(self) -> TextModel:
-        text_model = self._text_model()
         recipe = self.recipe
         contents = tuple(fingerprint_model(locate_model(name)) for name in recipe.models)
         content = (recipe.source, recipe.domains, recipe.base, contents)
-        if self._merger is None or self._merger.model is not text_model.body or self._merger_of != content:
-            if self._merger is not None and self._merger.model is text_model.body:
-                self._loaded = None  # other models are merged into the source, not into the last merge
-                text_model = self._text_model()
-            self._merged = None
-            self._merger = Merger(text_model.body, Parents(recipe), text_model.projection)
-            self._merger_of = content
-        if self._merged != recipe:
-            self._merged = None  # should the merge fail half-way, the next text merges anew
-            self._tensor_merges = self._merger.merge(recipe)
-            self._merged = recipe
-        return text_model
+        with LOADING:
+            if self._merger is not None and self._merger_of != content:
+                self._unload()  # other models are merged into the source, not into the last merge
+            text_model = self._text_model()
+            if self._merger is None:
+                self._merger = Merger(text_model.body, Parents(recipe), text_model.projection)
+                self._merger_of = content
+            if self._merged != recipe:
+                self._merged = None  # should the merge fail half-way, the next text merges anew
+                self._tensor_merges = self._merger.merge(recipe)
+                self._merged = recipe
+            return text_model
+
+    def _unload(self) -> None:
+        super()._unload()
+        self._merger = self._merged = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_merger": None, "_merged": None, "_tensor_merges": ()}

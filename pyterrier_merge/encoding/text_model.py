@@ -121,18 +121,22 @@ class TextModel:
             )
         return matrix, cut
 
-    def forward(self, texts: list[str], *, prompt: str, budget: int) -> torch.Tensor:
-        """Encode texts with gradients, unless the caller turned them off: ``(n_texts, dim)`` float32."""
+    def forward(self, texts: list[str], *, prompt: str, budget: int) -> tuple[torch.Tensor, int]:
+        """Encode texts with gradients, unless the caller turned them off.
+
+        Returns:
+            ``(n_texts, dim)`` float32 on the device, and how many of the texts were too long and cut.
+        """
         import torch
 
         if not texts:
-            return torch.empty((0, self.dim), device=self._forward_pass.device)
+            return torch.empty((0, self.dim), device=self._forward_pass.device), 0
         _require_strings(enumerate(texts))
-        ids, _ = self._tokenise(texts, prompt)
+        ids, cut = self._tokenise(texts, prompt)
         batches = list(token_batches([len(row) for row in ids], budget))
         vectors = torch.cat([self._forward_pass.in_memory([ids[index] for index in batch]) for batch in batches])
         order = [index for batch in batches for index in batch]
-        return vectors[torch.tensor(order, device=vectors.device).argsort()]
+        return vectors[torch.tensor(order, device=vectors.device).argsort()], cut
 
     def _require_sound(self, name: str) -> None:
         """The self-test: the same vector alone and in any batch; texts end alike where the last token is the vector."""

@@ -1,5 +1,9 @@
 import copy
+import gc
 import pickle
+import shutil
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -9,6 +13,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from pyterrier_merge import E5Encoder, FaissIndex, MergedE5Encoder
+from pyterrier_merge.encoding.loading import load_retriever
 
 WORDS = [f"fever {number}" for number in range(20)]
 TEXTS = ["acute kidney failure", "fever", "", "the rate of the heart " * 12, "pain in the liver", "unheard words"]
@@ -355,8 +360,13 @@ def test_bad_alphas_are_refused_at_once(bert_pair, alphas):
 def test_bad_settings_are_refused_at_once(bert_pair):
     with pytest.raises(ValueError, match="unknown dtype"):
         E5Encoder("m", dtype="int4")
-    with pytest.raises(ValueError, match="batch_size is at least 1"):
-        E5Encoder("m", batch_size=0)
+    for size in (0, -1, 1.5, float("nan"), True, "8"):
+        for name in ("batch_size", "max_length"):
+            with pytest.raises(ValueError, match=f"{name} is a whole number of at least 1, found {size!r}"):
+                E5Encoder("m", **{name: size})
+    for device in ([], "", ["cpu", "cuda:0"], ["cpu", ""]):
+        with pytest.raises(ValueError, match="device is one device or several of one kind"):
+            E5Encoder("m", device=device)
     with pytest.raises(ValueError, match="unknown merge method"):
         merged(bert_pair, 0.5, 1, method="mean")
 
@@ -478,6 +488,96 @@ def test_what_is_no_string_is_named_with_its_docno_or_qid(encoder, value):
         encoder.encode_docs(docs["text"])
     ready = docs.assign(qid="q1", query="pain", doc_vec=list(encoder.encode_docs(["fever", "pain"])))
     assert len(encoder(ready)) == 2  # a text whose vector is there is not read
+
+
+def test_the_halves_of_an_encoder_say_as_much_as_the_whole(encoder, tmp_path):
+    topics = pd.DataFrame({"qid": ["q1", "q2"], "query": ["fever", "pain " * 100]})
+    docs = pd.DataFrame({"docno": ["d1", "d2"], "text": ["fever", "pain " * 100]})
+    found = encoder.query_encoder()(topics)
+    assert found.attrs == encoder(topics).attrs == {"query_encoder": encoder.fingerprint, "truncated": 1}
+    assert encoder.doc_encoder()(docs).attrs["truncated"] == 1
+    with pytest.raises(ValueError, match="'query' of qid 'q1' is None, expected a string"):
+        encoder.query_encoder()(topics.assign(query=None))
+    with pytest.raises(ValueError, match="'text' of docno 'd1' is None, expected a string"):
+        encoder.doc_encoder()(docs.assign(text=None))
+    other = E5Encoder(encoder.model, dtype="float32", device="cpu", query_prompt="q ")
+    index = FaissIndex(tmp_path / "index", verbose=False)
+    (other >> index).index(docs.to_dict("records"))
+    with pytest.raises(ValueError, match="search with the same encoder"):
+        index.retriever()(found)
+
+
+def test_a_batch_size_of_a_call_is_checked_too(encoder):
+    for size in (0, -1, 2.5, True):
+        with pytest.raises(ValueError, match="batch_size is a whole number of at least 1"):
+            encoder.encode_docs(["fever"], batch_size=size)
+        with pytest.raises(ValueError, match="batch_size is a whole number of at least 1"):
+            encoder.encode_queries_torch(["fever"], batch_size=size)
+
+
+def test_queries_with_gradients_are_checked_and_counted_too(encoder):
+    with pytest.raises(ValueError, match="found a single string"):
+        encoder.encode_queries_torch("kidney")
+    before = encoder.truncated
+    encoder.encode_queries_torch(["pain " * 100, "fever"])
+    assert encoder.truncated == before + 1
+
+
+def test_the_type_that_auto_stands_for_is_part_of_identity(bert_retriever, monkeypatch):
+    auto = E5Encoder(bert_retriever, device="cpu")
+    found = []
+    for able, dtype in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr("pyterrier_merge.encoding.encoders.multiplies_bfloat16", lambda _, able=able: able)
+        assert auto == E5Encoder(bert_retriever, device="cpu", dtype=dtype)
+        found.append(hash(auto))
+    assert found[0] != found[1]
+
+
+def test_a_name_is_the_same_however_it_is_given(bert_pair, bert_retriever):
+    encoder = E5Encoder("m")
+    encoder.model = f"{bert_retriever}/"
+    assert encoder == E5Encoder(bert_retriever)
+    encoder = merged(bert_pair, 0.5, 1)
+    encoder.source = f"{bert_pair[0]}/"
+    assert encoder == merged(bert_pair, 0.5, 1)
+
+
+@pytest.mark.parametrize("change", [{"max_length": 16}, {"source": None}, {"domain": None}])
+def test_the_old_model_is_gone_when_the_next_is_loaded(bert_pair, change, tmp_path, monkeypatch):
+    """A model of 14 GB may be all that the memory holds."""
+    encoder = merged(bert_pair, 0.5, 1)
+    encoder.encode_docs(TEXTS)
+    old = weakref.ref(encoder._loaded.body)
+    alive = []
+
+    def watched(*arguments, **settings):
+        gc.collect()
+        alive.append(old() is not None)
+        return load_retriever(*arguments, **settings)
+
+    monkeypatch.setattr("pyterrier_merge.encoding.text_model.load_retriever", watched)
+    for place, (name, value) in enumerate(change.items()):
+        if value is None:
+            value = shutil.copytree(bert_pair[name == "domain"], tmp_path / f"copy-{place}")
+        setattr(encoder, name, value)
+    encoder.encode_docs(TEXTS)
+    assert alive == [False]
+
+
+def test_threads_that_begin_together_load_one_model(bert_pair, monkeypatch):
+    loads = []
+
+    def watched(*arguments, **settings):
+        loads.append(arguments)
+        return load_retriever(*arguments, **settings)
+
+    monkeypatch.setattr("pyterrier_merge.encoding.text_model.load_retriever", watched)
+    encoder = merged(bert_pair, 0.5, 1)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(encoder.encode_docs, [TEXTS] * 4))
+    assert len(loads) == 1
+    for vectors in found:
+        np.testing.assert_array_equal(vectors, found[0])
 
 
 def test_a_missing_column_is_named(encoder):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from pyterrier_merge.encoding.saving.folder import WEIGHT_PATTERNS
-
-_REPOSITORY = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
 
 def require_token(repo_id: str, token: str | None = None) -> Any:
@@ -24,8 +21,10 @@ def require_token(repo_id: str, token: str | None = None) -> Any:
     """
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-    if not _REPOSITORY.match(repo_id):
+    validate_repo_id(repo_id)  # its error is a ValueError that says what is wrong
+    if "/" not in repo_id:
         raise ValueError(f"a repository on the hub is named 'USER/NAME', found {repo_id!r}")
     if not (token or get_token()):
         raise RuntimeError(

@@ -4,6 +4,7 @@ from huggingface_hub.utils import filter_repo_objects
 from sentence_transformers import SentenceTransformer
 
 from pyterrier_merge import MergedE5Encoder
+from pyterrier_merge.encoding.saving.publishing import require_token
 from pyterrier_merge.storage import cache_folder
 
 OF_OLD = ["model-00001-of-00002.safetensors", "model.safetensors.index.json", "1_Dense/pytorch_model.bin", "LICENSE"]
@@ -59,6 +60,9 @@ def test_without_a_token_nothing_is_computed(encoder, monkeypatch):
 
 
 def test_a_name_that_is_no_repository_is_refused(encoder):
+    for name in ("me/merged--twice", "me/merged\n", "me/merged-", "a/b/c"):
+        with pytest.raises(ValueError, match="epo"):
+            require_token(name, "hf_token")
     with pytest.raises(ValueError, match="named 'USER/NAME', found 'merged'"):
         encoder.push_to_hub("merged", token="secret")
 
