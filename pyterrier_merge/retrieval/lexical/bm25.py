@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import more_itertools
 import pandas as pd
 import pyterrier as pt
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 ENGINES: dict[str, type[Engine]] = {"pisa": Pisa, "terrier": Terrier}
 _IDENTITY_FILE = "bm25.json"
-_ROWS = 4_000_000  # results that are held at once where all documents of a query are looked through
 
 
 class BM25(pt.Transformer):
@@ -210,20 +208,11 @@ class BM25(pt.Transformer):
             )
 
     def _rank_given(self, queries: pd.DataFrame, given: GivenCandidates) -> pd.DataFrame:
-        """Return position (in ``queries``), docno, score and rank of each query's candidates.
-
-        An engine searches all documents, with the scores that it gives to any query; the candidates are looked up in
-        what it finds.
-        """
+        """Return position (in ``queries``), docno, score and rank of each query's candidates."""
         asked = self._asked(queries)
-        candidates = given.transform(queries[["qid"]].assign(position=asked.index)).groupby("position")["docno"]
-        depth = self.collection.num_docs
-        scored = []
-        for some in more_itertools.chunked(asked.index, max(1, _ROWS // depth)):
-            rows = pd.concat({position: candidates.get_group(position) for position in some}, names=["position"])
-            found = self._ask(asked.loc[some], depth)
-            scored.append(rows.reset_index("position").merge(found, on=["position", "docno"], how="left"))
-        ranked = _ranked(pd.concat(scored).fillna({"score": 0.0}))
+        candidates = given.transform(queries[["qid"]].assign(position=asked.index))
+        frame = _frame(asked[candidates["position"]]).assign(docno=candidates["docno"].to_numpy())
+        ranked = _ranked(self._open().scored(frame))
         return ranked[ranked["rank"] < self.num_results]
 
     def _search(self, queries: pd.DataFrame) -> pd.DataFrame:
@@ -237,7 +226,7 @@ class BM25(pt.Transformer):
         depth = min(self.num_results, self.collection.num_docs) + 1  # PISA takes memory for as many as are asked for
         complete = []
         while len(pending):
-            found = _ranked(self._ask(pending, depth))
+            found = _ranked(self._open().top(_frame(pending), depth))
             last_kept = found[found["rank"] == self.num_results - 1].set_index("position")["score"]
             last_found = found[found["rank"] == depth - 1].set_index("position")["score"]
             tied = last_found.index[last_found == last_kept.reindex(last_found.index)]
@@ -250,12 +239,6 @@ class BM25(pt.Transformer):
         """The terms of each query, by its position."""
         terms: pd.Series = queries["query"].map(self._query_terms).reset_index(drop=True)
         return terms
-
-    def _ask(self, terms: pd.Series, depth: int) -> pd.DataFrame:
-        """Search: position, docno and score."""
-        frame = pd.DataFrame({"qid": terms.index.astype(str), "query": terms.to_numpy().astype(str)})
-        found = self._open()(frame, depth)[["qid", "docno", "score"]]
-        return found.astype({"qid": int}).rename(columns={"qid": "position"})
 
     def _open(self) -> Search:
         if self._opened is None or self._opened[0] != (self.k1, self.b):  # a grid search sets k1 and b
@@ -292,8 +275,14 @@ class BM25(pt.Transformer):
         )
 
 
+def _frame(terms: pd.Series) -> pd.DataFrame:
+    """What an engine is asked: the terms of each query, with its position as ``qid``."""
+    return pd.DataFrame({"qid": terms.index.astype(str), "query": terms.to_numpy().astype(str)})
+
+
 def _ranked(found: pd.DataFrame) -> pd.DataFrame:
-    """Best first for each position, ties by docno, and ``rank`` from 0."""
+    """An engine's answer by position, best first, ties by docno, with ``rank`` from 0."""
+    found = found.astype({"qid": int}).rename(columns={"qid": "position"})
     found = found.sort_values(["position", "score", "docno"], ascending=[True, False, True], ignore_index=True)
     return found.assign(rank=found.groupby("position").cumcount())
 

@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -22,13 +22,11 @@ from more_itertools import before_and_after
 from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.storage import cache_folder, finished_folder
 
-# (frame with qid and query, number of results) -> frame with qid, docno and score
-Search = Callable[[pd.DataFrame, int], pd.DataFrame]
-
 TERRIER_VERSION = "5.11"
 TERRIER_HELPER_VERSION = "0.0.8"
 MAX_TERRIER_DOCNO = 256  # characters; Terrier cuts longer ones than it was told of without a word
 
+ROWS = 4_000_000  # results that are held at once where PISA looks through all documents
 _PISA_TERM = re.compile("[A-Za-z0-9]")  # what PISA makes terms of
 # Language -> the name that Terrier's class of its stemmer begins with.
 SNOWBALL_STEMMERS = {
@@ -47,6 +45,21 @@ SNOWBALL_STEMMERS = {
     "sv": "Swedish",
     "tr": "Turkish",
 }
+
+
+class Search(ABC):
+    """An open index with k1 and b."""
+
+    @abstractmethod
+    def top(self, queries: pd.DataFrame, depth: int) -> pd.DataFrame:
+        """Return ``qid``, ``docno`` and ``score`` of the best documents for each ``qid`` and ``query``."""
+
+    @abstractmethod
+    def scored(self, given: pd.DataFrame) -> pd.DataFrame:
+        """Return ``qid``, ``docno`` and ``score`` for each row with ``qid``, ``query`` and ``docno``.
+
+        Scores are those of :meth:`top`; 0 where a document has no term of the query.
+        """
 
 
 class Engine(ABC):
@@ -122,10 +135,10 @@ class Pisa(Engine):
         """Open the index in a folder of links to it: PISA writes score bounds of k1 and b beside what it reads."""
         from pyterrier_pisa import PisaIndex
 
-        def retriever(path: Path) -> Any:
+        def retriever(path: Path) -> tuple[Any, int]:
             settings = self.settings()
             index = PisaIndex(str(path), stemmer=settings["stemmer"], stops=settings["stopwords"], threads=threads)
-            return index.bm25(k1=k1, b=b, verbose=verbose)
+            return index.bm25(k1=k1, b=b, verbose=verbose), int(index.num_docs())
 
         built = folder.stat().st_mtime_ns  # an index that took another's place has bounds of its own
         bounded = cache_folder("bounds") / fingerprint([folder.resolve(), built, k1, b])
@@ -135,14 +148,32 @@ class Pisa(Engine):
                 for file in filter(Path.is_file, folder.iterdir()):
                     (beside / file.name).symlink_to(file.resolve())
                 retriever(beside)
-            pisa = retriever(bounded)
+            return PisaSearch(*retriever(bounded))
 
-        def search(queries: pd.DataFrame, num_results: int) -> pd.DataFrame:
-            pisa.num_results = num_results
-            # PISA takes queries as C strings, which no NUL can be part of.
-            return pisa.transform(queries.assign(query=queries["query"].str.replace("\0", " ", regex=False)))
 
-        return search
+class PisaSearch(Search):
+    """Searches with PISA."""
+
+    def __init__(self, pisa: Any, num_docs: int) -> None:
+        self._pisa = pisa
+        self._num_docs = num_docs
+
+    def top(self, queries: pd.DataFrame, depth: int) -> pd.DataFrame:
+        """Search."""
+        self._pisa.num_results = depth
+        # PISA takes queries as C strings, which no NUL can be part of.
+        found = self._pisa.transform(queries.assign(query=queries["query"].str.replace("\0", " ", regex=False)))
+        return found[["qid", "docno", "score"]]
+
+    def scored(self, given: pd.DataFrame) -> pd.DataFrame:
+        """Search all documents, for PISA scores none that are given, and keep those."""
+        queries = given[["qid", "query"]].drop_duplicates("qid")
+        step = max(1, ROWS // self._num_docs)
+        found = [
+            self.top(queries[start : start + step], self._num_docs).merge(given[["qid", "docno"]])
+            for start in range(0, len(queries), step)
+        ]
+        return _for_each(given, pd.concat(found))
 
 
 class Terrier(Engine):
@@ -193,16 +224,39 @@ class Terrier(Engine):
         # for Terrier, punctuation is a query language
         tokenise: Any = pt.rewrite.tokenise(self._tokeniser)
 
-        def search(queries: pd.DataFrame, num_results: int) -> pd.DataFrame:
-            tokens = tokenise.transform(queries)
-            retriever.controls["end"] = str(num_results - 1)
-            return retriever.transform(tokens[tokens["query"] != ""])
-
-        return search
+        return TerrierSearch(retriever, tokenise)
 
     @property
     def _tokeniser(self) -> str:
         return {"en": "english", None: "whitespace"}.get(self.language, "utf")
+
+
+class TerrierSearch(Search):
+    """Searches with Terrier."""
+
+    def __init__(self, retriever: Any, tokenise: Any) -> None:
+        self._retriever = retriever
+        self._tokenise = tokenise
+
+    def top(self, queries: pd.DataFrame, depth: int) -> pd.DataFrame:
+        """Search."""
+        self._retriever.controls["end"] = str(depth - 1)
+        return self._transformed(queries)
+
+    def scored(self, given: pd.DataFrame) -> pd.DataFrame:
+        """Score the documents that are given, and no others."""
+        self._retriever.controls["end"] = str(len(given) - 1)
+        return _for_each(given, self._transformed(given[["qid", "query", "docno"]]))
+
+    def _transformed(self, asked: pd.DataFrame) -> pd.DataFrame:
+        tokens = self._tokenise.transform(asked)
+        found: pd.DataFrame = self._retriever.transform(tokens[tokens["query"] != ""])
+        return found[["qid", "docno", "score"]]
+
+
+def _for_each(given: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    """What was found for each row that is given, and 0 for the others."""
+    return given[["qid", "docno"]].merge(found, on=["qid", "docno"], how="left").fillna({"score": 0.0})
 
 
 def start_java() -> None:

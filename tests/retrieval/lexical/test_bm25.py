@@ -17,7 +17,7 @@ import pytest
 from pyterrier.measures import nDCG
 
 from pyterrier_merge.collections import from_frames, get_collection
-from pyterrier_merge.retrieval.lexical import bm25 as room
+from pyterrier_merge.retrieval.lexical import engines
 from pyterrier_merge.retrieval.lexical.bm25 import BM25, ENGINES, bm25
 from pyterrier_merge.retrieval.lexical.engines import Pisa
 
@@ -344,7 +344,7 @@ def test_a_reranking_collection_is_answered_from_its_candidates(reranking_collec
     assert (expected["score"] == 0).any()
     assert (expected["score"] > 0).any()
     expected = expected.sort_values(["score", "docno"], ascending=[False, True]).groupby("qid")
-    monkeypatch.setattr(room, "_ROWS", 3 * reranking_collection.num_docs)  # three queries at a time
+    monkeypatch.setattr(engines, "ROWS", 3 * reranking_collection.num_docs)  # three queries at a time
     found = bm25(reranking_collection, engine=engine)(topics)
     assert list(dict.fromkeys(found["qid"])) == topics["qid"].tolist()
     for qid, rows in found.groupby("qid"):
