@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BATCHES_EACH = 8  # with fewer, cores that have nothing left to do at the end cost more than is won
+MOST_WORKERS = 16  # of a CPU: each holds the activations of a batch, which are 0.3 GB of a 7B model's layer
 
 Ids = list[list[int]]
 Key = TypeVar("Key")
@@ -128,7 +129,7 @@ class Workers:
         if self._others:
             return _shared_out(batches, [self.first, *self._others])
         cores = torch.get_num_threads() if self.first.device.startswith("cpu") else 1
-        ahead = list(itertools.islice(batches, BATCHES_EACH * cores)) if cores > 1 else []
+        ahead = list(itertools.islice(batches, BATCHES_EACH * min(cores, MOST_WORKERS))) if cores > 1 else []
         workers = len(ahead) // BATCHES_EACH
         batches = itertools.chain(ahead, batches)
         if workers > 1:
