@@ -255,8 +255,8 @@ class BM25(pt.Transformer):
         return self.threads or os.cpu_count() or 1
 
     def _identity(self) -> tuple[Any, ...]:
-        documents = self.collection.fingerprint, self.collection.language
-        return *documents, self.engine, self.k1, self.b, self.num_results, self.index_path
+        collection = self.collection.fingerprint, self.collection.language, self.collection.reranking
+        return *collection, self.engine, self.k1, self.b, self.num_results, self.index_path
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, BM25) and self._identity() == other._identity()
