@@ -82,11 +82,12 @@ class RetrieverContract:
         """
         family = known_family(name, folder)
         pooling = "+".join(_pooling_modes(model))
-        own_query, own_document, follows = _prompts(model, name, family, pooling, task)
+        given = query_prompt is not None or document_prompt is not None
+        own_query, own_document, follows = _prompts(model, name, family, pooling, task, given=given)
         if follows and not task and query_prompt is None and not own_query:
             logger.warning("%s follows instructions and was given no task: queries are encoded without one", name)
         unused = [key for key, value in model.prompts.items() if value]
-        if unused and not (own_query or own_document or follows) and query_prompt is None and document_prompt is None:
+        if unused and not (own_query or own_document or follows or given):
             logger.warning(
                 "%s has prompts named %s, and none is for queries or documents: texts are encoded without; give "
                 "query_prompt and document_prompt",
@@ -132,7 +133,7 @@ def require_pooling(pooling: str | None) -> None:
 
 
 def _prompts(
-    model: SentenceTransformer, name: str, family: Family | None, pooling: str, task: str | None
+    model: SentenceTransformer, name: str, family: Family | None, pooling: str, task: str | None, *, given: bool
 ) -> tuple[str, str, bool]:
     """Query prompt, document prompt, and whether the model follows instructions; the files go before the family."""
     stated = {key: value for key, value in model.prompts.items() if value}
@@ -145,7 +146,16 @@ def _prompts(
         query, document = family.query_prompt, family.document_prompt
         instruction = query if TASK in query else None
         query = "" if instruction else query
-        logger.info("%s: prompts are %r and %r, those of its family", name, family.query_prompt, document)
+        by_name = known_family(name) is not None
+        told = by_name or given or not (family.query_prompt or document)
+        logger.log(
+            logging.INFO if told else logging.WARNING,
+            "%s: prompts are %r and %r, those of %s; give query_prompt and document_prompt where it has others",
+            name,
+            family.query_prompt,
+            document,
+            "its family" if by_name else "the model that its configuration says it comes from",
+        )
     return instruction.replace(TASK, task) if instruction and task else query, document, instruction is not None
 
 

@@ -223,13 +223,16 @@ class E5Encoder(pyterrier_dr.BiEncoder):
 
     def _text_model(self) -> TextModel:
         """The model, loaded anew where a setting or its files have changed."""
+        import torch
+
         folder = locate_model(self.model)
         devices, contract = self._devices(), self._contract_settings()
         wanted = (fingerprint_model(folder), self.model, self.dtype, devices, *contract.values())
         with LOADING:
             if self._loaded is None or self._loaded_as != wanted:
                 self._unload()
-                self._loaded = TextModel(folder, self.model, dtype=self.dtype, devices=devices, **contract)
+                with torch.inference_mode(False):  # weights are to be merged into, whatever the caller has set
+                    self._loaded = TextModel(folder, self.model, dtype=self.dtype, devices=devices, **contract)
                 self._loaded_as = wanted
             return self._loaded
 

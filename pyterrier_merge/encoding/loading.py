@@ -93,7 +93,9 @@ def _from_plain_checkpoint(
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
     family = known_family(name, folder)
-    pooling = pooling or (family.pooling if family else None)
+    if pooling is None and family is not None:
+        _require_no_classifier(folder)
+        pooling = family.pooling
     if pooling is None:
         raise ValueError(
             f"{name!r} is no retrieval model: {folder} has no modules.json, so its pooling is unknown; give a model "
@@ -110,6 +112,16 @@ def _from_plain_checkpoint(
     _normalize(model, own if normalize is None else normalize)
     logger.info("%s has no modules.json: %s pooling", name, pooling)
     return model
+
+
+def _require_no_classifier(folder: Path) -> None:
+    """Refuse a re-ranker or classifier that was made from a retriever and is known by that one's name."""
+    for architecture in read_json(folder / "config.json").get("architectures") or []:
+        if architecture.endswith(("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")):
+            raise ValueError(
+                f"{folder} is a {architecture}, and no retrieval model; say pooling='mean' or another to pool it all "
+                "the same"
+            )
 
 
 def _pool_otherwise(model: SentenceTransformer, name: str, pooling: str) -> None:

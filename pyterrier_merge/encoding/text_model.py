@@ -64,7 +64,7 @@ class TextModel:
         self._model, self.contract = load_retriever(folder, name, device=devices[0], **contract)
         self.body: torch.nn.Module = self._model.transformers_model
         self.dtype = resolve_dtype(dtype, devices[0])
-        self.body.to(self.dtype)
+        _cast(self.body, self.dtype)
         for module in list(self._model)[1:]:
             module.float()  # pooling, dense layers and normalisation
         if devices[0].startswith("cpu"):
@@ -149,6 +149,23 @@ class TextModel:
 
     def _tokenise(self, texts: list[str], prompt: str) -> tuple[list[list[int]], int]:
         return tokenise(self._model.tokenizer, texts, prompt, self.contract)
+
+
+def _cast(body: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Cast what is stored of a transformer.
+
+    What it computes from its configuration, such as the frequencies of rotary positions, keeps its type, as in a model
+    that transformers loads in ``dtype``: rounded to bfloat16, a position of some hundreds lies several off.
+    """
+    computed = [
+        (module, name, module.get_buffer(name))
+        for module in body.modules()
+        for name in module._non_persistent_buffers_set
+        if module._buffers[name] is not None
+    ]
+    body.to(dtype)
+    for module, name, buffer in computed:
+        module._buffers[name] = buffer
 
 
 def _chunks(texts: Iterable[str], size: int) -> Iterator[tuple[list[int], list[str]]]:

@@ -11,6 +11,7 @@ import pyterrier as pt
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+from transformers import AutoModel
 
 from pyterrier_merge import E5Encoder, FaissIndex, MergedE5Encoder
 from pyterrier_merge.encoding.loading import load_retriever
@@ -599,3 +600,26 @@ def test_a_corpus_with_a_bad_document_names_it_and_keeps_the_rest(encoder, tmp_p
     index = FaissIndex(tmp_path / "index", verbose=False)
     with pytest.raises((ValueError, RuntimeError), match="d7"):
         (encoder >> index.indexer(shard_size=3)).index(iter(docs))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_positions_are_not_rounded_to_the_type_of_the_weights(mistral_retriever, dtype):
+    """In bfloat16 the frequencies of rotary positions would be off by a 500th, and position 300 by half a radian."""
+    body = E5Encoder(mistral_retriever, dtype=dtype, device="cpu")._text_model().body
+    expected = AutoModel.from_pretrained(mistral_retriever, dtype=getattr(torch, dtype))
+    assert body.layers[0].mlp.up_proj.weight.dtype == getattr(torch, dtype)
+    assert {name: value.dtype for name, value in body.named_buffers()} == {
+        name: value.dtype for name, value in expected.named_buffers()
+    }
+    for name, value in expected.named_buffers():
+        torch.testing.assert_close(body.get_buffer(name), value, rtol=0, atol=0)
+
+
+def test_a_model_may_be_loaded_first_where_inference_mode_is_on(bert_pair):
+    encoder = merged(bert_pair, 0.5, 1)
+    with torch.inference_mode():
+        inside = encoder.encode_docs(TEXTS)
+    encoder.alpha_lower = 1
+    encoder.alpha_lower = 0.5
+    np.testing.assert_array_equal(encoder.encode_docs(TEXTS), inside)
+    encoder.encode_queries_torch(TEXTS).sum().backward()

@@ -90,6 +90,31 @@ def test_a_plain_checkpoint_of_a_known_family_needs_no_word(bert_language_model,
     assert (contract.max_length, contract.query_prompt) == (8192, "Instruct: Find\nQuery:")
 
 
+def test_prompts_of_the_model_that_a_configuration_names_are_warned_about(bert_retriever, tmp_path, caplog):
+    """A fine-tune names its base there, as a copy names its original."""
+    folder = shutil.copytree(bert_retriever, tmp_path / "mine")
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "_name_or_path": "BAAI/bge-small-en-v1.5"}))
+    contract = load_retriever(folder, str(folder), device="cpu")[1]
+    assert contract.query_prompt.startswith("Represent this sentence")
+    assert "those of the model that its configuration says it comes from" in caplog.text
+    caplog.clear()
+    assert load_retriever(folder, str(folder), device="cpu", query_prompt="")[1].query_prompt == ""
+    copied = shutil.copytree(folder, tmp_path / "bge-small-en-v1.5")
+    load_retriever(copied, str(copied), device="cpu")
+    assert "configuration says" not in caplog.text
+
+
+def test_a_classifier_made_from_a_known_retriever_is_refused(bert_language_model, tmp_path):
+    folder = shutil.copytree(bert_language_model, tmp_path / "reranker")
+    file = folder / "config.json"
+    classifier = {"architectures": ["BertForSequenceClassification"], "_name_or_path": "BAAI/bge-m3"}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **classifier}))
+    with pytest.raises(ValueError, match="is a BertForSequenceClassification, and no retrieval model"):
+        load_retriever(folder, "reranker", device="cpu")
+    assert load_retriever(folder, "reranker", device="cpu", pooling="mean")[1].pooling == "mean"
+
+
 def test_what_the_caller_says_counts_before_the_family(bert_language_model, tmp_path):
     bge = shutil.copytree(bert_language_model, tmp_path / "bge-m3")
     encoder = E5Encoder(bge, pooling="mean", normalize=False, **PLAIN)
