@@ -10,7 +10,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import eager_mask
 
-ATTENTION = "pyterrier_merge_products"
+ATTENTION = "pyterrier_merge"
 PACKED_BYTES = 1 << 30  # layers are packed into copies: not those of a model that fills the memory
 BLOCK = 1 << 20  # attention weights that are held at once: 2 to 4 MB, which stay in the processor's cache
 LARGEST = 1 << 24  # of one text: beyond, what is never written down is faster
@@ -20,7 +20,7 @@ _PACKED, _PACKED_STATE = "_packed", "_packed_state"  # kept out of torch's regis
 
 
 def use_fast_kernels(body: nn.Module) -> None:
-    """Let a transformer on a CPU compute attention in plain products and linear layers from packed weights.
+    """Let a transformer on a CPU compute attention as suits the processor, and linear layers from packed weights.
 
     Both give what they gave before, but for rounding, and pay for texts of some hundred tokens: see
     ``experiments/benchmarks/encoding.py``. Freed memory is kept, too.
@@ -72,7 +72,7 @@ class PackedLinear(nn.Linear):
         return {name: value for name, value in self.__dict__.items() if name not in (_PACKED, _PACKED_STATE)}
 
 
-def attention_in_products(
+def attention(
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -81,11 +81,12 @@ def attention_in_products(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Compute attention as two batched matrix products and a softmax, a few texts at a time.
+    """Compute attention as two batched matrix products and a softmax, or in torch's fused kernel.
 
-    torch's fused kernel is made for sequences whose attention weights do not fit into the cache. Those of a retriever's
-    texts do, and then its small tiles reach a fraction of the processor's matrix rate. The arguments are those of
-    transformers' attention functions.
+    The kernel is made for sequences whose attention weights do not fit into the cache. Those of a retriever's texts do,
+    and then its small tiles reach a fraction of a processor's matrix rate, so that products over a few texts at a time
+    are faster; but not where the processor multiplies tiles itself (AMX). The arguments are those of transformers'
+    attention functions.
 
     Args:
         module: The layer.
@@ -100,7 +101,8 @@ def attention_in_products(
         ``(texts, tokens, heads, size)``, and None in place of the weights.
     """
     texts, heads, tokens, size = query.shape
-    if torch.is_grad_enabled() or kwargs.get("position_bias") is not None or heads * tokens * tokens > LARGEST:
+    large = heads * tokens * tokens > LARGEST
+    if large or multiplies_tiles() or torch.is_grad_enabled() or kwargs.get("position_bias") is not None:
         kwargs["is_causal"] = False  # the mask says all
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     query = query * (size**-0.5 if scaling is None else scaling)
@@ -122,11 +124,16 @@ def attention_in_products(
     return out, None
 
 
+def multiplies_tiles() -> bool:
+    """Whether the processor has AMX."""
+    return torch.cpu._is_amx_tile_supported()
+
+
 def _packs(dtype: torch.dtype) -> bool:
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-AttentionInterface.register(ATTENTION, attention_in_products)
+AttentionInterface.register(ATTENTION, attention)
 AttentionMaskInterface.register(ATTENTION, eager_mask)

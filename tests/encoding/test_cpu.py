@@ -49,6 +49,13 @@ BODIES = {
 }
 
 
+@pytest.fixture(autouse=True, params=[False, True], ids=["products", "tiles"])
+def tiles(request, monkeypatch):
+    """Every test as on a processor without AMX, and as on one with it, whichever runs it."""
+    monkeypatch.setattr(cpu, "multiplies_tiles", lambda: request.param)
+    return request.param
+
+
 def body(name, dtype=torch.float32):
     family, config = BODIES[name]
     torch.manual_seed(0)
@@ -87,7 +94,7 @@ def test_a_transformer_gives_what_it_gave(name, features, block, monkeypatch):
 
 @pytest.mark.parametrize("features", [batch(), batch(padded=False)], ids=["padded", "full"])
 @pytest.mark.parametrize("name", BODIES)
-def test_attention_over_filled_up_rows_is_the_same(name, features, monkeypatch):
+def test_attention_over_filled_up_rows_is_the_same(name, features, monkeypatch, tiles):
     model = body(name, torch.bfloat16)
     use_fast_kernels(model)
     monkeypatch.setattr(cpu, "LANES", 2)  # of 12 tokens nothing is left over
@@ -96,7 +103,7 @@ def test_attention_over_filled_up_rows_is_the_same(name, features, monkeypatch):
     monkeypatch.setattr(torch.nn.functional, "pad", lambda tensor, by: filled.append(by) or pad(tensor, by))
     monkeypatch.setattr(cpu, "LANES", 16)
     torch.testing.assert_close(hidden(model, features), expected, rtol=0, atol=0.05)
-    assert name.startswith("t5") or set(filled) == {(0, 0, 0, 4)}
+    assert set(filled) == (set() if name.startswith("t5") or tiles else {(0, 0, 0, 4)})
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have other rules")
@@ -114,14 +121,17 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     assert int(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True).stdout) < 100
 
 
-def test_attention_and_packed_layers_are_really_used(monkeypatch):
+def test_attention_and_packed_layers_are_really_used(monkeypatch, tiles):
     model = body("bert")
     use_fast_kernels(model)
-    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="fused"):
-        patched.setattr(cpu, "LARGEST", 0)
-        patched.setattr(cpu, "sdpa_attention_forward", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("fused")))
-        hidden(model, batch())
     expected = hidden(model, batch())
+    fused, torchs = [], cpu.sdpa_attention_forward
+    monkeypatch.setattr(cpu, "sdpa_attention_forward", lambda *given, **more: fused.append(1) or torchs(*given, **more))
+    for largest, calls in ((cpu.LARGEST, 3 if tiles else 0), (0, 3)):
+        monkeypatch.setattr(cpu, "LARGEST", largest)
+        fused.clear()
+        hidden(model, batch())
+        assert len(fused) == calls
     model.encoder.layer[0].intermediate.dense.__dict__["_packed"] = torch.ops.mkldnn._reorder_linear_weight(
         torch.zeros(64, 32), None
     )
