@@ -10,13 +10,13 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import eager_mask
 
+from pyterrier_merge.encoding.cpu_layers import use_fast_layers
+
 ATTENTION = "pyterrier_merge"
-PACKED_BYTES = 1 << 30  # layers are packed into copies: not those of a model that fills the memory
 BLOCK = 1 << 20  # attention weights that are held at once: 2 to 4 MB, which stay in the processor's cache
 LARGEST = 1 << 24  # of one text: beyond, what is never written down is faster
 LANES = 32  # of two bytes: softmax takes what is left over one by one, and pays for more than half a row of them
 LARGEST_LEARNT = (1 << 25) - (1 << 14)  # bytes: glibc learns from blocks of up to 32 MB, its own header included
-_PACKED, _PACKED_STATE = "_packed", "_packed_state"  # kept out of torch's registers: no parameter, never saved
 
 
 def use_fast_kernels(body: nn.Module) -> None:
@@ -33,11 +33,7 @@ def use_fast_kernels(body: nn.Module) -> None:
     config: Any = body.config
     if config._attn_implementation == "sdpa":
         body.set_attn_implementation(ATTENTION)  # type: ignore[operator]
-    linear = [module for module in body.modules() if type(module) is nn.Linear]
-    size = sum(module.weight.nbytes for module in linear)
-    if linear and size <= PACKED_BYTES and _packs(linear[0].weight.dtype):
-        for module in linear:
-            module.__class__ = PackedLinear  # parameters, names and hooks stay: merges write to them as before
+    use_fast_layers(body)
 
 
 def keep_freed_memory() -> None:
@@ -48,28 +44,6 @@ def keep_freed_memory() -> None:
     for each batch takes 8 % of the time with MiniLM. Other C libraries are not concerned.
     """
     torch.empty(LARGEST_LEARNT, dtype=torch.uint8)
-
-
-class PackedLinear(nn.Linear):
-    """A linear layer that multiplies with a copy of its weights in the processor's own order.
-
-    The copy is made at the first text, and again after the weights were written to. Where gradients are asked for, the
-    weights themselves are used.
-    """
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 (torch's name)
-        """Return ``input @ weight.T + bias``."""
-        if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
-            return super().forward(input)
-        state = self.weight.data_ptr(), self.weight._version
-        if self.__dict__.get(_PACKED_STATE) != state:
-            self.__dict__[_PACKED] = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)
-            self.__dict__[_PACKED_STATE] = state
-        return torch.ops.mkldnn._linear_pointwise(input, self.__dict__[_PACKED], self.bias, "none", [], "")
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What a copy gets: it packs its weights itself."""
-        return {name: value for name, value in self.__dict__.items() if name not in (_PACKED, _PACKED_STATE)}
 
 
 def attention(
@@ -127,12 +101,6 @@ def attention(
 def multiplies_tiles() -> bool:
     """Whether the processor has AMX."""
     return torch.cpu._is_amx_tile_supported()
-
-
-def _packs(dtype: torch.dtype) -> bool:
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 AttentionInterface.register(ATTENTION, attention)

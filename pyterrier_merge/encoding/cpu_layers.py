@@ -1,0 +1,163 @@
+"""Layers that compute on a CPU what they did before, in fewer passes over memory."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+PACKED_BYTES = 1 << 30  # layers are packed into copies: not those of a model that fills the memory
+PIECE = 1 << 16  # elements of a norm's input in float32 that stay in the cache
+ALIKE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}  # of a result's length: what rounding alone does
+_PACKED, _PACKED_STATE = "_packed", "_packed_state"  # kept out of torch's registers: no parameter, never saved
+_FUSED = {  # activation -> oneDNN's name of it, and of its algorithm
+    "SiLU": ("swish", ""),
+    "SiLUActivation": ("swish", ""),
+    "GELU": ("gelu", "none"),
+    "GELUActivation": ("gelu", "none"),
+    "GELUTanh": ("gelu", "tanh"),
+    "PytorchGELUTanh": ("gelu", "tanh"),
+}
+
+
+def use_fast_layers(body: nn.Module) -> None:
+    """Let linear layers multiply with packed weights, gated ones in two products, and RMS norms work piece by piece.
+
+    Parameters and their names stay, so that merges write to them as before. Gated layers and norms are told by what
+    they hold, and replaced where a trial on random numbers shows that they compute the same.
+
+    Args:
+        body: The transformer, in the type that it computes in. More than 1 GB of linear layers stay as they are.
+    """
+    linear = [module for module in body.modules() if type(module) is nn.Linear]
+    dtype = next(body.parameters()).dtype
+    packed = sum(module.weight.nbytes for module in linear) <= PACKED_BYTES and _packs(dtype)
+    if packed:
+        for layer in linear:
+            layer.__class__ = PackedLinear
+    alike: dict[type, bool] = {}
+    for module in list(body.modules()) if dtype in ALIKE else ():
+        fitting = next((kind for kind in (GatedLayers, RMSNorm) if kind.fits(module)), None)
+        if fitting is None:
+            continue
+        if type(module) not in alike:
+            alike[type(module)] = _computes_alike(module, fitting)
+        if alike[type(module)]:
+            module.__class__ = fitting
+
+
+class PackedLinear(nn.Linear):
+    """A linear layer that multiplies with a copy of its weights in the processor's own order.
+
+    The copy is made at the first text, and again after the weights were written to. Where gradients are asked for, the
+    weights themselves are used.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 (torch's name)
+        """Return ``input @ weight.T + bias``."""
+        if _needs_gradients():
+            return super().forward(input)
+        return self.activated(input, "none", "")
+
+    def activated(self, tokens: torch.Tensor, activation: str, algorithm: str) -> torch.Tensor:
+        """Return the activation of what :meth:`forward` returns; both are oneDNN's names."""
+        return torch.ops.mkldnn._linear_pointwise(tokens, self._weights(), self.bias, activation, [], algorithm)
+
+    def times(self, tokens: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        """Return what :meth:`forward` returns, times a tensor of the same shape."""
+        return torch.ops.mkldnn._linear_pointwise.binary(tokens, factor, self._weights(), self.bias, "mul")
+
+    def _weights(self) -> torch.Tensor:
+        state = self.weight.data_ptr(), self.weight._version
+        if self.__dict__.get(_PACKED_STATE) != state:
+            self.__dict__[_PACKED] = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)
+            self.__dict__[_PACKED_STATE] = state
+        packed: torch.Tensor = self.__dict__[_PACKED]
+        return packed
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy gets: it packs its weights itself."""
+        return {name: value for name, value in self.__dict__.items() if name not in (_PACKED, _PACKED_STATE)}
+
+
+class GatedLayers(nn.Module):
+    """The feed-forward layers of Llama and its kin; activation and gate are computed as the products come out."""
+
+    @staticmethod
+    def fits(module: nn.Module) -> bool:
+        """Whether a module has these layers and nothing else, packed."""
+        children = dict(module.named_children())
+        linear = ("gate_proj", "up_proj", "down_proj")
+        return (
+            set(children) == {*linear, "act_fn"}
+            and all(type(children[name]) is PackedLinear for name in linear)
+            and type(children["act_fn"]).__name__ in _FUSED
+        )
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return ``down(activation(gate(tokens)) * up(tokens))``."""
+        layers: Any = self
+        gate, up, down, activation = layers.gate_proj, layers.up_proj, layers.down_proj, layers.act_fn
+        if _needs_gradients() or not self.fits(self):
+            return down(activation(gate(tokens)) * up(tokens))
+        return down(up.times(tokens, gate.activated(tokens, *_FUSED[type(activation).__name__])))
+
+
+class RMSNorm(nn.Module):
+    """A root-mean-square norm in float32 (Zhang and Sennrich, 2019), some rows at a time."""
+
+    @staticmethod
+    def fits(module: nn.Module) -> bool:
+        """Whether a module may be one: a vector of weights, an epsilon, and nothing else."""
+        parameters = dict(module.named_parameters())
+        return set(parameters) == {"weight"} and parameters["weight"].ndim == 1 and _epsilon(module) is not None
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Return ``weight * states / sqrt(mean(states ** 2) + epsilon)``, over the last dimension."""
+        weight: Any = self.weight
+        if _needs_gradients() or states.dtype != weight.dtype:
+            wide = states.float()
+            wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + _epsilon(self))
+            return weight * wide.to(states.dtype)
+        rows = states.reshape(-1, states.shape[-1])
+        out = torch.empty_like(rows)
+        step = max(1, PIECE // rows.shape[1])
+        for start in range(0, len(rows), step):
+            wide, normed = rows[start : start + step].float(), out[start : start + step]
+            mean = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(rows.shape[1])
+            normed.copy_(wide * mean.add_(_epsilon(self)).rsqrt_()).mul_(weight)
+        return out.view(states.shape)
+
+
+def _needs_gradients() -> bool:
+    return torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
+
+
+def _epsilon(norm: nn.Module) -> Any:
+    """What a norm adds to the mean of squares; None where it says nothing."""
+    found = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
+    return found if isinstance(found, float) else None
+
+
+def _computes_alike(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module, its weights random, gives the same when it is made one of ``kind``."""
+    before = copy.deepcopy(module)
+    generator = torch.Generator().manual_seed(0)
+    weights = list(before.parameters())
+    with torch.no_grad():
+        for weight in weights:
+            weight.copy_(torch.randn(weight.shape, generator=generator) * weight.shape[-1] ** -0.5)
+        tokens = torch.randn(3, weights[0].shape[-1], generator=generator) + 1  # a norm that takes the mean away shows
+        tokens = tokens.to(weights[0].dtype)
+        after = copy.deepcopy(before)
+        after.__class__ = kind
+        expected, found = before(tokens).float(), after(tokens).float()
+    return bool((expected - found).norm() <= ALIKE[weights[0].dtype] * expected.norm())
+
+
+def _packs(dtype: torch.dtype) -> bool:
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
