@@ -285,7 +285,8 @@ def main() -> None:
     if asked.peak_of:
         print(json.dumps(peak(asked.peak_of)))
         return
-    key = asked.what if asked.what == "memory" else f"{asked.what} on {default_device()}"
+    measured_on = environment()
+    key = asked.what if asked.what == "memory" else f"{asked.what} on {_hardware(measured_on)}"
     if asked.what == "memory":
         result: dict[str, Any] = {"sizes": [memory(size) for size in SIZES]}
         shown = pd.DataFrame(result["sizes"])
@@ -296,7 +297,15 @@ def main() -> None:
     print(json.dumps({key: value for key, value in result.items() if key not in ("ways", "sizes")}, indent=1))
     print(shown.to_markdown(index=False))
     found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-    write_file(RESULTS, json.dumps({**found, key: result | {"environment": environment()}}, indent=1) + "\n")
+    write_file(RESULTS, json.dumps({**found, key: result | {"environment": measured_on}}, indent=1) + "\n")
+
+
+def _hardware(measured_on: dict[str, Any]) -> str:
+    """What results are kept apart by: the GPU, or the processor, by name and by whether it multiplies tiles."""
+    if default_device() != "cpu":
+        return str(measured_on["gpus"][0])
+    tiles = "amx_tile" in measured_on["matrix_instructions"]
+    return f"{measured_on['processor']}{' with AMX' if tiles else ''}"
 
 
 if __name__ == "__main__":
