@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from pyterrier_merge.encoding.contract import RetrieverContract, normalizes, require_pooling
 from pyterrier_merge.encoding.families import known_family
-from pyterrier_merge.models import quiet_loading
+from pyterrier_merge.models import quiet_loading, transformer_folder
 from pyterrier_merge.models.files import read_json
+from pyterrier_merge.models.weights import stored_tensors
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -50,6 +51,7 @@ def load_retriever(
             modules that do not begin with a transformer or that cannot be pooled otherwise.
     """
     require_pooling(pooling)
+    _require_readable(transformer_folder(folder))
     with quiet_loading():
         if (folder / "modules.json").is_file():
             model = _with_modules(folder, name, device, pooling, normalize)
@@ -71,6 +73,7 @@ def _with_modules(
         )
     if found := _BLIND & {type(module).__name__ for module in model}:
         raise ValueError(f"{folder} has a module that does not heed padding ({', '.join(found)}): not supported")
+    _require_whole(transformer_folder(folder), type(model.transformers_model))
     if pooling is not None:
         _pool_otherwise(model, name, pooling)
     if normalize is None:
@@ -102,8 +105,8 @@ def _from_plain_checkpoint(
             "that sentence-transformers saved, or say how its token vectors become one, such as pooling='mean' (a "
             "plain language model goes in as the domain model)"
         )
-    _require_whole(folder)
     transformer = Transformer(str(folder), model_kwargs={"device_map": "meta"} if device == "meta" else {})
+    _require_whole(folder, type(transformer.model))
     if family is not None and family.max_length is not None:
         transformer.max_seq_length = min(family.max_length, transformer.max_seq_length or family.max_length)
     dim = transformer.get_embedding_dimension()
@@ -160,11 +163,17 @@ def _compared_by_cosine(folder: Path, name: str) -> bool:
     return stated == "cosine" or (family is not None and family.normalize)
 
 
-def _require_whole(folder: Path) -> None:
-    """Refuse weights that are not there: transformers would make them up at random."""
-    from transformers import AutoModel
+def _require_readable(folder: Path) -> None:
+    """Refuse damaged weight files by their names."""
+    stored_tensors(folder)
+    for index in sorted(folder.glob("*.index.json")):
+        if "metadata" not in read_json(index):
+            raise ValueError(f"{index} has no 'metadata', which transformers asks for: fetch the checkpoint again")
 
-    _, info = AutoModel.from_pretrained(folder, device_map="meta", output_loading_info=True)
+
+def _require_whole(folder: Path, body: Any) -> None:
+    """Refuse weights that are not there, of a transformer of class ``body``: they would be made up at random."""
+    _, info = body.from_pretrained(folder, device_map="meta", output_loading_info=True)
     missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))  # no vector goes through it
     if missing:
         raise ValueError(

@@ -157,7 +157,8 @@ class MergedWeights:
         name = self._names.get(stored)
         if name is None or not self._blender.merges(name):
             own = self._reader.read(stored)
-            copy = own.to(planned.dtype)
+            # a copy, in rows: names of a .bin file may share memory, or lie in columns, and safetensors takes neither
+            copy = own.to(planned.dtype, copy=True, memory_format=torch.contiguous_format)
             if copy.dtype != own.dtype and not bool((torch.isfinite(copy) | ~torch.isfinite(own)).all()):
                 raise ValueError(misfit(key, copy.dtype))
             return copy, None

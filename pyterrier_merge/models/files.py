@@ -17,7 +17,8 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
-_DEFINING = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model")
+_ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+_BESIDE_WEIGHTS = ("*.json", "*.txt", "*.model")
 _DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
@@ -31,8 +32,13 @@ def fingerprint_model(folder: Path) -> str:
 
 
 def defining_files(folder: Path) -> list[Path]:
-    """Return the files that define a model, those of its modules' folders included."""
-    return sorted({file for pattern in _DEFINING for depth in ("", "*/") for file in folder.glob(depth + pattern)})
+    """Return the files that define a model: weights, configurations and tokenizer, in its folder and its modules'.
+
+    Other folders (``onnx``, checkpoints of a training) and weights in a form that is not read are no part of it.
+    """
+    places = {folder, *(folder / module["path"] for module in _modules(folder))}
+    beside = {file for place in places for pattern in _BESIDE_WEIGHTS for file in place.glob(pattern)}
+    return sorted(beside.union(*map(_weight_files, places)))
 
 
 def file_digest(file: Path) -> str:
@@ -121,6 +127,15 @@ def count_layers(folder: Path) -> int:
             if isinstance(depth, int) and not isinstance(depth, bool) and depth > 0:
                 return depth
     raise ValueError(f"{folder / 'config.json'} states no number of layers (expected one of {', '.join(_DEPTHS)})")
+
+
+def _weight_files(folder: Path) -> set[Path]:
+    """The files that weights are read from: the first form that is there, with its shards; or an adapter's."""
+    names = next(([name] for name in WEIGHT_FILES if (folder / name).is_file()), list(_ADAPTER_FILES))
+    if names[0].endswith(".index.json"):
+        shards = read_json(folder / names[0]).get("weight_map")
+        names.extend({str(shard) for shard in shards.values()} if isinstance(shards, dict) else ())
+    return {folder / name for name in names if (folder / name).is_file()}
 
 
 def _modules(folder: Path) -> list[dict[str, str]]:

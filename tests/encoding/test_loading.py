@@ -213,3 +213,31 @@ def test_a_model_of_two_transformers_is_refused(bert_retriever, tmp_path):
     model.save(str(tmp_path / "model"))
     with pytest.raises(FileNotFoundError, match="begins with a Router, and not with the one transformer"):
         E5Encoder(tmp_path / "model", **PLAIN).encode_docs(TEXTS)
+
+
+def test_weights_that_are_not_there_are_refused(bert_retriever, tmp_path):
+    """Of a folder with modules too: transformers would make them up, at random."""
+    folder = shutil.copytree(bert_retriever, tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    lacking = {name: tensor for name, tensor in weights.items() if "layer.3.output.dense" not in name}
+    save_file(lacking, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"no weights for 2 parameters .* 'encoder\.layer\.3\.output\.dense\.bias'"):
+        E5Encoder(folder, **PLAIN).encode_docs(TEXTS)
+
+
+@pytest.mark.parametrize("keep", [4, 1000, -10])
+def test_a_damaged_file_is_named(bert_retriever, tmp_path, keep):
+    folder = shutil.copytree(bert_retriever, tmp_path / "model")
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r"model\.safetensors is not a readable checkpoint"):
+        E5Encoder(folder, **PLAIN).encode_docs(TEXTS)
+
+
+def test_an_index_that_transformers_does_not_read_is_named(bert_retriever, tmp_path):
+    folder = shutil.copytree(bert_retriever, tmp_path / "model")
+    names = dict.fromkeys(load_file(folder / "model.safetensors"), "model-1.safetensors")
+    (folder / "model.safetensors").rename(folder / "model-1.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(ValueError, match=r"model\.safetensors\.index\.json has no 'metadata'"):
+        E5Encoder(folder, **PLAIN).encode_docs(TEXTS)

@@ -17,6 +17,31 @@ def test_the_fingerprint_sees_a_rewritten_file(bert_retriever, tmp_path):
     assert fingerprint_model(folder) != before
 
 
+def test_what_is_not_read_does_not_change_the_fingerprint(bert_retriever, tmp_path):
+    folder = shutil.copytree(bert_retriever, tmp_path / "model")
+    for name in ("onnx/config.json", "checkpoint-500/model.safetensors", "consolidated.safetensors", "optimizer.bin"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("{}")
+    (folder / "pytorch_model.bin").write_bytes(b"the same weights in another form")
+    assert fingerprint_model(folder) == fingerprint_model(bert_retriever)
+
+
+def test_the_fingerprint_sees_modules_shards_and_adapters(bert_retriever, tmp_path):
+    folder = shutil.copytree(bert_retriever, tmp_path / "model")
+    (folder / "model.safetensors").rename(folder / "model-1.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"1")
+    for place, name in (
+        (folder, "1_Pooling/config.json"),
+        (folder, "model-1.safetensors"),
+        (tmp_path / "adapter", "adapter_model.safetensors"),
+    ):
+        before = fingerprint_model(place)
+        (place / name).write_bytes((place / name).read_bytes() + b" ")
+        assert fingerprint_model(place) != before, name
+
+
 def test_the_transformer_is_found_in_both_layouts(bert_retriever, bert_retriever_of_old):
     assert transformer_folder(bert_retriever) == bert_retriever
     assert transformer_folder(bert_retriever_of_old) == bert_retriever_of_old / "0_Transformer"

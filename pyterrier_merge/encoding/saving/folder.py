@@ -107,9 +107,9 @@ def save_merge(
             save_modules(model, beside)
         _write_contract(beside, body, agreed)
         written = weights.write(beside, verbose=verbose)
-        _require_same(model, agreed, beside, str(folder))
         record = _record(recipe, parents, agreed, weights.dtype, written)
         write_file(beside / RECORD, json.dumps(record, indent=2, ensure_ascii=False))
+        _require_same(model, agreed, beside, str(folder))
         write_file(beside / "mergekit_config.yml", _yaml(recipe, count_layers(body)))
         write_file(beside / "README.md", model_card(title or folder.resolve().name, recipe, parents, record))
     return folder
@@ -189,13 +189,14 @@ def _write_contract(folder: Path, body: Path, contract: RetrieverContract) -> No
     file = next(iter(sorted(body.glob("sentence_*_config.json"))), body / _LENGTH_FILE)
     content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     content["max_seq_length"] = contract.max_length
+    content.setdefault("do_lower_case", False)  # vLLM reads the length where both are said
     write_file(file, json.dumps(content, indent=2, ensure_ascii=False))
 
 
 def _require_same(model: SentenceTransformer, agreed: RetrieverContract, folder: Path, name: str) -> None:
     """Raise ``RuntimeError`` where the saved model would read a text or make a vector otherwise than the encoder."""
     query, document = agreed.query_prompt, agreed.document_prompt
-    saved, kept = load_retriever(folder, name, device="meta", query_prompt=query, document_prompt=document)
+    saved, kept = load_retriever(folder, name, device="meta")
     for text in ("text", "text " * agreed.max_length):
         for prompt in (query, document):
             cut = model.tokenizer(prompt + text, truncation=True, max_length=agreed.max_length - agreed.added)

@@ -20,7 +20,6 @@ def require_token(repo_id: str, token: str | None = None) -> Any:
         RuntimeError: There is no token, the hub does not take it, or the hub could not be reached.
     """
     from huggingface_hub import HfApi, get_token
-    from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     validate_repo_id(repo_id)  # its error is a ValueError that says what is wrong
@@ -33,7 +32,7 @@ def require_token(repo_id: str, token: str | None = None) -> Any:
     api = HfApi(token=token)
     try:
         api.whoami()
-    except (HfHubHTTPError, OSError) as error:
+    except Exception as error:  # the client lets its HTTP library's errors through, whichever that is
         raise RuntimeError(f"the hub did not take the token, or could not be reached: {error}") from error
     return api
 
@@ -41,7 +40,7 @@ def require_token(repo_id: str, token: str | None = None) -> Any:
 def upload(api: Any, folder: Path, repo_id: str, *, private: bool = True) -> str:
     """Upload a saved merge, and return the repository's address.
 
-    Weights that lie in the repository and are not of this merge are deleted in the same commit.
+    Weights and adapters that lie in the repository and are not of this merge are deleted in the same commit.
 
     Args:
         api: What :func:`require_token` returned.
@@ -52,16 +51,15 @@ def upload(api: Any, folder: Path, repo_id: str, *, private: bool = True) -> str
     Raises:
         RuntimeError: The hub refused.
     """
-    from huggingface_hub.errors import HfHubHTTPError
-
     try:
         address = api.create_repo(repo_id, private=private, exist_ok=True)
         api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,
             commit_message="A merge by pyterrier_merge",
-            delete_patterns=list(WEIGHT_PATTERNS),  # a whole file of old would be loaded in the place of new shards
+            # a whole file of old would be loaded in the place of new shards, an adapter's base in the place of both
+            delete_patterns=[*WEIGHT_PATTERNS, "adapter_*"],
         )
-    except (HfHubHTTPError, OSError) as error:
+    except Exception as error:  # as above
         raise RuntimeError(f"the hub refused the upload to {repo_id}: {error}") from error
     return str(address)

@@ -123,6 +123,36 @@ def test_a_pytorch_checkpoint_in_a_folder_of_its_own_comes_out_as_safetensors(
     assert_same_vectors(encoder, tmp_path / "model")
 
 
+def test_tensors_that_share_memory_or_lie_in_columns_are_written(pair, tmp_path):
+    source, domain = pair("bert")
+    source = shutil.copytree(source, tmp_path / "source")
+    weights = load_file(source / "model.safetensors")
+    words = weights["embeddings.word_embeddings.weight"].t().contiguous().t()  # as in checkpoints from TensorFlow
+    tied = {"embeddings.word_embeddings.weight": words, "cls.predictions.decoder.weight": words}
+    torch.save({**weights, **tied}, source / "pytorch_model.bin")
+    (source / "model.safetensors").unlink()
+    encoder = merged(source, domain)
+    encoder.save(tmp_path / "model")
+    assert_same_vectors(encoder, tmp_path / "model")
+
+
+def test_an_empty_prompt_stays_empty(pair, tmp_path):
+    source = shutil.copytree(pair("bert")[0], tmp_path / "source")
+    file = source / "config_sentence_transformers.json"
+    prompts = {"query": "fever of ", "passage": "pain "}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "prompts": prompts}))
+    assert E5Encoder(source, device="cpu").contract.document_prompt == "pain "
+    encoder = merged(source, pair("bert")[1], document_prompt="")
+    encoder.save(tmp_path / "model")
+    assert_same_vectors(encoder, tmp_path / "model")
+
+
+def test_the_length_is_said_as_vllm_reads_it(pair, tmp_path):
+    merged(*pair("bert"), max_length=9).save(tmp_path / "model")
+    said = json.loads((tmp_path / "model" / "sentence_bert_config.json").read_text())
+    assert (said["max_seq_length"], said["do_lower_case"]) == (9, False)
+
+
 def test_large_models_are_written_in_shards(pair, tmp_path, monkeypatch):
     monkeypatch.setattr("pyterrier_merge.merging.writing.SHARD_BYTES", 50_000)
     encoder = merged(*pair("mistral"), task="find fever")

@@ -7,7 +7,13 @@ from pyterrier_merge import MergedE5Encoder
 from pyterrier_merge.encoding.saving.publishing import require_token
 from pyterrier_merge.storage import cache_folder
 
-OF_OLD = ["model-00001-of-00002.safetensors", "model.safetensors.index.json", "1_Dense/pytorch_model.bin", "LICENSE"]
+OF_OLD = [
+    "model-00001-of-00002.safetensors",
+    "model.safetensors.index.json",
+    "1_Dense/pytorch_model.bin",
+    "adapter_config.json",
+    "LICENSE",
+]
 
 
 class StandIn:
@@ -70,7 +76,7 @@ def test_a_name_that_is_no_repository_is_refused(encoder):
 @pytest.mark.parametrize(("step", "message"), [("whoami", "did not take the token"), ("create_repo", "refused")])
 def test_a_hub_that_refuses_is_an_error(step, message, encoder, monkeypatch):
     def refuse(*arguments, **settings):
-        raise OSError("403 Forbidden")
+        raise LookupError("403 Forbidden")  # of no class that the client documents
 
     monkeypatch.setattr(huggingface_hub, "HfApi", StandIn)
     monkeypatch.setattr(StandIn, step, refuse)
