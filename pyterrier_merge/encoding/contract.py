@@ -184,15 +184,29 @@ def _pooling_modes(model: SentenceTransformer) -> list[str]:
 
 def _length(model: SentenceTransformer, name: str, wanted: int | None) -> int:
     own = model.max_seq_length
-    positions = count_positions(model.transformers_model)
-    known = [limit for limit in (own, positions) if limit]
+    body: Any = model.transformers_model
+    positions, reach = count_positions(body), _reach(body.config)
+    known = [limit for limit in (own, positions, reach) if limit]
     if wanted is None:
         if not known:
             raise ValueError(f"{name} states no maximum length; pass max_length")
         return int(min(known))
     if positions and wanted > positions:
         raise ValueError(f"max_length={wanted} is more than the {positions} positions of {name}")
+    if reach and wanted > reach:
+        raise ValueError(
+            f"max_length={wanted}: {name} turns positions otherwise in batches with a text of more than {reach} tokens "
+            f"(longrope), so that a vector would depend on its batch; give {reach} at most"
+        )
     return int(wanted)
+
+
+def _reach(config: Any) -> int | None:
+    """Tokens up to which every batch has the same rotary positions, where ``longrope`` has two kinds; else None."""
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    if not isinstance(rope, dict) or rope.get("rope_type", rope.get("type")) != "longrope":
+        return None
+    return rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
 
 
 def _missing_start(tokenizer: Any, folder: Path | None) -> tuple[int, ...]:
@@ -208,7 +222,7 @@ def _missing_start(tokenizer: Any, folder: Path | None) -> tuple[int, ...]:
 
 
 def _missing_end(tokenizer: Any, pooling: str) -> tuple[int, ...]:
-    if pooling != "lasttoken" or tokenizer.eos_token_id is None:
+    if "lasttoken" not in pooling.split("+") or tokenizer.eos_token_id is None:
         return ()
     framed, bare = tokenizer("text")["input_ids"], tokenizer("text", add_special_tokens=False)["input_ids"]
     return () if framed[-1] != bare[-1] else (tokenizer.eos_token_id,)  # Qwen3 ends with another token than its EOS

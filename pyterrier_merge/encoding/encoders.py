@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from numbers import Integral
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any
 
 import more_itertools
@@ -16,7 +16,7 @@ import pyterrier_dr
 
 from pyterrier_merge.encoding.batching import suitable_budget
 from pyterrier_merge.encoding.contract import RetrieverContract, require_pooling
-from pyterrier_merge.encoding.stages import DocEncoder, QueryEncoder
+from pyterrier_merge.encoding.stages import DocEncoder, QueryEncoder, count_truncated, truncated_here
 from pyterrier_merge.encoding.text_model import TextModel
 from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.models import fingerprint_model, locate_model
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 LOADING = RLock()  # of one model at a time, whatever the encoder and the thread
+_COUNTING = Lock()
 
 
 class E5Encoder(pyterrier_dr.BiEncoder):
@@ -116,6 +117,16 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         self._model = str(model).rstrip("/") or "/"
 
     @property
+    def device(self) -> str | tuple[str, ...] | None:
+        """The torch device, or several; None for a GPU where there is one."""
+        return self._device
+
+    @device.setter
+    def device(self, device: Any) -> None:
+        several = isinstance(device, Sequence) and not isinstance(device, str)
+        self._device = tuple(map(str, device)) if several else None if device is None else str(device)
+
+    @property
     def model_name(self) -> str:
         """Everything that changes a vector, in one string; pyterrier_dr compares encoders by it."""
         return ", ".join(f"{name}={value!r}" for name, value in self._identity().items() if value is not None)
@@ -146,14 +157,14 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         """Add ``query_vec``, ``doc_vec`` or ``score``, by the columns that are there (see ``pyterrier_dr.BiEncoder``).
 
         Query frames carry the encoder's fingerprint in their ``attrs``, which an index compares with its own; all, how
-        many of their texts were cut (``truncated``).
+        many of their texts were cut (``truncated``; of queries, each text counts once).
 
         Raises:
             ValueError: A query or a text is no string; the message names its ``qid`` or ``docno``.
         """
-        before = self.truncated
+        before = truncated_here()
         result: pd.DataFrame = super().transform(inp)
-        result.attrs["truncated"] = self.truncated - before
+        result.attrs["truncated"] = truncated_here() - before
         return result
 
     def query_encoder(self, verbose: bool | None = None, batch_size: int | None = None) -> QueryEncoder:
@@ -179,7 +190,7 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         text_model = self._ready()
         budget = self._token_budget(text_model.contract, batch_size)
         vectors, cut = text_model.forward(list(texts), prompt=text_model.contract.query_prompt, budget=budget)
-        self.truncated += cut
+        self._count(cut)
         return vectors
 
     def encode_queries(self, texts: Iterable[str], batch_size: int | None = None) -> np.ndarray:
@@ -200,8 +211,13 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         text_model = self._ready()
         budget = self._token_budget(text_model.contract, batch_size)
         vectors, cut = text_model.encode(texts, prompt=prompt(text_model.contract), budget=budget)
-        self.truncated += cut
+        self._count(cut)
         return vectors
+
+    def _count(self, cut: int) -> None:
+        with _COUNTING:
+            self.truncated += cut
+        count_truncated(cut)
 
     def _identity(self) -> dict[str, Any]:
         dtype = self.dtype
@@ -247,7 +263,7 @@ class E5Encoder(pyterrier_dr.BiEncoder):
 
     def _devices(self) -> tuple[str, ...]:
         chosen = default_device() if self.device is None else self.device
-        devices = (chosen,) if isinstance(chosen, str) else tuple(chosen)
+        devices = (chosen,) if isinstance(chosen, str) else chosen
         if not devices or not all(devices) or len({device.partition(":")[0] for device in devices}) > 1:
             raise ValueError(f"device is one device or several of one kind, found {self.device!r}")
         return devices

@@ -64,11 +64,14 @@ class ForwardPass:
             "attention_mask": torch.tensor([padded([1] * len(row), 0) for row in ids], device=self.device),
         }
         first, *rest = self.model
-        features = first(features)
-        features["token_embeddings"] = features["token_embeddings"].float()
-        for module in rest:
-            features = module(features)
-        vectors: torch.Tensor = features["sentence_embedding"].float()
+        with torch.autocast(
+            torch.device(self.device).type, enabled=False
+        ):  # the caller's would hold in his thread alone
+            features = first(features)
+            features["token_embeddings"] = features["token_embeddings"].float()
+            for module in rest:
+                features = module(features)
+            vectors: torch.Tensor = features["sentence_embedding"].float()
         if self.model.truncate_dim is None:
             return vectors
         first_values = vectors[:, : self.model.truncate_dim]

@@ -13,10 +13,12 @@ from pyterrier_merge.models.files import read_json
 from pyterrier_merge.models.weights import stored_tensors
 
 if TYPE_CHECKING:
+    import torch
     from sentence_transformers import SentenceTransformer
 
 logger = logging.getLogger(__name__)
 
+_OF_TEXTS = ("query_length", "document_length", "query_expansion", "processing_kwargs")
 _BLIND = {"CNN", "LSTM"}  # sentence-transformers' modules with which a vector depends on the batch
 
 
@@ -25,6 +27,7 @@ def load_retriever(
     name: str,
     *,
     device: str,
+    dtype: torch.dtype | None = None,
     pooling: str | None = None,
     normalize: bool | None = None,
     **contract: Any,
@@ -39,6 +42,8 @@ def load_retriever(
         folder: Where the files lie.
         name: What the user called the model, for messages and to know its family by.
         device: A torch device; ``meta`` for a model without weights.
+        dtype: What the transformer is made in, numbers that it computes from its configuration included; as it is
+            stored when None.
         pooling: One of ``POOLING_MODES``, instead of the model's own.
         normalize: Whether vectors are brought to length 1, instead of the model's own way.
         **contract: What :meth:`RetrieverContract.read` takes.
@@ -54,25 +59,30 @@ def load_retriever(
     _require_readable(transformer_folder(folder))
     with quiet_loading():
         if (folder / "modules.json").is_file():
-            model = _with_modules(folder, name, device, pooling, normalize)
+            model = _with_modules(folder, name, device, _placed(device, dtype), pooling, normalize)
         else:
-            model = _from_plain_checkpoint(folder, name, device, pooling, normalize)
+            model = _from_plain_checkpoint(folder, name, device, _placed(device, dtype), pooling, normalize)
     return model.eval(), RetrieverContract.read(model, name, folder=folder, **contract)
 
 
+def _placed(device: str, dtype: torch.dtype | None) -> dict[str, Any]:
+    """Settings of transformers' loading."""
+    return {**({"device_map": "meta"} if device == "meta" else {}), **({} if dtype is None else {"dtype": dtype})}
+
+
 def _with_modules(
-    folder: Path, name: str, device: str, pooling: str | None, normalize: bool | None
+    folder: Path, name: str, device: str, placed: dict[str, Any], pooling: str | None, normalize: bool | None
 ) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
 
-    placed = {"model_kwargs": {"device_map": "meta"}} if device == "meta" else {"device": device}
-    model = SentenceTransformer(str(folder), **placed)
+    model = SentenceTransformer(str(folder), model_kwargs=placed, device=None if device == "meta" else device)
     if getattr(model, "transformers_model", None) is None:
         raise ValueError(
             f"{folder} does not begin with a transformer (found {type(model[0]).__name__}): nothing to merge or to run"
         )
     if found := _BLIND & {type(module).__name__ for module in model}:
         raise ValueError(f"{folder} has a module that does not heed padding ({', '.join(found)}): not supported")
+    _require_plain_texts(model, folder)
     _require_whole(transformer_folder(folder), type(model.transformers_model))
     if pooling is not None:
         _pool_otherwise(model, name, pooling)
@@ -90,7 +100,7 @@ def _with_modules(
 
 
 def _from_plain_checkpoint(
-    folder: Path, name: str, device: str, pooling: str | None, normalize: bool | None
+    folder: Path, name: str, device: str, placed: dict[str, Any], pooling: str | None, normalize: bool | None
 ) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
@@ -105,7 +115,7 @@ def _from_plain_checkpoint(
             "that sentence-transformers saved, or say how its token vectors become one, such as pooling='mean' (a "
             "plain language model goes in as the domain model)"
         )
-    transformer = Transformer(str(folder), model_kwargs={"device_map": "meta"} if device == "meta" else {})
+    transformer = Transformer(str(folder), model_kwargs=placed)
     _require_whole(folder, type(transformer.model))
     if family is not None and family.max_length is not None:
         transformer.max_seq_length = min(family.max_length, transformer.max_seq_length or family.max_length)
@@ -161,6 +171,24 @@ def _compared_by_cosine(folder: Path, name: str) -> bool:
     stated = read_json(file).get("similarity_fn_name") if file.is_file() else None
     family = known_family(name, folder)
     return stated == "cosine" or (family is not None and family.normalize)
+
+
+def _require_plain_texts(model: SentenceTransformer, folder: Path) -> None:
+    """Refuse a model whose files let sentence-transformers do more to a text than put a prompt before it."""
+    first: Any = model[0]
+    found = [setting for setting in _OF_TEXTS if getattr(first, setting, None)]
+    if "message" in _stated(transformer_folder(folder)).get("modality_config", {}):
+        found.append("a chat template (modality_config)")
+    if found:
+        raise ValueError(
+            f"{folder}: sentence-transformers reads its texts with {', '.join(found)}, which is not supported: vectors "
+            "would not be those that the model was trained for"
+        )
+
+
+def _stated(transformer: Path) -> dict[str, Any]:
+    """What sentence-transformers wrote of a transformer."""
+    return next(map(read_json, sorted(transformer.glob("sentence_*_config.json"))), {})
 
 
 def _require_readable(folder: Path) -> None:

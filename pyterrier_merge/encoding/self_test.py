@@ -67,5 +67,6 @@ def require_sound(run: Run, ids: list[list[int]], *, dtype: torch.dtype, name: s
         if apart > tolerance:
             raise RuntimeError(
                 f"{name}: the vector of a text is not the same {clause}: they lie {apart:.2g} of its length apart, "
-                f"expected {tolerance:g} at most in {dtype}; the pooling or the attention does not heed padding"
+                f"expected {tolerance:g} at most in {dtype}; the pooling or the attention does not heed padding, or "
+                "torch was told to multiply with less precision (torch.set_float32_matmul_precision)"
             )

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from pyterrier_dr.biencoder import BiDocEncoder, BiQueryEncoder
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_HERE = threading.local()  # a call's own count, when other threads encode with the same encoder
+
+
+def count_truncated(cut: int) -> None:
+    """Count texts that were cut in this thread, by whichever encoder."""
+    _HERE.truncated = truncated_here() + cut
+
+
+def truncated_here() -> int:
+    """Return how many texts were cut in this thread so far."""
+    count: int = getattr(_HERE, "truncated", 0)
+    return count
 
 
 class QueryEncoder(BiQueryEncoder):
@@ -20,10 +35,10 @@ class QueryEncoder(BiQueryEncoder):
             ValueError: A query is no string; the message names its ``qid``.
         """
         _require_strings(inp, "query", "qid")
-        before = self.bi_encoder_model.truncated
+        before = truncated_here()
         result: pd.DataFrame = super().transform(inp)
         if len(result):
-            result.attrs["truncated"] = self.bi_encoder_model.truncated - before
+            result.attrs["truncated"] = truncated_here() - before
             result.attrs["query_encoder"] = self.bi_encoder_model.fingerprint
         return result
 
@@ -38,9 +53,9 @@ class DocEncoder(BiDocEncoder):
             ValueError: A text is no string; the message names its ``docno``.
         """
         _require_strings(inp, self.text_field, "docno")
-        before = self.bi_encoder_model.truncated
+        before = truncated_here()
         result: pd.DataFrame = super().transform(inp)
-        result.attrs["truncated"] = self.bi_encoder_model.truncated - before
+        result.attrs["truncated"] = truncated_here() - before
         return result
 
 

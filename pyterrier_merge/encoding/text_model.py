@@ -61,9 +61,9 @@ class TextModel:
 
         self._model: Any
         self.contract: RetrieverContract
-        self._model, self.contract = load_retriever(folder, name, device=devices[0], **contract)
-        self.body: torch.nn.Module = self._model.transformers_model
         self.dtype = resolve_dtype(dtype, devices[0])
+        self._model, self.contract = load_retriever(folder, name, device=devices[0], dtype=self.dtype, **contract)
+        self.body: torch.nn.Module = self._model.transformers_model
         _cast(self.body, self.dtype)
         for module in list(self._model)[1:]:
             module.float()  # pooling, dense layers and normalisation
@@ -142,7 +142,11 @@ class TextModel:
         """The self-test: the same vector alone and in any batch; texts end alike where the last token is the vector."""
         ids, _ = self._tokenise([*TEXTS, "pain " * self.contract.max_length], self.contract.document_prompt)
         ends = {row[-1] for row in ids}
-        if self.contract.pooling == "lasttoken" and self._model.tokenizer.eos_token_id is not None and len(ends) > 1:
+        if (
+            "lasttoken" in self.contract.pooling.split("+")
+            and self._model.tokenizer.eos_token_id is not None
+            and len(ends) > 1
+        ):
             raise RuntimeError(f"{name}: the last token is the vector, and texts end with different tokens: {ends}")
         left = may_be_padded_left(self.body.config)
         require_sound(self._forward_pass, ids[:-1], dtype=self.dtype, name=name, padded_left=left)

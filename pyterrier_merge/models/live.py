@@ -9,14 +9,16 @@ from typing import Any
 
 
 def count_positions(body: Any) -> int | None:
-    """Return how many tokens a live transformer has positions for; None where it is not bound to a number.
+    """Return how many tokens a live transformer has positions for; None where it is not bound to a number (XLNet's -1).
 
     RoBERTa's family counts from the padding token's position, so that some places of its table are no tokens'.
     """
     table = getattr(getattr(body, "embeddings", None), "position_embeddings", None)
     reserved = getattr(table, "padding_idx", None)
     positions: int | None = getattr(body.config, "max_position_embeddings", None)
-    return positions if positions is None or reserved is None else positions - reserved - 1
+    if positions is None or positions < 1:
+        return None
+    return positions if reserved is None else positions - reserved - 1
 
 
 @contextmanager

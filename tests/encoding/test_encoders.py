@@ -623,3 +623,32 @@ def test_a_model_may_be_loaded_first_where_inference_mode_is_on(bert_pair):
     encoder.alpha_lower = 0.5
     np.testing.assert_array_equal(encoder.encode_docs(TEXTS), inside)
     encoder.encode_queries_torch(TEXTS).sum().backward()
+
+
+def test_the_callers_autocast_does_not_reach_the_model(bert_retriever):
+    encoder = E5Encoder(bert_retriever, dtype="float32", device="cpu")
+    texts = [f"fever {number}" for number in range(600)]  # so many that threads share the batches
+    expected = encoder.encode_docs(texts)
+    with torch.autocast("cpu", torch.bfloat16):
+        np.testing.assert_allclose(encoder.encode_docs(texts), expected, atol=1e-6)
+        np.testing.assert_allclose(encoder.encode_docs(texts[:3]), expected[:3], atol=1e-6)
+        vectors = encoder.encode_queries_torch(texts[:3]).detach().numpy()
+    np.testing.assert_allclose(vectors, encoder.encode_queries(texts[:3]), atol=1e-6)
+
+
+def test_each_thread_counts_the_texts_that_it_has_cut(bert_retriever):
+    encoder = E5Encoder(bert_retriever, max_length=8, device="cpu")
+    frame = pd.DataFrame({"docno": [str(number) for number in range(50)], "text": ["pain " * 20] * 50})
+    with ThreadPoolExecutor(4) as pool:
+        counts = [found.attrs["truncated"] for found in pool.map(lambda _: encoder(frame), range(8))]
+    assert counts == [50] * 8
+    assert encoder.truncated == 400
+
+
+def test_devices_may_be_torchs_own_and_halves_with_several_are_hashable(bert_retriever):
+    named, given = E5Encoder(bert_retriever, device="cpu"), E5Encoder(bert_retriever, device=torch.device("cpu"))
+    assert (named, hash(named)) == (given, hash(given))
+    several = E5Encoder(bert_retriever, device=[torch.device("cpu"), "cpu"])
+    assert several.device == ("cpu", "cpu")
+    for half in (several.query_encoder, several.doc_encoder):
+        assert hash(half()) == hash(half())

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import CNN, Dense, Pooling, Router
-from transformers import AutoModel, AutoTokenizer
+from sentence_transformers.sentence_transformer.modules import CNN, Dense, Pooling, Router, Transformer
+from transformers import AutoModel, AutoTokenizer, Gemma3TextConfig, Gemma3TextModel, LlamaConfig, LlamaModel
 
 from pyterrier_merge import E5Encoder, MergedE5Encoder
 from pyterrier_merge.encoding.contract import POOLING_MODES
@@ -241,3 +241,60 @@ def test_an_index_that_transformers_does_not_read_is_named(bert_retriever, tmp_p
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
     with pytest.raises(ValueError, match=r"model\.safetensors\.index\.json has no 'metadata'"):
         E5Encoder(folder, **PLAIN).encode_docs(TEXTS)
+
+
+def saved_with(folder, plain, tmp_path, template=None, **settings):
+    """A retriever as sentence-transformers saves it, its texts read in some way of its own."""
+    plain = shutil.copytree(plain, tmp_path / "plain")
+    if template:
+        (plain / "chat_template.jinja").write_text(template)
+    first = Transformer(str(plain), **settings)
+    modules = [first, Pooling(first.get_embedding_dimension(), pooling_mode="lasttoken")]
+    SentenceTransformer(modules=modules, device="cpu").save(str(folder))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"template": "{% for m in messages %}<s>{{ m['content'] }}</s>{% endfor %}"}, "with a chat template"),
+        ({"query_length": 8}, "with query_length"),
+        ({"processing_kwargs": {"text": {"max_length": 9}}}, "with processing_kwargs"),
+    ],
+)
+def test_texts_that_are_read_in_another_way_are_refused(settings, message, mistral_language_model, tmp_path):
+    folder = saved_with(tmp_path / "model", mistral_language_model, tmp_path, **settings)
+    with pytest.raises(ValueError, match=message):
+        E5Encoder(folder, **PLAIN).encode_docs(TEXTS)
+
+
+def test_a_template_that_lies_beside_a_plain_checkpoint_is_not_used(mistral_language_model, tmp_path):
+    plain = shutil.copytree(mistral_language_model, tmp_path / "plain")
+    (plain / "chat_template.jinja").write_text("{% for m in messages %}<s>{{ m['content'] }}</s>{% endfor %}")
+    settings = {"pooling": "lasttoken", "task": "t", **PLAIN}
+    expected = E5Encoder(mistral_language_model, **settings).encode_docs(TEXTS)
+    np.testing.assert_array_equal(E5Encoder(plain, **settings).encode_docs(TEXTS), expected)
+
+
+def test_numbers_that_a_configuration_gives_are_those_of_the_type_to_compute_in(bert_retriever, tmp_path):
+    """Gemma multiplies embeddings by the root of their size: in float32, also where it is stored in bfloat16."""
+    sizes = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "head_dim": 8}
+    model = Gemma3TextModel(Gemma3TextConfig(**sizes, num_attention_heads=4, num_key_value_heads=2))
+    model.to(torch.bfloat16).save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(bert_retriever).save_pretrained(tmp_path / "model")
+    encoder = E5Encoder(tmp_path / "model", pooling="mean", **PLAIN)
+    encoder.encode_docs(TEXTS)
+    assert float(encoder._loaded.body.embed_tokens.embed_scale) == pytest.approx(32**0.5, abs=1e-6)
+
+
+def test_longrope_ends_where_positions_would_depend_on_the_batch(bert_retriever, tmp_path):
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    sizes = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+    config = LlamaConfig(**sizes, num_attention_heads=4, max_position_embeddings=400, rope_parameters=rope)
+    config.rope_parameters["original_max_position_embeddings"] = 16
+    LlamaModel(config).save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(bert_retriever).save_pretrained(tmp_path / "model")
+    encoder = E5Encoder(tmp_path / "model", pooling="mean", **PLAIN)
+    assert encoder.contract.max_length == 16
+    with pytest.raises(ValueError, match=r"max_length=17: .* more than 16 tokens \(longrope\)"):
+        E5Encoder(tmp_path / "model", pooling="mean", max_length=17, **PLAIN).encode_docs(TEXTS)
