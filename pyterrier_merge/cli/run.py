@@ -42,6 +42,6 @@ def run(
 
         run_experiment(experiment, folder, overwrite=overwrite, show=show, verbose=not quiet)
     console.print(
-        f"report: {folder / 'report.md'}  (figures, tests, TREC runs and the alpha heat map lie beside it)",
+        f"report: {folder / 'report.md'}  (figures, tests and TREC runs lie beside it)",
         highlight=False,
     )

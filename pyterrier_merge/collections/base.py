@@ -136,6 +136,12 @@ class TestCollection(ABC):
         return f"<{type(self).__name__} {self.name!r}: {self.title}; splits {', '.join(self.splits)}>"
 
 
+def require_collection(found: Any) -> None:
+    """Raise ``TypeError`` where something else stands in a collection's place, such as its name."""
+    if not isinstance(found, TestCollection):
+        raise TypeError(f"expected a test collection, such as get_collection('hpo'), found {found!r}")
+
+
 def default_measures() -> tuple[Measure, ...]:
     """Return nDCG@10, R@100 and AP: the measures of a collection that names none."""
     from ir_measures import AP, R, nDCG

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pyterrier as pt
 
+from pyterrier_merge.collections.base import require_collection
 from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.retrieval.dense.build import IndexBusyError
 from pyterrier_merge.retrieval.dense.index import FaissIndex
@@ -38,6 +39,7 @@ def dense_index(
         root: Folder of the indexes; the package's cache when None.
         verbose: Show a progress bar over the collection's documents.
     """
+    require_collection(collection)
     identity = fingerprint({"encoder": encoder.fingerprint, "collection": collection.fingerprint})
     index = FaissIndex(Path(root or cache_folder("indexes")) / f"{collection.name}-{identity}.flex", verbose=False)
     waits = False

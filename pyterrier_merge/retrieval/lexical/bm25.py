@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyterrier as pt
 
+from pyterrier_merge.collections.base import require_collection
 from pyterrier_merge.collections.names import clean_text
 from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.retrieval.given import GivenCandidates
@@ -72,6 +73,7 @@ class BM25(pt.Transformer):
         threads: int | None = None,
         verbose: bool = False,
     ) -> None:
+        require_collection(collection)
         if engine not in ENGINES:
             raise ValueError(f"there is no BM25 engine {engine!r}; there are {', '.join(ENGINES)}")
         language, languages = collection.language, ENGINES[engine].languages

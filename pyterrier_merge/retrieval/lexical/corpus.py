@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,12 @@ if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
     from pyterrier_merge.retrieval.lexical.analysis import Analysis
     from pyterrier_merge.retrieval.lexical.engines import Engine
+
+
+logger = logging.getLogger(__name__)
+
+_KANA = re.compile("[\u3041-\u30ff]")  # of Japanese alone
+_LOOKED_AT, _MANY = 100, 20  # documents, and how many of them with kana are no foreign words by chance
 
 
 class CheckedCorpus:
@@ -30,6 +38,7 @@ class CheckedCorpus:
 
     def __iter__(self) -> Iterator[dict[str, str]]:
         seen: set[str] = set()
+        in_kana = 0
         try:
             for doc in self._collection.corpus_iter(verbose=self._verbose):
                 docno = doc["docno"]
@@ -37,6 +46,14 @@ class CheckedCorpus:
                 seen.add(docno)
                 self.last_docno = docno
                 text = clean_text(doc["text"])
+                if len(seen) <= _LOOKED_AT and self._collection.language != "ja":
+                    in_kana += bool(_KANA.search(text))
+                    if in_kana == _MANY:
+                        logger.warning(
+                            "%s has Japanese texts and its language is %r: give language='ja' to find their words",
+                            self._collection.name,
+                            self._collection.language,
+                        )
                 yield {"docno": docno, "text": self._analysis.encoded(text) if self._analysis else text}
         except Exception as error:  # noqa: BLE001 (it is raised again where it is heard)
             self.error = error

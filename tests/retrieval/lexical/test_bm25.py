@@ -481,3 +481,17 @@ def test_hpo_figure(k1, b, expected):
     hpo = get_collection("hpo")
     found = bm25(hpo, k1=k1, b=b, num_results=10)(hpo.topics("test"))
     assert pt.Evaluate(found, hpo.qrels("test"), [nDCG @ 10])["nDCG@10"] == pytest.approx(expected, abs=0.003)
+
+
+def test_what_is_no_collection_is_named():
+    with pytest.raises(
+        TypeError, match=r"expected a test collection, such as get_collection\('hpo'\), found 'scifact'"
+    ):
+        bm25("scifact")
+
+
+@pytest.mark.parametrize(("count", "language", "warned"), [(20, "en", True), (19, "en", False), (20, "ja", False)])
+def test_japanese_that_is_searched_as_something_else_is_warned_of(count, language, warned, home, caplog):
+    texts = {f"d{number}": f"腎臓の病気 {number}" if number < count else "kidney" for number in range(60)}
+    bm25(collection_of(texts, language=language)).search("kidney")
+    assert ("has Japanese texts and its language is 'en'" in caplog.text) == warned
