@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from collections.abc import Iterable
 from functools import cache
@@ -24,7 +25,7 @@ _CONFIG = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _ROOT = "base_model.model."  # what peft puts before the names of the model that it wraps
 _HEADS = ("lm_head", "cls", "score", "classifier", "embed_out")
-_PROCEDURE = 1  # part of every fingerprint: raise it when the same files would give another model
+_PROCEDURE = 2  # part of every fingerprint: raise it when the same files would give another model
 
 
 def is_adapter(folder: Path) -> bool:
@@ -124,13 +125,14 @@ def _merged(base: Path, adapter: Path) -> tuple[Any, dict[str, torch.Tensor]]:
     missing = [name for name in loading["missing_keys"] if not name.startswith("pooler.")]
     if missing:
         raise ValueError(f"{base} has no weights for {len(missing)} parameters of the model, such as {missing[0]!r}")
-    tensors = {_body_name(name, body, adapter): tensor for name, tensor in tensors.items()}
+    trained = {_body_name(name, body, adapter): name.removeprefix(_ROOT) for name in tensors}
+    tensors = {name: tensors[_ROOT + original] for name, original in trained.items()}
     heads = [name for name in tensors if name.partition(".")[0] in _HEADS]
     if heads:
         logger.info("%s: %d tensors of the head are left out, such as %s", adapter, len(heads), heads[0])
     tensors = {name: tensor for name, tensor in tensors.items() if name not in heads}
     _require_place(tensors, body, base, adapter)
-    config = _lora_config(adapter, tensors, body)
+    config = _lora_config(adapter, {name: trained[name] for name in tensors})
     try:
         with torch.no_grad():
             wrapped = get_peft_model(body, config)
@@ -194,26 +196,40 @@ def _require_all(placed: Any) -> None:
         raise ValueError(f"{lacking[0]!r} is missing")
 
 
-def _lora_config(adapter: Path, tensors: dict[str, torch.Tensor], body: Any) -> Any:
-    """The adapter's configuration, for the modules that it has tensors for, by the body's names."""
+def _lora_config(adapter: Path, trained: dict[str, str]) -> Any:
+    """The adapter's configuration, for the modules that it has tensors for, by the body's names.
+
+    Args:
+        adapter: Its folder.
+        trained: The body's name of each tensor -> the name that it was trained with.
+    """
     from peft import LoraConfig
 
     try:
         config = LoraConfig.from_pretrained(str(adapter))
-    except (ValueError, TypeError, KeyError, OSError) as error:
+        modules = {_module_of(name): _module_of(original) for name, original in trained.items() if ".lora_" in name}
+        config.rank_pattern = _by_module(config.rank_pattern, modules)
+        config.alpha_pattern = _by_module(config.alpha_pattern, modules)
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, re.error) as error:
         raise ValueError(f"{adapter / _CONFIG} is no configuration that peft reads: {error}") from error
     if config.layer_replication:
         raise ValueError(f"{adapter / _CONFIG}: layer_replication makes a model of another depth; it is not supported")
-    prefix = f"{body.base_model_prefix}."
-    config.target_modules = sorted({_module_of(name) for name in tensors if ".lora_" in name})
+    config.target_modules = sorted(modules)
     config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
-    config.rank_pattern = {name.removeprefix(prefix): rank for name, rank in config.rank_pattern.items()}
-    config.alpha_pattern = {name.removeprefix(prefix): alpha for name, alpha in config.alpha_pattern.items()}
-    ends = tuple({name.rsplit(".", 2)[-2] for name in tensors if ".lora_" not in name and "." in name})
+    ends = tuple({name.rsplit(".", 2)[-2] for name in trained if ".lora_" not in name and "." in name})
     config.modules_to_save = [name for name in config.modules_to_save or [] if name.rpartition(".")[2] in ends] or None
     config.task_type = config.auto_mapping = None  # a class for a task expects a head
     config.inference_mode = True
     return config
+
+
+def _by_module(patterns: dict[str, int] | None, modules: dict[str, str]) -> dict[str, int]:
+    """What peft's patterns (regular expressions for the trained names) say of each module, by the body's names."""
+    from peft.utils.other import get_pattern_key
+
+    patterns = patterns or {}
+    keys = {name: get_pattern_key(list(patterns), original) for name, original in modules.items()}
+    return {f"^{re.escape(name)}": patterns[key] for name, key in keys.items() if key in patterns}
 
 
 def _stored_dtype(folder: Path) -> torch.dtype:
