@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 _CONFIG = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _ROOT = "base_model.model."  # what peft puts before the names of the model that it wraps
+_VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*")
 _HEADS = ("lm_head", "cls", "score", "classifier", "embed_out")
-_PROCEDURE = 2  # part of every fingerprint: raise it when the same files would give another model
+_PROCEDURE = 3  # part of every fingerprint: raise it when the same files would give another model
 
 
 def is_adapter(folder: Path) -> bool:
@@ -50,8 +51,9 @@ def with_adapter(base: Path, adapter: Path, *, base_name: str) -> Path:
     """Return a cached folder with the base's files and its weights with the adapter merged in (by peft).
 
     The folder holds the transformer's body in the base's stored type. A head, which no merge of models takes, is left
-    out, and so is what an adapter does to it. Where the adapter brings sentence-transformers' files and the base has
-    none, the folder gets the adapter's.
+    out, and so is what an adapter does to it. An adapter that is a retriever of sentence-transformers (it has
+    ``modules.json``) stays the one that was trained: pooling, prompts, length, dense modules and tokenizer are its own,
+    whatever the base has, and a tokenizer that it lacks is the base's. Any other adapter gets the base's files.
 
     Args:
         base: Folder of the base.
@@ -70,10 +72,10 @@ def with_adapter(base: Path, adapter: Path, *, base_name: str) -> Path:
         return sum(file.stat().st_size for file in files)
 
     def write(building: Path) -> None:
-        modules = adapter if _has_modules(adapter) and not _has_modules(base) else base
+        modules = adapter if _has_modules(adapter) else base
         target = building / transformer_folder(modules).relative_to(modules)
-        if modules is adapter:
-            _copy_files(base, target)
+        if modules is adapter and not _has_vocabulary(adapter):
+            _copy_files(transformer_folder(base), target, transformer_alone=True)
         _copy_files(modules, building)
         body, weights = _merged(transformer_folder(base), transformer_folder(adapter))
         with quiet_loading():
@@ -90,6 +92,10 @@ def _has_modules(folder: Path) -> bool:
     return (folder / "modules.json").is_file()
 
 
+def _has_vocabulary(folder: Path) -> bool:
+    return any(any(transformer_folder(folder).glob(files)) for files in _VOCABULARIES)
+
+
 @cache
 def _compare_names(given: str, trained_on: str, adapter: Path) -> None:
     names = {name.rstrip("/").lower() for name in (given, trained_on)}
@@ -97,13 +103,21 @@ def _compare_names(given: str, trained_on: str, adapter: Path) -> None:
         logger.warning("the adapter %s was trained on %s, and is merged into %s", adapter, trained_on, given)
 
 
-def _copy_files(source: Path, target: Path) -> None:
-    """Copy everything but weights of the transformer: configuration, tokenizer, the folders of further modules."""
+def _copy_files(source: Path, target: Path, *, transformer_alone: bool = False) -> None:
+    """Copy everything but weights of the transformer: configuration, tokenizer, the folders of further modules.
+
+    Args:
+        source: A model's folder.
+        target: Where to; made if missing.
+        transformer_alone: Leave out what sentence-transformers adds to a transformer.
+    """
     transformer = transformer_folder(source)
     for file in defining_files(source):
+        own = file.parent in (source, transformer)
         weights = file.suffix in (".safetensors", ".bin") or file.name.endswith(".index.json")
-        foreign = file.parent not in (source, transformer) and not _has_modules(source)
-        if foreign or (file.parent in (source, transformer) and weights) or file.name.startswith("adapter_"):
+        added = not own or file.name == "modules.json" or "sentence_" in file.name
+        foreign = added if transformer_alone else not own and not _has_modules(source)
+        if foreign or (own and weights) or file.name.startswith("adapter_"):
             continue
         copy = target / file.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)

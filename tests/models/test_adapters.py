@@ -200,6 +200,61 @@ def test_the_files_of_a_retriever_come_with_the_adapter_where_the_base_has_none(
     assert not list(folder.glob("adapter_*"))
 
 
+def _trained_retriever(base, out, *, targets, pooling, dense=False):
+    """Save what sentence-transformers makes of a base with an adapter: other pooling, prompts and length than it."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Dense, Pooling
+
+    model = SentenceTransformer(str(base), device="cpu")
+    model.add_adapter(LoraConfig(r=2, target_modules=targets, task_type="FEATURE_EXTRACTION"))
+    torch.manual_seed(6)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+    modules = [model[0], Pooling(32, pooling_mode=pooling), *([Dense(32, 16)] if dense else [])]
+    trained = SentenceTransformer(modules=modules, device="cpu", prompts={"query": "fever ", "document": "pain "})
+    trained.max_seq_length = 7
+    trained.save(str(out))
+    return out
+
+
+@pytest.mark.parametrize("base", ["bert_retriever", "bert_retriever_of_old", "mistral_retriever"])
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_retriever_that_is_an_adapter_is_the_one_that_was_trained(base, dense, request, tmp_path):
+    """Its pooling, prompts, length and dense modules, also on a base that is a retriever; against its own library."""
+    from sentence_transformers import SentenceTransformer
+
+    from pyterrier_merge import E5Encoder
+
+    targets, pooling = (["q_proj", "v_proj"], "mean") if base == "mistral_retriever" else (["query", "value"], "cls")
+    base = request.getfixturevalue(base)
+    adapter = _trained_retriever(base, tmp_path / "adapter", targets=targets, pooling=pooling, dense=dense)
+    if (base / "0_Transformer").is_dir():  # sentence-transformers names the folder of the model to peft
+        _configure(adapter, base_model_name_or_path=str(base / "0_Transformer"))
+    texts = ["kidney failure", "the heart rate high and a liver disease of acute pain"]
+    reference = SentenceTransformer(str(adapter), device="cpu")
+    expected = [
+        reference.encode(texts, prompt_name=kind, normalize_embeddings=not dense) for kind in ("query", "document")
+    ]
+    encoder = E5Encoder(f"{base}+{adapter}", dtype="float32", device="cpu", normalize=not dense)
+    assert encoder.contract.max_length == 7
+    for found, vectors in zip((encoder.encode_queries(texts), encoder.encode_docs(texts)), expected, strict=True):
+        assert abs(found - vectors).max() < 1e-5
+
+
+def test_of_a_retriever_below_a_retriever_the_tokenizer_alone_stays(mistral_retriever, tmp_path):
+    adapter = _trained_retriever(mistral_retriever, tmp_path / "adapter", targets=["q_proj"], pooling="mean")
+    for file in (*adapter.glob("tokenizer*"), adapter / "sentence_bert_config.json"):
+        file.unlink()
+    folder = locate_model(f"{mistral_retriever}+{adapter}")
+    assert (folder / "tokenizer.json").is_file()
+    assert not (folder / "sentence_bert_config.json").exists()
+    assert not (folder / "2_Normalize").exists()
+    for file in ("modules.json", "config_sentence_transformers.json", "1_Pooling/config.json"):
+        assert (folder / file).read_bytes() == (adapter / file).read_bytes()
+
+
 def test_an_old_layout_keeps_its_place(bert_retriever_of_old, tmp_path):
     adapter = _adapter(bert_retriever_of_old / "0_Transformer", tmp_path / "adapter", target_modules=["query"])
     folder = locate_model(f"{bert_retriever_of_old}+{adapter}")
