@@ -14,7 +14,7 @@ from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.models.conversion import kept_model
 from pyterrier_merge.models.files import defining_files, fingerprint_model, read_json, transformer_folder
 from pyterrier_merge.models.live import quiet_loading
-from pyterrier_merge.models.weights import TensorReader, header_of, require_unquantised, stored_tensors
+from pyterrier_merge.models.weights import TensorReader, header_of, require_unquantised, stored_tensors, writing_weights
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +63,7 @@ def with_adapter(base: Path, adapter: Path, *, base_name: str) -> Path:
     Raises:
         ValueError: The adapter is no LoRA, is corrupt, does not fit the base, or changes nothing.
         RuntimeError: The disk has no room for the result.
+        OSError: A file could not be written; nothing of the result stays.
     """
     _compare_names(base_name, str(_read_config(adapter).get("base_model_name_or_path")), adapter)
     identity = fingerprint(["adapter", _PROCEDURE, fingerprint_model(base), fingerprint_model(adapter)])
@@ -78,7 +79,7 @@ def with_adapter(base: Path, adapter: Path, *, base_name: str) -> Path:
             _copy_files(transformer_folder(base), target, transformer_alone=True)
         _copy_files(modules, building)
         body, weights = _merged(transformer_folder(base), transformer_folder(adapter))
-        with quiet_loading():
+        with quiet_loading(), writing_weights(target):
             body.save_pretrained(target, state_dict=weights)
 
     return kept_model(identity, write, size=size, what=f"{base_name} with the adapter {adapter}")

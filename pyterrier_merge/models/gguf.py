@@ -11,6 +11,7 @@ from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.models.conversion import kept_model
 from pyterrier_merge.models.files import file_digest
 from pyterrier_merge.models.live import quiet_loading
+from pyterrier_merge.models.weights import writing_weights
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +34,7 @@ def convert_gguf(file: Path) -> Path:
         ValueError: The file is corrupt or truncated, of an architecture that transformers does not convert, or lacks
             weights of the body.
         RuntimeError: The package ``gguf`` is missing, or the disk has no room for the result.
+        OSError: A file could not be written; nothing of the result stays.
     """
     identity = fingerprint(["gguf", _PROCEDURE, file_digest(file)])
 
@@ -89,7 +91,8 @@ def _convert(file: Path, building: Path) -> None:
     if hasattr(config, "quantization_config"):  # transformers marks whatever comes from a GGUF file
         del config.quantization_config
     config.save_pretrained(building)
-    save_file(weights, building / "model.safetensors", metadata={"format": "pt"})
+    with writing_weights(building):
+        save_file(weights, building / "model.safetensors", metadata={"format": "pt"})
     with quiet_loading():
         _save_tokenizer(file, building)
 
@@ -110,6 +113,10 @@ def _save_tokenizer(file: Path, building: Path) -> None:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
-        tokenizer.save_pretrained(building)
     except Exception as error:  # noqa: BLE001 (whatever keeps transformers from making it: a merge does not need it)
         logger.info("%s: no tokenizer was made: %s", file, error)
+        return
+    try:
+        tokenizer.save_pretrained(building)
+    except Exception as error:  # tokenizers knows no other
+        raise OSError(f"the tokenizer could not be written into {building} (is the disk full?): {error}") from error

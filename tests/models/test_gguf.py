@@ -2,12 +2,21 @@
 
 import logging
 import shutil
+from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerBase,
+)
 
 from pyterrier_merge.merging.checkpoint import Checkpoint
 from pyterrier_merge.models import count_layers, locate_model
@@ -185,3 +194,21 @@ def test_the_missing_package_is_named(tmp_path, monkeypatch):
     file = _write(_model(seed=2), tmp_path / "tiny.gguf")
     monkeypatch.setattr(conversion.importlib.util, "find_spec", lambda _: None)
     _refused(file, r"pip install 'pyterrier-merge\[gguf\]'", RuntimeError)
+
+
+@pytest.mark.parametrize(
+    ("room", "message"),
+    [(20_000, "the weights could not be written into"), (10**9, "the tokenizer could not be written into")],
+)
+def test_a_disk_that_fills_up_leaves_nothing(tmp_path, small_files, monkeypatch, room, message):
+    file = _write(_model(seed=5), tmp_path / "tiny.gguf", tokens=["<unk>", "<s>", "</s>", "▁", "a", "b", "▁a", "ab"])
+    if room > 20_000:
+        monkeypatch.setattr(PreTrainedTokenizerBase, "save_pretrained", _full)
+    with small_files(room):
+        _refused(file, message, OSError)
+
+
+def _full(self, folder):
+    """The tokenizers library raises no OSError."""
+    (Path(folder) / "tokenizer.json").write_text("half")
+    raise Exception("No space left on device (os error 28)")  # noqa: TRY002
