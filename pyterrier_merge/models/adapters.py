@@ -147,6 +147,7 @@ def _merged(base: Path, adapter: Path) -> tuple[Any, dict[str, torch.Tensor]]:
         logger.info("%s: %d tensors of the head are left out, such as %s", adapter, len(heads), heads[0])
     tensors = {name: tensor for name, tensor in tensors.items() if name not in heads}
     _require_place(tensors, body, base, adapter)
+    _require_change(tensors, body, adapter)
     config = _lora_config(adapter, {name: trained[name] for name in tensors})
     try:
         with torch.no_grad():
@@ -171,12 +172,8 @@ def _adapter_tensors(adapter: Path) -> dict[str, torch.Tensor]:
         raise FileNotFoundError(f"{adapter} holds an {_CONFIG} and no weights (expected {' or '.join(_WEIGHTS)})")
     reader = TensorReader()
     tensors = {name: reader.read(stored) for name, stored in header_of(file).items()}
-    deltas = {name: tensor for name, tensor in tensors.items() if ".lora_" in name}
-    if not deltas:
+    if not any(".lora_" in name for name in tensors):
         raise ValueError(f"{file} holds no LoRA tensors (names with 'lora_A' and 'lora_B')")
-    ups = [tensor for name, tensor in deltas.items() if "lora_B" in name or "lora_embedding_B" in name]
-    if len(deltas) == len(tensors) and not any(tensor.any() for tensor in ups):
-        raise ValueError(f"{file} changes nothing: every lora_B is zero, as before the first step of a training")
     return tensors
 
 
@@ -191,15 +188,39 @@ def _module_of(name: str) -> str:
     return name.split(".lora_")[0]
 
 
+def _place_of(name: str) -> str:
+    """The module that a LoRA tensor belongs to, or the parameter that any other tensor replaces."""
+    return _module_of(name).replace(".base_layer.", ".")  # peft saves embeddings that it adapts, too
+
+
 def _require_place(names: Iterable[str], body: Any, base: Path, adapter: Path) -> None:
     """Raise ``ValueError`` where a tensor belongs to a module that the base has not; peft compares the shapes."""
     modules, parameters = dict(body.named_modules()), dict(body.named_parameters())
     for name in names:
-        place = _module_of(name).replace(".base_layer.", ".")  # peft saves embeddings that it adapts, too
+        place = _place_of(name)
         if place not in (modules if ".lora_" in name else parameters):
             raise ValueError(
                 f"tensor {name!r} of {adapter} finds no place: {base} has no {place!r}; the adapter is another base's"
             )
+
+
+def _require_change(tensors: dict[str, torch.Tensor], body: Any, adapter: Path) -> None:
+    """Raise ``ValueError`` where no tensor changes the body: a product of zeros, or a copy of the base's own."""
+    parameters = dict(body.named_parameters())
+    for name, tensor in tensors.items():
+        if ".lora_" not in name:
+            own = parameters[_place_of(name)]
+            changes = own.shape != tensor.shape or not own.equal(tensor.to(own.dtype))
+        else:  # peft begins with zeros in B, and in the A of embeddings
+            partner = tensors.get(name.replace("lora_B", "lora_A").replace("lora_embedding_B", "lora_embedding_A"))
+            is_up = ".lora_B" in name or ".lora_embedding_B" in name
+            changes = is_up and bool(tensor.any()) and (partner is None or bool(partner.any()))
+        if changes:
+            return
+    raise ValueError(
+        f"{adapter} changes nothing in the model's body: the LoRA of each module there is zero, as before the first "
+        "step of a training (what it does to a head goes into no merge)"
+    )
 
 
 def _require_all(placed: Any) -> None:

@@ -307,7 +307,7 @@ def test_an_adapter_of_a_deeper_model_is_refused(mistral_retriever, tmp_path):
         (lambda ts: ts.update({"model.layers.0.x": torch.ones(1)}), "has no name that peft gives"),
         (lambda ts: ts.update({"base_model.model.extra.weight": torch.ones(1)}), "'extra.weight' .* finds no place"),
         (lambda ts: ts.pop(next(name for name in ts if "lora_B" in name)), r"lora_B\.default\.weight' is missing"),
-        (lambda ts: [ts[name].zero_() for name in ts if "lora_B" in name], "changes nothing: every lora_B is zero"),
+        (lambda ts: [ts[name].zero_() for name in ts if "lora_B" in name], "changes nothing in the model's body"),
         (lambda ts: ts.update({n: t * torch.nan for n, t in ts.items()}), "NaN"),
         (lambda ts: [ts.pop(name) for name in list(ts)], "holds no LoRA tensors"),
     ],
@@ -316,6 +316,37 @@ def test_an_adapter_with_wrong_tensors_is_refused(mistral_retriever, tmp_path, c
     adapter = _adapter(mistral_retriever, tmp_path / "adapter")
     _change(adapter, change)
     _refused(mistral_retriever, adapter, message)
+
+
+@pytest.mark.parametrize(
+    ("settings", "changed"),
+    [
+        ({"modules_to_save": ["lm_head"]}, ()),
+        ({"modules_to_save": ["norm"]}, ()),
+        ({"target_modules": ["lm_head"]}, ("lm_head",)),
+        ({"target_modules": ["lm_head", "q_proj"]}, ("lm_head",)),
+        ({"target_modules": ["embed_tokens"]}, ("lora_embedding_B",)),  # of embeddings, A begins with zero
+    ],
+    ids=str,
+)
+def test_an_adapter_that_changes_a_head_alone_is_refused(mistral_language_model, tmp_path, settings, changed):
+    adapter = _adapter(mistral_language_model, tmp_path / "adapter", model_class=AutoModelForCausalLM, **settings)
+
+    def untrain(tensors):
+        for name, tensor in tensors.items():
+            if "lora_" in name and not any(part in name for part in changed):
+                tensor.zero_()
+
+    _change(adapter, untrain)
+    _refused(mistral_language_model, adapter, r"adapter changes nothing in the model's body: .* a head goes into no")
+
+
+def test_a_norm_that_was_trained_is_a_change(mistral_language_model, tmp_path):
+    settings = {"model_class": AutoModelForCausalLM, "modules_to_save": ["norm"]}
+    adapter = _adapter(mistral_language_model, tmp_path / "adapter", **settings)
+    _change(adapter, lambda tensors: [t.zero_() if "lora_" in name else t.add_(1) for name, t in tensors.items()])
+    norm = Checkpoint(locate_model(f"{mistral_language_model}+{adapter}")).tensor("norm.weight")
+    torch.testing.assert_close(norm, Checkpoint(mistral_language_model).tensor("norm.weight") + 1)
 
 
 def test_another_kind_of_adapter_is_refused(mistral_language_model, tmp_path):
