@@ -132,6 +132,7 @@ def _merged(base: Path, adapter: Path) -> tuple[Any, dict[str, torch.Tensor]]:
     from transformers import AutoModel
 
     require_unquantised(base)
+    config = _lora_config(adapter)
     tensors = _adapter_tensors(adapter)
     with quiet_loading():
         body, loading = AutoModel.from_pretrained(
@@ -148,7 +149,7 @@ def _merged(base: Path, adapter: Path) -> tuple[Any, dict[str, torch.Tensor]]:
     tensors = {name: tensor for name, tensor in tensors.items() if name not in heads}
     _require_place(tensors, body, base, adapter)
     _require_change(tensors, body, adapter)
-    config = _lora_config(adapter, {name: trained[name] for name in tensors})
+    _adapt_config(config, {name: trained[name] for name in tensors}, adapter)
     try:
         with torch.no_grad():
             wrapped = get_peft_model(body, config)
@@ -163,10 +164,28 @@ def _merged(base: Path, adapter: Path) -> tuple[Any, dict[str, torch.Tensor]]:
     return body, {name: tensor for name, tensor in body.state_dict().items() if name not in unsaved}
 
 
-def _adapter_tensors(adapter: Path) -> dict[str, torch.Tensor]:
+def _lora_config(adapter: Path) -> Any:
+    """The adapter's configuration, as peft reads it; whatever cannot be merged is refused."""
+    from peft import LoraConfig
+
     kind = _read_config(adapter).get("peft_type")
     if kind != "LORA":
         raise ValueError(f"{adapter / _CONFIG}: peft_type is {kind!r}; LoRA adapters alone can be merged into weights")
+    try:
+        config = LoraConfig.from_pretrained(str(adapter))
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise ValueError(f"{adapter / _CONFIG} is no configuration that peft reads: {error}") from error
+    if config.layer_replication:
+        raise ValueError(f"{adapter / _CONFIG}: layer_replication makes a model of another depth; it is not supported")
+    if getattr(config, "trainable_token_indices", None):
+        raise ValueError(
+            f"{adapter / _CONFIG}: trainable_token_indices (embeddings of some tokens, trained beside the LoRA) is not "
+            "supported; merge the adapter with peft's merge_and_unload and give the folder that it is saved to"
+        )
+    return config
+
+
+def _adapter_tensors(adapter: Path) -> dict[str, torch.Tensor]:
     file = next((adapter / name for name in _WEIGHTS if (adapter / name).is_file()), None)
     if file is None:
         raise FileNotFoundError(f"{adapter} holds an {_CONFIG} and no weights (expected {' or '.join(_WEIGHTS)})")
@@ -232,31 +251,26 @@ def _require_all(placed: Any) -> None:
         raise ValueError(f"{lacking[0]!r} is missing")
 
 
-def _lora_config(adapter: Path, trained: dict[str, str]) -> Any:
-    """The adapter's configuration, for the modules that it has tensors for, by the body's names.
+def _adapt_config(config: Any, trained: dict[str, str], adapter: Path) -> None:
+    """Make a configuration one for the modules that the adapter has tensors for, by the body's names.
 
     Args:
-        adapter: Its folder.
+        config: To be changed.
         trained: The body's name of each tensor -> the name that it was trained with.
+        adapter: Folder of the adapter, for messages.
     """
-    from peft import LoraConfig
-
+    modules = {_module_of(name): _module_of(original) for name, original in trained.items() if ".lora_" in name}
     try:
-        config = LoraConfig.from_pretrained(str(adapter))
-        modules = {_module_of(name): _module_of(original) for name, original in trained.items() if ".lora_" in name}
         config.rank_pattern = _by_module(config.rank_pattern, modules)
         config.alpha_pattern = _by_module(config.alpha_pattern, modules)
-    except (ValueError, TypeError, KeyError, AttributeError, OSError, re.error) as error:
-        raise ValueError(f"{adapter / _CONFIG} is no configuration that peft reads: {error}") from error
-    if config.layer_replication:
-        raise ValueError(f"{adapter / _CONFIG}: layer_replication makes a model of another depth; it is not supported")
+    except (TypeError, re.error) as error:
+        raise ValueError(f"{adapter / _CONFIG}: rank_pattern or alpha_pattern cannot be read: {error}") from error
     config.target_modules = sorted(modules)
     config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
     ends = tuple({name.rsplit(".", 2)[-2] for name in trained if ".lora_" not in name and "." in name})
     config.modules_to_save = [name for name in config.modules_to_save or [] if name.rpartition(".")[2] in ends] or None
     config.task_type = config.auto_mapping = None  # a class for a task expects a head
     config.inference_mode = True
-    return config
 
 
 def _by_module(patterns: dict[str, int] | None, modules: dict[str, str]) -> dict[str, int]:

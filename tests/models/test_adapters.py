@@ -362,6 +362,7 @@ def test_another_kind_of_adapter_is_refused(mistral_language_model, tmp_path):
     [
         ({"r": 0}, "no configuration that peft reads|cannot be merged"),
         ({"layer_replication": [[0, 4], [2, 4]]}, "layer_replication makes a model of another depth"),
+        ({"alpha_pattern": {"*": 3}}, "alpha_pattern cannot be read: nothing to repeat"),
         ({"r": 16}, "size mismatch"),
     ],
 )
@@ -381,6 +382,13 @@ def test_damaged_files_are_named(mistral_retriever, tmp_path):
         locate_model(f"{mistral_retriever}+{adapter}")
     (adapter / "adapter_config.json").write_text("{")
     _refused(mistral_retriever, adapter, r"adapter_config\.json is not valid JSON")
+
+
+@pytest.mark.parametrize("setting", [{"trainable_token_indices": [1, 5]}, {"layer_replication": [[0, 4], [2, 4]]}])
+def test_what_cannot_be_merged_is_said_to_be_that_and_not_another_bases(mistral_language_model, tmp_path, setting):
+    """With the tensors that peft saves for it, which have no place in the base."""
+    adapter = _adapter(mistral_language_model, tmp_path / "adapter", model_class=AutoModelForCausalLM, **setting)
+    _refused(mistral_language_model, adapter, rf"adapter_config\.json: {next(iter(setting))} .* not supported")
 
 
 def test_a_quantised_base_is_refused(mistral_retriever, tmp_path):
