@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _PLAIN = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_PROCEDURE = 1  # part of every fingerprint: raise it when the same file would give another model
+_PROCEDURE = 2  # part of every fingerprint: raise it when the same file would give another model
 _BROKEN = (ValueError, OSError, LookupError, TypeError, RuntimeError, AttributeError, OverflowError, AssertionError)
 
 
@@ -69,9 +72,9 @@ def _convert(file: Path, building: Path) -> None:
 
     kinds = {kind for _, kind in _tensors(file)}
     try:
-        with quiet_loading():
+        with quiet_loading(), _alone(file) as folder:
             model, loading = AutoModel.from_pretrained(
-                file.parent, gguf_file=file.name, dtype="float32", output_loading_info=True, trust_remote_code=False
+                folder, gguf_file=file.name, dtype="float32", output_loading_info=True, trust_remote_code=False
             )
     except (*_BROKEN, ImportError) as error:
         raise ValueError(f"{file} cannot be converted by transformers: {error}") from error
@@ -97,6 +100,14 @@ def _convert(file: Path, building: Path) -> None:
         _save_tokenizer(file, building)
 
 
+@contextmanager
+def _alone(file: Path) -> Iterator[Path]:
+    """A folder with a link to the file: transformers would follow an adapter's configuration that lies beside it."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, file.name).symlink_to(file.resolve())
+        yield Path(folder)
+
+
 def _narrowed(tensor: torch.Tensor, kinds: set[str], quantised: bool) -> torch.Tensor:
     import torch
 
@@ -112,7 +123,8 @@ def _save_tokenizer(file: Path, building: Path) -> None:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
+        with _alone(file) as folder:
+            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file.name, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001 (whatever keeps transformers from making it: a merge does not need it)
         logger.info("%s: no tokenizer was made: %s", file, error)
         return

@@ -1,5 +1,6 @@
 """GGUF files, written as llama.cpp's converter writes them."""
 
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -150,6 +151,21 @@ def test_the_tokenizer_is_made_where_the_file_has_one(tmp_path):
     assert tokenizer.convert_ids_to_tokens(tokenizer("a b", add_special_tokens=False)["input_ids"]) == ["▁a", "▁", "b"]
     assert (tokenizer.bos_token, tokenizer.eos_token) == ("<s>", "</s>")
     assert not (locate_model(_write(_model(seed=4), tmp_path / "bare.gguf")) / "tokenizer.json").exists()
+
+
+def test_what_lies_beside_the_file_does_not_matter(tmp_path):
+    model = _model(seed=6)
+    _model(seed=7).save_pretrained(tmp_path / "other")
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": str(tmp_path / "other"), "r": 2, "target_modules": ["x"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "a"}')
+    tokens = ["<unk>", "<s>", "</s>", "▁", "a", "b", "▁a", "ab"]
+    folder = locate_model(_write(model, tmp_path / "tiny.gguf", tokens=tokens))
+    checkpoint, expected = Checkpoint(folder), model.model.state_dict()
+    assert all(torch.equal(checkpoint.tensor(name), expected[name]) for name in checkpoint.body)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert (tokenizer.bos_token, tokenizer.eos_token) == ("<s>", "</s>")
 
 
 def test_a_file_is_converted_once(tmp_path, monkeypatch):
