@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from collections.abc import Iterable
 from functools import cache
@@ -13,7 +14,7 @@ from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.models.conversion import kept_model
 from pyterrier_merge.models.files import defining_files, fingerprint_model, read_json, transformer_folder
 from pyterrier_merge.models.live import quiet_loading
-from pyterrier_merge.models.weights import TensorReader, header_of, require_unquantised, stored_tensors
+from pyterrier_merge.models.weights import TensorReader, header_of, require_unquantised, stored_tensors, writing_weights
 
 if TYPE_CHECKING:
     import torch
@@ -23,8 +24,9 @@ logger = logging.getLogger(__name__)
 _CONFIG = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _ROOT = "base_model.model."  # what peft puts before the names of the model that it wraps
+_VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*")
 _HEADS = ("lm_head", "cls", "score", "classifier", "embed_out")
-_PROCEDURE = 1  # part of every fingerprint: raise it when the same files would give another model
+_PROCEDURE = 3  # part of every fingerprint: raise it when the same files would give another model
 
 
 def is_adapter(folder: Path) -> bool:
@@ -49,8 +51,9 @@ def with_adapter(base: Path, adapter: Path, *, base_name: str) -> Path:
     """Return a cached folder with the base's files and its weights with the adapter merged in (by peft).
 
     The folder holds the transformer's body in the base's stored type. A head, which no merge of models takes, is left
-    out, and so is what an adapter does to it. Where the adapter brings sentence-transformers' files and the base has
-    none, the folder gets the adapter's.
+    out, and so is what an adapter does to it. An adapter that is a retriever of sentence-transformers (it has
+    ``modules.json``) stays the one that was trained: pooling, prompts, length, dense modules and tokenizer are its own,
+    whatever the base has, and a tokenizer that it lacks is the base's. Any other adapter gets the base's files.
 
     Args:
         base: Folder of the base.
@@ -60,6 +63,7 @@ def with_adapter(base: Path, adapter: Path, *, base_name: str) -> Path:
     Raises:
         ValueError: The adapter is no LoRA, is corrupt, does not fit the base, or changes nothing.
         RuntimeError: The disk has no room for the result.
+        OSError: A file could not be written; nothing of the result stays.
     """
     _compare_names(base_name, str(_read_config(adapter).get("base_model_name_or_path")), adapter)
     identity = fingerprint(["adapter", _PROCEDURE, fingerprint_model(base), fingerprint_model(adapter)])
@@ -69,13 +73,13 @@ def with_adapter(base: Path, adapter: Path, *, base_name: str) -> Path:
         return sum(file.stat().st_size for file in files)
 
     def write(building: Path) -> None:
-        modules = adapter if _has_modules(adapter) and not _has_modules(base) else base
+        modules = adapter if _has_modules(adapter) else base
         target = building / transformer_folder(modules).relative_to(modules)
-        if modules is adapter:
-            _copy_files(base, target)
+        if modules is adapter and not _has_vocabulary(adapter):
+            _copy_files(transformer_folder(base), target, transformer_alone=True)
         _copy_files(modules, building)
         body, weights = _merged(transformer_folder(base), transformer_folder(adapter))
-        with quiet_loading():
+        with quiet_loading(), writing_weights(target):
             body.save_pretrained(target, state_dict=weights)
 
     return kept_model(identity, write, size=size, what=f"{base_name} with the adapter {adapter}")
@@ -89,6 +93,10 @@ def _has_modules(folder: Path) -> bool:
     return (folder / "modules.json").is_file()
 
 
+def _has_vocabulary(folder: Path) -> bool:
+    return any(any(transformer_folder(folder).glob(files)) for files in _VOCABULARIES)
+
+
 @cache
 def _compare_names(given: str, trained_on: str, adapter: Path) -> None:
     names = {name.rstrip("/").lower() for name in (given, trained_on)}
@@ -96,13 +104,21 @@ def _compare_names(given: str, trained_on: str, adapter: Path) -> None:
         logger.warning("the adapter %s was trained on %s, and is merged into %s", adapter, trained_on, given)
 
 
-def _copy_files(source: Path, target: Path) -> None:
-    """Copy everything but weights of the transformer: configuration, tokenizer, the folders of further modules."""
+def _copy_files(source: Path, target: Path, *, transformer_alone: bool = False) -> None:
+    """Copy everything but weights of the transformer: configuration, tokenizer, the folders of further modules.
+
+    Args:
+        source: A model's folder.
+        target: Where to; made if missing.
+        transformer_alone: Leave out what sentence-transformers adds to a transformer.
+    """
     transformer = transformer_folder(source)
     for file in defining_files(source):
+        own = file.parent in (source, transformer)
         weights = file.suffix in (".safetensors", ".bin") or file.name.endswith(".index.json")
-        foreign = file.parent not in (source, transformer) and not _has_modules(source)
-        if foreign or (file.parent in (source, transformer) and weights) or file.name.startswith("adapter_"):
+        added = not own or file.name == "modules.json" or "sentence_" in file.name
+        foreign = added if transformer_alone else not own and not _has_modules(source)
+        if foreign or (own and weights) or file.name.startswith("adapter_"):
             continue
         copy = target / file.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -116,6 +132,7 @@ def _merged(base: Path, adapter: Path) -> tuple[Any, dict[str, torch.Tensor]]:
     from transformers import AutoModel
 
     require_unquantised(base)
+    config = _lora_config(adapter)
     tensors = _adapter_tensors(adapter)
     with quiet_loading():
         body, loading = AutoModel.from_pretrained(
@@ -124,13 +141,15 @@ def _merged(base: Path, adapter: Path) -> tuple[Any, dict[str, torch.Tensor]]:
     missing = [name for name in loading["missing_keys"] if not name.startswith("pooler.")]
     if missing:
         raise ValueError(f"{base} has no weights for {len(missing)} parameters of the model, such as {missing[0]!r}")
-    tensors = {_body_name(name, body, adapter): tensor for name, tensor in tensors.items()}
+    trained = {_body_name(name, body, adapter): name.removeprefix(_ROOT) for name in tensors}
+    tensors = {name: tensors[_ROOT + original] for name, original in trained.items()}
     heads = [name for name in tensors if name.partition(".")[0] in _HEADS]
     if heads:
         logger.info("%s: %d tensors of the head are left out, such as %s", adapter, len(heads), heads[0])
     tensors = {name: tensor for name, tensor in tensors.items() if name not in heads}
     _require_place(tensors, body, base, adapter)
-    config = _lora_config(adapter, tensors, body)
+    _require_change(tensors, body, adapter)
+    _adapt_config(config, {name: trained[name] for name in tensors}, adapter)
     try:
         with torch.no_grad():
             wrapped = get_peft_model(body, config)
@@ -145,21 +164,35 @@ def _merged(base: Path, adapter: Path) -> tuple[Any, dict[str, torch.Tensor]]:
     return body, {name: tensor for name, tensor in body.state_dict().items() if name not in unsaved}
 
 
-def _adapter_tensors(adapter: Path) -> dict[str, torch.Tensor]:
+def _lora_config(adapter: Path) -> Any:
+    """The adapter's configuration, as peft reads it; whatever cannot be merged is refused."""
+    from peft import LoraConfig
+
     kind = _read_config(adapter).get("peft_type")
     if kind != "LORA":
         raise ValueError(f"{adapter / _CONFIG}: peft_type is {kind!r}; LoRA adapters alone can be merged into weights")
+    try:
+        config = LoraConfig.from_pretrained(str(adapter))
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise ValueError(f"{adapter / _CONFIG} is no configuration that peft reads: {error}") from error
+    if config.layer_replication:
+        raise ValueError(f"{adapter / _CONFIG}: layer_replication makes a model of another depth; it is not supported")
+    if getattr(config, "trainable_token_indices", None):
+        raise ValueError(
+            f"{adapter / _CONFIG}: trainable_token_indices (embeddings of some tokens, trained beside the LoRA) is not "
+            "supported; merge the adapter with peft's merge_and_unload and give the folder that it is saved to"
+        )
+    return config
+
+
+def _adapter_tensors(adapter: Path) -> dict[str, torch.Tensor]:
     file = next((adapter / name for name in _WEIGHTS if (adapter / name).is_file()), None)
     if file is None:
         raise FileNotFoundError(f"{adapter} holds an {_CONFIG} and no weights (expected {' or '.join(_WEIGHTS)})")
     reader = TensorReader()
     tensors = {name: reader.read(stored) for name, stored in header_of(file).items()}
-    deltas = {name: tensor for name, tensor in tensors.items() if ".lora_" in name}
-    if not deltas:
+    if not any(".lora_" in name for name in tensors):
         raise ValueError(f"{file} holds no LoRA tensors (names with 'lora_A' and 'lora_B')")
-    ups = [tensor for name, tensor in deltas.items() if "lora_B" in name or "lora_embedding_B" in name]
-    if len(deltas) == len(tensors) and not any(tensor.any() for tensor in ups):
-        raise ValueError(f"{file} changes nothing: every lora_B is zero, as before the first step of a training")
     return tensors
 
 
@@ -174,15 +207,39 @@ def _module_of(name: str) -> str:
     return name.split(".lora_")[0]
 
 
+def _place_of(name: str) -> str:
+    """The module that a LoRA tensor belongs to, or the parameter that any other tensor replaces."""
+    return _module_of(name).replace(".base_layer.", ".")  # peft saves embeddings that it adapts, too
+
+
 def _require_place(names: Iterable[str], body: Any, base: Path, adapter: Path) -> None:
     """Raise ``ValueError`` where a tensor belongs to a module that the base has not; peft compares the shapes."""
     modules, parameters = dict(body.named_modules()), dict(body.named_parameters())
     for name in names:
-        place = _module_of(name).replace(".base_layer.", ".")  # peft saves embeddings that it adapts, too
+        place = _place_of(name)
         if place not in (modules if ".lora_" in name else parameters):
             raise ValueError(
                 f"tensor {name!r} of {adapter} finds no place: {base} has no {place!r}; the adapter is another base's"
             )
+
+
+def _require_change(tensors: dict[str, torch.Tensor], body: Any, adapter: Path) -> None:
+    """Raise ``ValueError`` where no tensor changes the body: a product of zeros, or a copy of the base's own."""
+    parameters = dict(body.named_parameters())
+    for name, tensor in tensors.items():
+        if ".lora_" not in name:
+            own = parameters[_place_of(name)]
+            changes = own.shape != tensor.shape or not own.equal(tensor.to(own.dtype))
+        else:  # peft begins with zeros in B, and in the A of embeddings
+            partner = tensors.get(name.replace("lora_B", "lora_A").replace("lora_embedding_B", "lora_embedding_A"))
+            is_up = ".lora_B" in name or ".lora_embedding_B" in name
+            changes = is_up and bool(tensor.any()) and (partner is None or bool(partner.any()))
+        if changes:
+            return
+    raise ValueError(
+        f"{adapter} changes nothing in the model's body: the LoRA of each module there is zero, as before the first "
+        "step of a training (what it does to a head goes into no merge)"
+    )
 
 
 def _require_all(placed: Any) -> None:
@@ -194,26 +251,35 @@ def _require_all(placed: Any) -> None:
         raise ValueError(f"{lacking[0]!r} is missing")
 
 
-def _lora_config(adapter: Path, tensors: dict[str, torch.Tensor], body: Any) -> Any:
-    """The adapter's configuration, for the modules that it has tensors for, by the body's names."""
-    from peft import LoraConfig
+def _adapt_config(config: Any, trained: dict[str, str], adapter: Path) -> None:
+    """Make a configuration one for the modules that the adapter has tensors for, by the body's names.
 
+    Args:
+        config: To be changed.
+        trained: The body's name of each tensor -> the name that it was trained with.
+        adapter: Folder of the adapter, for messages.
+    """
+    modules = {_module_of(name): _module_of(original) for name, original in trained.items() if ".lora_" in name}
     try:
-        config = LoraConfig.from_pretrained(str(adapter))
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        raise ValueError(f"{adapter / _CONFIG} is no configuration that peft reads: {error}") from error
-    if config.layer_replication:
-        raise ValueError(f"{adapter / _CONFIG}: layer_replication makes a model of another depth; it is not supported")
-    prefix = f"{body.base_model_prefix}."
-    config.target_modules = sorted({_module_of(name) for name in tensors if ".lora_" in name})
+        config.rank_pattern = _by_module(config.rank_pattern, modules)
+        config.alpha_pattern = _by_module(config.alpha_pattern, modules)
+    except (TypeError, re.error) as error:
+        raise ValueError(f"{adapter / _CONFIG}: rank_pattern or alpha_pattern cannot be read: {error}") from error
+    config.target_modules = sorted(modules)
     config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
-    config.rank_pattern = {name.removeprefix(prefix): rank for name, rank in config.rank_pattern.items()}
-    config.alpha_pattern = {name.removeprefix(prefix): alpha for name, alpha in config.alpha_pattern.items()}
-    ends = tuple({name.rsplit(".", 2)[-2] for name in tensors if ".lora_" not in name and "." in name})
+    ends = tuple({name.rsplit(".", 2)[-2] for name in trained if ".lora_" not in name and "." in name})
     config.modules_to_save = [name for name in config.modules_to_save or [] if name.rpartition(".")[2] in ends] or None
     config.task_type = config.auto_mapping = None  # a class for a task expects a head
     config.inference_mode = True
-    return config
+
+
+def _by_module(patterns: dict[str, int] | None, modules: dict[str, str]) -> dict[str, int]:
+    """What peft's patterns (regular expressions for the trained names) say of each module, by the body's names."""
+    from peft.utils.other import get_pattern_key
+
+    patterns = patterns or {}
+    keys = {name: get_pattern_key(list(patterns), original) for name, original in modules.items()}
+    return {f"^{re.escape(name)}": patterns[key] for name, key in keys.items() if key in patterns}
 
 
 def _stored_dtype(folder: Path) -> torch.dtype:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +14,7 @@ from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.models.conversion import kept_model
 from pyterrier_merge.models.files import file_digest
 from pyterrier_merge.models.live import quiet_loading
+from pyterrier_merge.models.weights import writing_weights
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _PLAIN = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_PROCEDURE = 1  # part of every fingerprint: raise it when the same file would give another model
+_PROCEDURE = 2  # part of every fingerprint: raise it when the same file would give another model
 _BROKEN = (ValueError, OSError, LookupError, TypeError, RuntimeError, AttributeError, OverflowError, AssertionError)
 
 
@@ -33,6 +37,7 @@ def convert_gguf(file: Path) -> Path:
         ValueError: The file is corrupt or truncated, of an architecture that transformers does not convert, or lacks
             weights of the body.
         RuntimeError: The package ``gguf`` is missing, or the disk has no room for the result.
+        OSError: A file could not be written; nothing of the result stays.
     """
     identity = fingerprint(["gguf", _PROCEDURE, file_digest(file)])
 
@@ -67,9 +72,9 @@ def _convert(file: Path, building: Path) -> None:
 
     kinds = {kind for _, kind in _tensors(file)}
     try:
-        with quiet_loading():
+        with quiet_loading(), _alone(file) as folder:
             model, loading = AutoModel.from_pretrained(
-                file.parent, gguf_file=file.name, dtype="float32", output_loading_info=True, trust_remote_code=False
+                folder, gguf_file=file.name, dtype="float32", output_loading_info=True, trust_remote_code=False
             )
     except (*_BROKEN, ImportError) as error:
         raise ValueError(f"{file} cannot be converted by transformers: {error}") from error
@@ -89,9 +94,18 @@ def _convert(file: Path, building: Path) -> None:
     if hasattr(config, "quantization_config"):  # transformers marks whatever comes from a GGUF file
         del config.quantization_config
     config.save_pretrained(building)
-    save_file(weights, building / "model.safetensors", metadata={"format": "pt"})
+    with writing_weights(building):
+        save_file(weights, building / "model.safetensors", metadata={"format": "pt"})
     with quiet_loading():
         _save_tokenizer(file, building)
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[Path]:
+    """A folder with a link to the file: transformers would follow an adapter's configuration that lies beside it."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, file.name).symlink_to(file.resolve())
+        yield Path(folder)
 
 
 def _narrowed(tensor: torch.Tensor, kinds: set[str], quantised: bool) -> torch.Tensor:
@@ -109,7 +123,12 @@ def _save_tokenizer(file: Path, building: Path) -> None:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
-        tokenizer.save_pretrained(building)
+        with _alone(file) as folder:
+            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file.name, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001 (whatever keeps transformers from making it: a merge does not need it)
         logger.info("%s: no tokenizer was made: %s", file, error)
+        return
+    try:
+        tokenizer.save_pretrained(building)
+    except Exception as error:  # tokenizers knows no other
+        raise OSError(f"the tokenizer could not be written into {building} (is the disk full?): {error}") from error

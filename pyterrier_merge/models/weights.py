@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,17 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
         if (folder / f"{name}.index.json").is_file():
             return _sharded(folder / f"{name}.index.json")
     raise FileNotFoundError(f"{folder} holds no weights (model.safetensors or pytorch_model.bin, whole or sharded)")
+
+
+@contextmanager
+def writing_weights(folder: Path) -> Iterator[None]:
+    """Raise ``OSError`` where safetensors cannot write into a folder; its own error derives from none of Python's."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"the weights could not be written into {folder} (is the disk full?): {error}") from error
 
 
 def require_unquantised(folder: Path) -> None:

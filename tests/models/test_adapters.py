@@ -163,6 +163,9 @@ def test_an_adapter_of_bert_and_of_a_masked_language_model(bert_retriever, tmp_p
         {"use_dora": True},
         {"use_rslora": True},
         {"rank_pattern": {"model.layers.1.self_attn.q_proj": 4}, "alpha_pattern": {"down_proj": 20}},
+        {"alpha_pattern": {"^model.layers.1.self_attn.q_proj": 20}, "rank_pattern": {r"model\.layers\.2\.mlp\..*": 1}},
+        {"alpha_pattern": {"(model.layers.0|model.layers.2).self_attn.q_proj": 20, "q_proj": 1}},
+        {"alpha_pattern": {r"model\.layers\.[01]\.self_attn\.q_proj": 20, "model.+1.self_attn.q_proj": 1}},
         {"target_modules": r"model\.layers\.[12]\..*_proj"},
         {"target_modules": "all-linear"},
         {"target_modules": ["embed_tokens", "q_proj"]},
@@ -195,6 +198,61 @@ def test_the_files_of_a_retriever_come_with_the_adapter_where_the_base_has_none(
     assert (folder / "1_Pooling" / "config.json").is_file()
     assert (folder / "tokenizer.json").is_file()
     assert not list(folder.glob("adapter_*"))
+
+
+def _trained_retriever(base, out, *, targets, pooling, dense=False):
+    """Save what sentence-transformers makes of a base with an adapter: other pooling, prompts and length than it."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Dense, Pooling
+
+    model = SentenceTransformer(str(base), device="cpu")
+    model.add_adapter(LoraConfig(r=2, target_modules=targets, task_type="FEATURE_EXTRACTION"))
+    torch.manual_seed(6)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+    modules = [model[0], Pooling(32, pooling_mode=pooling), *([Dense(32, 16)] if dense else [])]
+    trained = SentenceTransformer(modules=modules, device="cpu", prompts={"query": "fever ", "document": "pain "})
+    trained.max_seq_length = 7
+    trained.save(str(out))
+    return out
+
+
+@pytest.mark.parametrize("base", ["bert_retriever", "bert_retriever_of_old", "mistral_retriever"])
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_retriever_that_is_an_adapter_is_the_one_that_was_trained(base, dense, request, tmp_path):
+    """Its pooling, prompts, length and dense modules, also on a base that is a retriever; against its own library."""
+    from sentence_transformers import SentenceTransformer
+
+    from pyterrier_merge import E5Encoder
+
+    targets, pooling = (["q_proj", "v_proj"], "mean") if base == "mistral_retriever" else (["query", "value"], "cls")
+    base = request.getfixturevalue(base)
+    adapter = _trained_retriever(base, tmp_path / "adapter", targets=targets, pooling=pooling, dense=dense)
+    if (base / "0_Transformer").is_dir():  # sentence-transformers names the folder of the model to peft
+        _configure(adapter, base_model_name_or_path=str(base / "0_Transformer"))
+    texts = ["kidney failure", "the heart rate high and a liver disease of acute pain"]
+    reference = SentenceTransformer(str(adapter), device="cpu")
+    expected = [
+        reference.encode(texts, prompt_name=kind, normalize_embeddings=not dense) for kind in ("query", "document")
+    ]
+    encoder = E5Encoder(f"{base}+{adapter}", dtype="float32", device="cpu", normalize=not dense)
+    assert encoder.contract.max_length == 7
+    for found, vectors in zip((encoder.encode_queries(texts), encoder.encode_docs(texts)), expected, strict=True):
+        assert abs(found - vectors).max() < 1e-5
+
+
+def test_of_a_retriever_below_a_retriever_the_tokenizer_alone_stays(mistral_retriever, tmp_path):
+    adapter = _trained_retriever(mistral_retriever, tmp_path / "adapter", targets=["q_proj"], pooling="mean")
+    for file in (*adapter.glob("tokenizer*"), adapter / "sentence_bert_config.json"):
+        file.unlink()
+    folder = locate_model(f"{mistral_retriever}+{adapter}")
+    assert (folder / "tokenizer.json").is_file()
+    assert not (folder / "sentence_bert_config.json").exists()
+    assert not (folder / "2_Normalize").exists()
+    for file in ("modules.json", "config_sentence_transformers.json", "1_Pooling/config.json"):
+        assert (folder / file).read_bytes() == (adapter / file).read_bytes()
 
 
 def test_an_old_layout_keeps_its_place(bert_retriever_of_old, tmp_path):
@@ -249,7 +307,7 @@ def test_an_adapter_of_a_deeper_model_is_refused(mistral_retriever, tmp_path):
         (lambda ts: ts.update({"model.layers.0.x": torch.ones(1)}), "has no name that peft gives"),
         (lambda ts: ts.update({"base_model.model.extra.weight": torch.ones(1)}), "'extra.weight' .* finds no place"),
         (lambda ts: ts.pop(next(name for name in ts if "lora_B" in name)), r"lora_B\.default\.weight' is missing"),
-        (lambda ts: [ts[name].zero_() for name in ts if "lora_B" in name], "changes nothing: every lora_B is zero"),
+        (lambda ts: [ts[name].zero_() for name in ts if "lora_B" in name], "changes nothing in the model's body"),
         (lambda ts: ts.update({n: t * torch.nan for n, t in ts.items()}), "NaN"),
         (lambda ts: [ts.pop(name) for name in list(ts)], "holds no LoRA tensors"),
     ],
@@ -258,6 +316,37 @@ def test_an_adapter_with_wrong_tensors_is_refused(mistral_retriever, tmp_path, c
     adapter = _adapter(mistral_retriever, tmp_path / "adapter")
     _change(adapter, change)
     _refused(mistral_retriever, adapter, message)
+
+
+@pytest.mark.parametrize(
+    ("settings", "changed"),
+    [
+        ({"modules_to_save": ["lm_head"]}, ()),
+        ({"modules_to_save": ["norm"]}, ()),
+        ({"target_modules": ["lm_head"]}, ("lm_head",)),
+        ({"target_modules": ["lm_head", "q_proj"]}, ("lm_head",)),
+        ({"target_modules": ["embed_tokens"]}, ("lora_embedding_B",)),  # of embeddings, A begins with zero
+    ],
+    ids=str,
+)
+def test_an_adapter_that_changes_a_head_alone_is_refused(mistral_language_model, tmp_path, settings, changed):
+    adapter = _adapter(mistral_language_model, tmp_path / "adapter", model_class=AutoModelForCausalLM, **settings)
+
+    def untrain(tensors):
+        for name, tensor in tensors.items():
+            if "lora_" in name and not any(part in name for part in changed):
+                tensor.zero_()
+
+    _change(adapter, untrain)
+    _refused(mistral_language_model, adapter, r"adapter changes nothing in the model's body: .* a head goes into no")
+
+
+def test_a_norm_that_was_trained_is_a_change(mistral_language_model, tmp_path):
+    settings = {"model_class": AutoModelForCausalLM, "modules_to_save": ["norm"]}
+    adapter = _adapter(mistral_language_model, tmp_path / "adapter", **settings)
+    _change(adapter, lambda tensors: [t.zero_() if "lora_" in name else t.add_(1) for name, t in tensors.items()])
+    norm = Checkpoint(locate_model(f"{mistral_language_model}+{adapter}")).tensor("norm.weight")
+    torch.testing.assert_close(norm, Checkpoint(mistral_language_model).tensor("norm.weight") + 1)
 
 
 def test_another_kind_of_adapter_is_refused(mistral_language_model, tmp_path):
@@ -273,6 +362,7 @@ def test_another_kind_of_adapter_is_refused(mistral_language_model, tmp_path):
     [
         ({"r": 0}, "no configuration that peft reads|cannot be merged"),
         ({"layer_replication": [[0, 4], [2, 4]]}, "layer_replication makes a model of another depth"),
+        ({"alpha_pattern": {"*": 3}}, "alpha_pattern cannot be read: nothing to repeat"),
         ({"r": 16}, "size mismatch"),
     ],
 )
@@ -294,6 +384,13 @@ def test_damaged_files_are_named(mistral_retriever, tmp_path):
     _refused(mistral_retriever, adapter, r"adapter_config\.json is not valid JSON")
 
 
+@pytest.mark.parametrize("setting", [{"trainable_token_indices": [1, 5]}, {"layer_replication": [[0, 4], [2, 4]]}])
+def test_what_cannot_be_merged_is_said_to_be_that_and_not_another_bases(mistral_language_model, tmp_path, setting):
+    """With the tensors that peft saves for it, which have no place in the base."""
+    adapter = _adapter(mistral_language_model, tmp_path / "adapter", model_class=AutoModelForCausalLM, **setting)
+    _refused(mistral_language_model, adapter, rf"adapter_config\.json: {next(iter(setting))} .* not supported")
+
+
 def test_a_quantised_base_is_refused(mistral_retriever, tmp_path):
     base = shutil.copytree(mistral_retriever, tmp_path / "base")
     config = json.loads((base / "config.json").read_text())
@@ -308,17 +405,11 @@ def test_a_full_disk_is_said_before_anything_is_written(mistral_retriever, tmp_p
         locate_model(f"{mistral_retriever}+{adapter}")
 
 
-def test_a_disk_that_fills_up_leaves_nothing(mistral_retriever, tmp_path, monkeypatch):
-    from transformers import MistralModel
-
-    def full(self, folder, **_):
-        (folder / "model.safetensors").write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
+@pytest.mark.parametrize("room", [200, 20_000], ids=["none for the tokenizer", "some for the weights"])
+def test_a_disk_that_fills_up_leaves_nothing(mistral_retriever, tmp_path, small_files, room):
     adapter = _adapter(mistral_retriever, tmp_path / "adapter", scale=0.4)
     kept = sorted(cache_folder("models").iterdir())
-    monkeypatch.setattr(MistralModel, "save_pretrained", full)
-    with pytest.raises(OSError, match="No space left"):
+    with small_files(room), pytest.raises(OSError, match=r"File too large|weights could not be written into .*models"):
         locate_model(f"{mistral_retriever}+{adapter}")
     assert sorted(cache_folder("models").iterdir()) == kept
 

@@ -1,13 +1,23 @@
 """GGUF files, written as llama.cpp's converter writes them."""
 
+import json
 import logging
 import shutil
+from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerBase,
+)
 
 from pyterrier_merge.merging.checkpoint import Checkpoint
 from pyterrier_merge.models import count_layers, locate_model
@@ -143,6 +153,21 @@ def test_the_tokenizer_is_made_where_the_file_has_one(tmp_path):
     assert not (locate_model(_write(_model(seed=4), tmp_path / "bare.gguf")) / "tokenizer.json").exists()
 
 
+def test_what_lies_beside_the_file_does_not_matter(tmp_path):
+    model = _model(seed=6)
+    _model(seed=7).save_pretrained(tmp_path / "other")
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": str(tmp_path / "other"), "r": 2, "target_modules": ["x"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "a"}')
+    tokens = ["<unk>", "<s>", "</s>", "▁", "a", "b", "▁a", "ab"]
+    folder = locate_model(_write(model, tmp_path / "tiny.gguf", tokens=tokens))
+    checkpoint, expected = Checkpoint(folder), model.model.state_dict()
+    assert all(torch.equal(checkpoint.tensor(name), expected[name]) for name in checkpoint.body)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert (tokenizer.bos_token, tokenizer.eos_token) == ("<s>", "</s>")
+
+
 def test_a_file_is_converted_once(tmp_path, monkeypatch):
     file = _write(_model(), tmp_path / "tiny.gguf")
     folder = locate_model(file)
@@ -185,3 +210,21 @@ def test_the_missing_package_is_named(tmp_path, monkeypatch):
     file = _write(_model(seed=2), tmp_path / "tiny.gguf")
     monkeypatch.setattr(conversion.importlib.util, "find_spec", lambda _: None)
     _refused(file, r"pip install 'pyterrier-merge\[gguf\]'", RuntimeError)
+
+
+@pytest.mark.parametrize(
+    ("room", "message"),
+    [(20_000, "the weights could not be written into"), (10**9, "the tokenizer could not be written into")],
+)
+def test_a_disk_that_fills_up_leaves_nothing(tmp_path, small_files, monkeypatch, room, message):
+    file = _write(_model(seed=5), tmp_path / "tiny.gguf", tokens=["<unk>", "<s>", "</s>", "▁", "a", "b", "▁a", "ab"])
+    if room > 20_000:
+        monkeypatch.setattr(PreTrainedTokenizerBase, "save_pretrained", _full)
+    with small_files(room):
+        _refused(file, message, OSError)
+
+
+def _full(self, folder):
+    """The tokenizers library raises no OSError."""
+    (Path(folder) / "tokenizer.json").write_text("half")
+    raise Exception("No space left on device (os error 28)")  # noqa: TRY002

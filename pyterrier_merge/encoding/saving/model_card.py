@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
+from pyterrier_merge.encoding.saving.licences import Licence, read_licences
 from pyterrier_merge.models import fingerprint_model, locate_model, pinned_name
 from pyterrier_merge.recipe import MergeRecipe
-
-logger = logging.getLogger(__name__)
-
-UNKNOWN = "unknown"
 
 _TAGS = ["sentence-transformers", "feature-extraction", "sentence-similarity", "mergekit", "merge", "pyterrier"]
 _PACKAGES = (
@@ -39,37 +34,20 @@ class Parent:
         name: As the recipe names it.
         fingerprint: Of its files.
         hub: Hub ids with the commit they were read at, of the model or of base and adapter; empty for local files.
-        licence: As its own model card states it, or ``unknown``.
+        licences: As the model's own card states it; of base and adapter, where it is made of these.
     """
 
     role: str
     name: str
     fingerprint: str
     hub: dict[str, str]
-    licence: str
+    licences: tuple[Licence, ...]
 
 
 def read_parents(recipe: MergeRecipe) -> list[Parent]:
     """Return the models of a recipe: the source, each domain model, and the base where it has one."""
     roles = ("source", *["domain"] * len(recipe.domains), *(["base"] if recipe.base else []))
     return [_parent(role, name) for role, name in zip(roles, recipe.models, strict=True)]
-
-
-def read_licence(folder: Path) -> str:
-    """Return the licence that the front matter of a folder's ``README.md`` states; ``unknown`` where it does not."""
-    import yaml
-    from huggingface_hub import ModelCard
-
-    if not (folder / "README.md").is_file():
-        return UNKNOWN
-    try:
-        data = ModelCard.load(folder / "README.md", ignore_metadata_errors=True).data
-    except (ValueError, OSError, TypeError, yaml.YAMLError) as error:
-        logger.info("the model card in %s cannot be read: %s", folder, error)
-        return UNKNOWN
-    named = data.license_name if data.license == "other" else None
-    stated = named or data.license
-    return ", ".join(map(str, stated)) if isinstance(stated, list) else str(stated or UNKNOWN)
 
 
 def versions() -> dict[str, str]:
@@ -88,8 +66,8 @@ def model_card(title: str, recipe: MergeRecipe, parents: Sequence[Parent], recor
     """
     from huggingface_hub import ModelCardData
 
-    licences = {parent.licence for parent in parents}
-    stated = licences.pop() if len(licences) == 1 else UNKNOWN
+    licences = {licence for parent in parents for licence in parent.licences}
+    agreed = licences.pop() if len(licences) == 1 else Licence()
     hub_ids = list(dict.fromkeys(name for parent in parents for name in parent.hub))
     data = ModelCardData(
         library_name="sentence-transformers",
@@ -97,7 +75,7 @@ def model_card(title: str, recipe: MergeRecipe, parents: Sequence[Parent], recor
         tags=_TAGS,
         base_model=hub_ids or None,
         base_model_relation="merge" if hub_ids else None,
-        license=None if stated == UNKNOWN else stated,
+        **agreed.fields(),
     )
     return f"---\n{data.to_yaml()}\n---\n{_body(title, recipe, parents, record)}"
 
@@ -106,13 +84,18 @@ def _parent(role: str, name: str) -> Parent:
     folder = locate_model(name)
     pinned = filter(None, map(_PINNED.match, pinned_name(name).split("+")))
     hub = {match["id"]: match["commit"] for match in pinned}
-    return Parent(role, name, fingerprint_model(folder), hub, read_licence(folder))
+    return Parent(role, name, fingerprint_model(folder), hub, read_licences(name))
 
 
 def _body(title: str, recipe: MergeRecipe, parents: Sequence[Parent], record: Mapping[str, Any]) -> str:
     contract = record["contract"]
     models = [
-        (parent.role, f"`{parent.name}`", ", ".join(parent.hub.values()) or parent.fingerprint, parent.licence)
+        (
+            parent.role,
+            f"`{parent.name}`",
+            ", ".join(parent.hub.values()) or parent.fingerprint,
+            " + ".join(dict.fromkeys(map(str, parent.licences))),
+        )
         for parent in parents
     ]
     domains = [f"to {name}" for name in recipe.domains]
@@ -156,7 +139,7 @@ encoder = E5Encoder({title!r})
 
 {_table(("role", "model", "commit, or fingerprint of the files", "licence"), models)}
 
-A licence is what the model's own card states.
+A licence is what the model's own card states; a model of a base and an adapter has that of both.
 
 ## Recipe
 

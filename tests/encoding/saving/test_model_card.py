@@ -5,7 +5,6 @@ import yaml
 
 from pyterrier_merge import MergedE5Encoder, MergeRecipe
 from pyterrier_merge.encoding.saving import model_card
-from pyterrier_merge.encoding.saving.model_card import read_licence
 
 
 def front_matter(card):
@@ -25,30 +24,46 @@ def saved_card(parents, folder, **fields):
     return (MergedE5Encoder.from_recipe(recipe, device="cpu", task="t").save(folder) / "README.md").read_text()
 
 
-@pytest.mark.parametrize(
-    ("card", "licence"),
-    [
-        (None, "unknown"),
-        ("no front matter", "unknown"),
-        ("---\nlicense: mit\n---\ntext", "mit"),
-        ("---\nlicense: other\nlicense_name: gemma\n---\n", "gemma"),
-        ("---\nlicense: other\n---\n", "other"),
-        ("---\nlicense: [mit, apache-2.0]\n---\n", "mit, apache-2.0"),
-        ("---\ntags: [a]\n---\n", "unknown"),
-        ("---\n- a list\n---\n", "unknown"),
-        ("---\nlicense: [broken\n---\n", "unknown"),
-    ],
-)
-def test_a_licence_is_what_the_card_states(card, licence, tmp_path):
-    if card is not None:
-        (tmp_path / "README.md").write_text(card)
-    assert read_licence(tmp_path) == licence
-
-
 def test_parents_of_one_licence_give_it_to_the_merge(parents, tmp_path):
     for parent in parents:
         (parent / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
     assert front_matter(saved_card(parents, tmp_path / "model"))[0]["license"] == "apache-2.0"
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"license": "other", "license_name": "gemma", "license_link": "https://ai.google.dev/gemma/terms"},
+        {"license": ["mit", "apache-2.0"]},
+    ],
+)
+def test_a_licence_stays_in_the_words_of_the_hub(parents, tmp_path, stated):
+    for parent in parents:
+        (parent / "README.md").write_text(f"---\n{yaml.safe_dump(stated)}---\n")
+    data, _ = front_matter(saved_card(parents, tmp_path / "model"))
+    assert {key: value for key, value in data.items() if key.startswith("license")} == stated
+
+
+def test_an_adapters_licence_is_told_with_its_bases(parents, tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModel
+
+    source, base = parents
+    adapted = get_peft_model(AutoModel.from_pretrained(base), LoraConfig(target_modules=["query"]))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            parameter.data.fill_(0.1)
+    adapted.save_pretrained(tmp_path / "adapter")
+    for folder in (source, base):
+        (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    (tmp_path / "adapter" / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
+    for number, domain in enumerate((f"{base}+{tmp_path / 'adapter'}", tmp_path / "adapter")):
+        data, body = front_matter(saved_card([source, domain], tmp_path / f"model{number}"))
+        assert "license" not in data
+        rows = [line for line in body.splitlines() if line.startswith(("| source", "| domain"))]
+        assert [row.split("|")[-2].strip() for row in rows] == ["mit", "mit + cc-by-nc-4.0"]
+    (tmp_path / "adapter" / "README.md").write_text("---\nlicense: mit\n---\n")
+    assert front_matter(saved_card([source, domain], tmp_path / "agreed"))[0]["license"] == "mit"
 
 
 def test_licences_that_differ_or_are_unknown_are_listed_and_none_is_claimed(parents, tmp_path):

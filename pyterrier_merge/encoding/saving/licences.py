@@ -1,0 +1,69 @@
+"""Licences of models, as their own cards state them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pyterrier_merge.models.names import _parts
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Licence:
+    """What a model card states; nothing where the licence is unknown. Two are equal whatever they link to.
+
+    Attributes:
+        ids: As the hub writes them (``apache-2.0``); more than one where the card has a list, ``other`` for any else.
+        name: Of an ``other``.
+        link: Address of its text.
+    """
+
+    ids: tuple[str, ...] = ()
+    name: str | None = None
+    link: str | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        return self.name or ", ".join(self.ids) or UNKNOWN
+
+    def fields(self) -> dict[str, Any]:
+        """Return the licence as a card's front matter has it."""
+        ids = self.ids[0] if len(self.ids) == 1 else list(self.ids)
+        stated = {"license": ids, "license_name": self.name, "license_link": self.link}
+        return {key: value for key, value in stated.items() if value}
+
+
+def read_licences(name: str | Path) -> tuple[Licence, ...]:
+    """Return the licence of each part of a model's name: of the base first, and of each adapter on it.
+
+    Args:
+        name: As :func:`~pyterrier_merge.models.locate_model` takes it. A GGUF file's card lies beside it.
+    """
+    places = [part.place for part in _parts(name)]
+    return tuple(read_licence(place.parent if place.is_file() else place) for place in places)
+
+
+def read_licence(folder: Path) -> Licence:
+    """Return the licence that the front matter of a folder's ``README.md`` states."""
+    import yaml
+    from huggingface_hub import ModelCard
+
+    if not (folder / "README.md").is_file():
+        return Licence()
+    try:
+        data = ModelCard.load(folder / "README.md", ignore_metadata_errors=True).data
+    except (ValueError, OSError, TypeError, yaml.YAMLError) as error:
+        logger.info("the model card in %s cannot be read: %s", folder, error)
+        return Licence()
+    stated = data.license if isinstance(data.license, list) else [data.license]
+    ids = tuple(str(one) for one in stated if one)
+    if "other" not in ids or not data.license_name:
+        return Licence(ids)
+    link = str(data.license_link)
+    absolute = link.startswith(("https://", "http://"))  # a file's name leads nowhere from another model's card
+    return Licence(ids, str(data.license_name), link if absolute else None)
