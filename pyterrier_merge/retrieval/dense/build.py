@@ -154,7 +154,8 @@ class VectorBuild:
         content = fingerprint_file(file), fingerprint_texts(name.decode() for name in read_lookup(self.part))
         self._write_metadata(bytes=file.stat().st_size, fingerprint=fingerprint([self._metadata["vec_size"], *content]))
         finish_folder(self.part, self.path, overwrite=overwrite)
-        (self.path / JOURNAL).unlink()  # not before: a job killed here above still needs it
+        # not before: a job killed here above still needs it; and a process that came meanwhile tidies up, too
+        (self.path / JOURNAL).unlink(missing_ok=True)
 
     def _lock(self) -> None:
         try:

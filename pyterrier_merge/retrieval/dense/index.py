@@ -139,8 +139,14 @@ class FaissIndex(pt.Artifact, pt.Indexer):
             RuntimeError: The vectors are damaged.
         """
         while self._opened is None or self._opened[0] != self._stamp():
-            stamp, vectors = self._stamp(), StoredVectors(self.path, self.metadata)
-            _ = vectors.matrix, vectors.names  # of the same index as the metadata, or the stamp has changed by now
+            stamp = self._stamp()
+            try:
+                vectors = StoredVectors(self.path, self.metadata)
+                _ = vectors.matrix, vectors.names  # of the same index as the metadata, or the stamp has changed by now
+            except (OSError, RuntimeError, ValueError):
+                if stamp == self._stamp():
+                    raise
+                continue  # it was overwritten in between
             self._opened = stamp, vectors
         return self._opened[1]
 

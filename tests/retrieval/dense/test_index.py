@@ -17,9 +17,13 @@ import pyterrier as pt
 import pytest
 from pyterrier.measures import R, nDCG
 
+from pyterrier_merge.retrieval.dense import build
 from pyterrier_merge.retrieval.dense.build import IndexBusyError, VectorBuild
+from pyterrier_merge.retrieval.dense.docnos import JOURNAL
 from pyterrier_merge.retrieval.dense.index import FaissIndex
 from pyterrier_merge.retrieval.dense.retriever import FaissRetriever
+from pyterrier_merge.retrieval.dense.vectors import read_metadata
+from pyterrier_merge.storage import finish_folder
 
 pt.documentation._cached_objects_inv = {}  # schematics look the documentation up on the network otherwise
 
@@ -403,6 +407,28 @@ class TestIndexing:
             assert len(index) == len(docs)
             assert ranking(retriever(query)) == brute_force(docs, vectors(5, seed=1), 3)
             docs = documents(vectors(40, seed=3), [f"newer{i}" for i in range(40)])
+
+    def test_an_index_that_is_overwritten_while_it_is_opened_is_the_new_one(self, index, monkeypatch):
+        index.index(documents(vectors(20)))
+        found = [index.metadata]
+
+        def metadata(self):
+            if not found:
+                return read_metadata(self.path)
+            index.indexer(mode="overwrite").index(documents(vectors(30)))
+            return found.pop()
+
+        reader = FaissIndex(index.path, verbose=False)
+        monkeypatch.setattr(FaissIndex, "metadata", property(metadata))
+        assert len(reader) == 30
+
+    def test_a_process_that_comes_as_the_index_is_finished_may_tidy_up_first(self, index, monkeypatch):
+        def finish(part, path, **settings):
+            finish_folder(part, path, **settings)
+            (path / JOURNAL).unlink()
+
+        monkeypatch.setattr(build, "finish_folder", finish)
+        assert len(index.index(documents(vectors(20)))) == 20
 
     @pytest.mark.parametrize(
         ("spoil", "message"),
