@@ -54,12 +54,15 @@ class VectorBuild:
         part: The folder.
     """
 
-    def __init__(self, path: Path, *, encoder: str | None, dtype: str = "float32") -> None:
+    def __init__(
+        self, path: Path, *, encoder: str | None, encoder_name: str | None = None, dtype: str = "float32"
+    ) -> None:
         """Open the unfinished index of ``path``, or begin one; what a killed job left about a finished one is mended.
 
         Args:
             path: Where the finished index will stand.
             encoder: Identity of the encoder, where it is known.
+            encoder_name: What it is called, for messages.
             dtype: What vectors are stored in, a key of ``FORMATS``.
 
         Raises:
@@ -81,7 +84,7 @@ class VectorBuild:
             restore_folder(path)
             if read_metadata(path) is not None:
                 (path / JOURNAL).unlink(missing_ok=True)
-            self._metadata = self._begun(encoder)
+            self._metadata = self._begun(encoder, encoder_name)
             self._vectors: IO[bytes] = self._files.enter_context((self.part / self._format.file).open("ab"))
             self._recover()
         except BaseException:
@@ -170,7 +173,7 @@ class VectorBuild:
     def _busy(self) -> IndexBusyError:
         return IndexBusyError(f"another process is building {self.path}: wait for it or choose another path")
 
-    def _begun(self, encoder: str | None) -> dict[str, Any]:
+    def _begun(self, encoder: str | None, encoder_name: str | None) -> dict[str, Any]:
         metadata = read_metadata(self.part) or {
             "type": ARTIFACT_TYPE,
             "format": self._format.name,
@@ -181,6 +184,7 @@ class VectorBuild:
             "largest_norm": 0.0,
             "truncated": 0,
             "encoder": encoder,
+            "encoder_name": encoder_name,
             "version": __version__,
         }
         for key, what, found in (("encoder", "encoded with", encoder), ("vec_dtype", "stored in", self._format.dtype)):

@@ -165,9 +165,10 @@ class FaissIndex(pt.Artifact, pt.Indexer):
         """
         indexed = self.metadata.get("encoder") if found else None
         if indexed and found != indexed:
+            name = self.metadata.get("encoder_name")
             raise ValueError(
                 f"{self!r} was encoded with {indexed}, the queries with {found}: "
-                "search with the same encoder, or index the documents with this one"
+                f"search with the same encoder{f', {name},' if name else ''} or index the documents with this one"
             )
 
     def require_encoder_before(self, left: pt.Transformer) -> None:

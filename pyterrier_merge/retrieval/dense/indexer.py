@@ -88,7 +88,8 @@ class FaissIndexer(pt.Indexer):
         """
         records: Any = documents.to_dict(orient="records") if isinstance(documents, pd.DataFrame) else documents
         identity = None if self.encoder is None else encoder_identity(self.encoder)
-        with VectorBuild(self._index.path, encoder=identity, dtype=self._index.dtype) as build:
+        name = None if identity is None or " at 0x" in repr(self.encoder) else repr(encoder_model(self.encoder))
+        with VectorBuild(self._index.path, encoder=identity, encoder_name=name, dtype=self._index.dtype) as build:
             self._refuse_existing()
             done = build.count
             if done:
@@ -198,7 +199,7 @@ class FaissIndexer(pt.Indexer):
         return f"{self._index!r}.indexer(mode={self.mode!r}{encoder})"
 
 
-def encoder_model(stage: pt.Transformer) -> Any:
+def encoder_model(stage: pt.Transformer | None) -> Any:
     """Return the encoder behind ``encoder.doc_encoder()`` and ``encoder.query_encoder()``, or ``stage`` itself."""
     return getattr(stage, "bi_encoder_model", stage)
 
