@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import glob
 import os
+import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyterrier as pt
+
+_FROM_HERE, _RENAME_EXCHANGE = -100, 2  # AT_FDCWD and a flag, of <fcntl.h> and <linux/fs.h>
+_OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
 def cache_folder(*parts: str) -> Path:
@@ -38,7 +46,7 @@ def finished_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Pa
 
     Args:
         path: The folder to make. Its parents are made too.
-        overwrite: Replace what stands at ``path``, at the very end.
+        overwrite: Replace what stands at ``path``, at the very end; of several processes, the last one's stays.
 
     Raises:
         FileExistsError: ``path`` exists and ``overwrite`` is false.
@@ -47,45 +55,40 @@ def finished_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Pa
     restore_folder(path)
     refuse_existing(path, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    beside = Path(tempfile.mkdtemp(prefix=_prefix(path), suffix=".part", dir=path.parent))
     try:
         yield beside
         beside.chmod(0o777 & ~_umask())  # mkdtemp makes folders that their owner alone can read
-        finish_folder(beside, path, overwrite=overwrite)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+        _flush(beside)
+        if not overwrite or not _exchange(beside, path):
+            _move(beside, path, overwrite=overwrite)
+        _fsync(path.parent)
+    finally:
+        _delete(beside)  # what failed, or what was exchanged
 
 
 def finish_folder(beside: Path, path: Path, *, overwrite: bool = False) -> None:
     """Flush every file of ``beside`` to disk and rename it to ``path``: the last step of a build.
 
+    The name ``beside`` is free as soon as the folder stands at ``path``, for a build that another process begins.
+
     Raises:
         FileExistsError: Something stands at ``path``, also where it appeared only now.
     """
-    for file in sorted(beside.rglob("*")):
-        _fsync(file)
-    _fsync(beside)
-    refuse_existing(path, overwrite=overwrite)
-    aside = _aside(path)
-    if overwrite and path.is_dir() and not path.is_symlink():
-        path.replace(aside)
-    try:
-        beside.replace(path)
-    except OSError:
-        refuse_existing(path, overwrite=False)  # another process was faster
-        restore_folder(path)
-        raise
+    _flush(beside)
+    _move(beside, path, overwrite=overwrite)
     _fsync(path.parent)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def restore_folder(path: Path) -> None:
     """Put back what a job moved aside and was killed before it had replaced it; delete that where it had."""
-    aside = _aside(path)
-    if aside.is_dir() and not path.exists():
-        aside.replace(path)
-    shutil.rmtree(aside, ignore_errors=True)
+    aside = sorted(_named(path, "old"))
+    if aside and not os.path.lexists(path):
+        with suppress(OSError):  # another process was faster
+            aside[-1].replace(path)
+    for old in aside:
+        with suppress(FileNotFoundError):
+            _delete(old.replace(_new_name(path, "part")))  # not under its name: half of it must never be put back
 
 
 def write_file(path: str | Path, text: str) -> None:
@@ -102,8 +105,72 @@ def write_file(path: str | Path, text: str) -> None:
     _fsync(path.parent)
 
 
-def _aside(path: Path) -> Path:
-    return path.parent / f".{path.name}.old"
+def _move(beside: Path, path: Path, *, overwrite: bool) -> None:
+    if overwrite:
+        _replace(beside, path)
+        return
+    refuse_existing(path, overwrite=False)
+    try:
+        beside.replace(path)
+    except OSError:
+        refuse_existing(path, overwrite=False)  # another process was faster
+        raise
+
+
+def _replace(beside: Path, path: Path) -> None:
+    """Move aside what stands at ``path``, and ``beside`` there.
+
+    No lock, which some shared disks do not have: where another process puts something there in between (its own folder,
+    or what was moved aside), that is moved aside too.
+    """
+    placed = False
+    while not placed:
+        with suppress(FileNotFoundError):
+            path.replace(_new_name(path, "old"))
+        try:
+            beside.replace(path)
+            placed = True
+        except OSError as error:
+            if error.errno not in _OCCUPIED:
+                restore_folder(path)
+                raise
+    restore_folder(path)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap what two paths name, in one step; say whether that could be done (by Linux, on most of its own disks)."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    return renameat2(_FROM_HERE, os.fsencode(one), _FROM_HERE, os.fsencode(other), _RENAME_EXCHANGE) == 0
+
+
+def _prefix(path: Path) -> str:
+    """What hidden names beside ``path`` begin with: nobody else's do."""
+    return f".{path.name}.pyterrier-merge-"
+
+
+def _new_name(path: Path, ending: str) -> Path:
+    """A name that is free; later ones come later in order."""
+    return path.parent / f"{_prefix(path)}{time.time_ns()}-{secrets.token_hex(4)}.{ending}"
+
+
+def _named(path: Path, ending: str) -> list[Path]:
+    return list(path.parent.glob(f"{glob.escape(_prefix(path))}*.{ending}"))
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _flush(folder: Path) -> None:
+    for file in sorted(folder.rglob("*")):
+        _fsync(file)
+    _fsync(folder)
 
 
 def _fsync(path: Path) -> None:

@@ -729,8 +729,8 @@ class TestResumption:
     def test_a_job_killed_while_it_overwrote_is_mended(self, index):
         (HashEncoder() >> index).index(corpus(5))
         before = index.fingerprint
-        index.path.rename(index.path.with_name(".index.old"))
-        (index.path.with_name(".index.old") / "docnos.jsonl").write_text("")
+        aside = index.path.rename(index.path.with_name(".index.pyterrier-merge-1.old"))
+        (aside / "docnos.jsonl").write_text("")
         assert not index.built()
         with pytest.raises(FileExistsError, match="finished index"):
             (HashEncoder() >> index).index(corpus(5))
