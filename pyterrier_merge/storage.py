@@ -32,10 +32,17 @@ def cache_folder(*parts: str) -> Path:
 
 
 def refuse_existing(path: str | Path, *, overwrite: bool) -> None:
-    """Raise ``FileExistsError`` where something stands at ``path`` and ``overwrite`` was not said."""
-    path = Path(path)
-    if (path.exists() or path.is_symlink()) and not overwrite:  # a link to nowhere stands there too
+    """Raise ``FileExistsError`` where something stands at ``path`` and ``overwrite`` was not said.
+
+    Raise ``ValueError`` where it was, and ``path`` is or holds the current folder: who works there would be nowhere.
+    """
+    if not os.path.lexists(path):  # a link to nowhere stands there too
+        return
+    if not overwrite:
         raise FileExistsError(f"{path} exists already; choose another path, delete it, or pass overwrite=True")
+    here, place = Path.cwd(), Path(path).resolve()
+    if place in (here, *here.parents):
+        raise ValueError(f"{path} is or holds the current folder ({here}), which cannot be replaced: work in another")
 
 
 @contextmanager
@@ -45,15 +52,16 @@ def finished_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Pa
     When the block raises, the temporary folder is removed and whatever stood at ``path`` stays as it was.
 
     Args:
-        path: The folder to make. Its parents are made too.
+        path: The folder to make, or a link to it, which stays. Its parents are made too.
         overwrite: Replace what stands at ``path``, at the very end; of several processes, the last one's stays.
 
     Raises:
         FileExistsError: ``path`` exists and ``overwrite`` is false.
+        ValueError: ``path`` is to be overwritten, and is or holds the current folder.
     """
-    path = Path(path)
+    given, path = path, Path(path).resolve()
     restore_folder(path)
-    refuse_existing(path, overwrite=overwrite)
+    refuse_existing(given, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=_prefix(path), suffix=".part", dir=path.parent))
     try:

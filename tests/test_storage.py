@@ -211,3 +211,26 @@ def test_hidden_folders_of_others_stay(tmp_path, name):
         with finished_folder(tmp_path / "out", overwrite=True):
             pass
     assert (tmp_path / name / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_what_a_link_leads_to_is_overwritten(tmp_path, monkeypatch, exchange):
+    if not exchange:
+        monkeypatch.setattr(storage, "_exchange", lambda *_: False)
+    (tmp_path / "disk" / "folder").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "folder")
+    with finished_folder(tmp_path / "link", overwrite=True) as beside:
+        (beside / "new").touch()
+    assert (tmp_path / "link").is_symlink()
+    assert [file.name for file in (tmp_path / "disk" / "folder").iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("path", [".", "..", "../folder"])
+def test_the_current_folder_is_not_replaced_under_ones_feet(tmp_path, monkeypatch, path):
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path / "folder")
+    with pytest.raises(ValueError, match="the current folder"), finished_folder(path, overwrite=True):
+        pytest.fail("hours of work would be lost at the end")
+    with finished_folder("inside") as beside:
+        (beside / "new").touch()
+    assert (tmp_path / "folder" / "inside" / "new").exists()

@@ -80,8 +80,8 @@ def save_merge(
 
     Raises:
         FileExistsError: The folder exists and ``overwrite`` is false, or it holds no model.
-        ValueError: An unknown dtype, a folder that a parent lies in, models or a recipe that cannot be merged, weights
-            that the dtype cannot hold.
+        ValueError: An unknown dtype, the current folder, a folder that a parent lies in, models or a recipe that cannot
+            be merged, weights that the dtype cannot hold.
         OSError: The disk has no room, or a file could not be written.
     """
     if dtype not in DTYPES:
