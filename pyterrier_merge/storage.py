@@ -66,7 +66,7 @@ def finished_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Pa
     beside = Path(tempfile.mkdtemp(prefix=_prefix(path), suffix=".part", dir=path.parent))
     try:
         yield beside
-        beside.chmod(0o777 & ~_umask())  # mkdtemp makes folders that their owner alone can read
+        _allow_readers(beside)
         _flush(beside)
         if not overwrite or not _exchange(beside, path):
             _move(beside, path, overwrite=overwrite)
@@ -173,6 +173,15 @@ def _delete(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _allow_readers(folder: Path) -> None:
+    """Give what its owner alone can read (mkdtemp's folder, files that safetensors wrote) the mode that is usual."""
+    umask = _umask()
+    folder.chmod(0o777 & ~umask)
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(0o666 & ~umask)
 
 
 def _flush(folder: Path) -> None:

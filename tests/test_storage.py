@@ -234,3 +234,20 @@ def test_the_current_folder_is_not_replaced_under_ones_feet(tmp_path, monkeypatc
     with finished_folder("inside") as beside:
         (beside / "new").touch()
     assert (tmp_path / "folder" / "inside" / "new").exists()
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_others_may_read_what_the_umask_lets_them(tmp_path, umask):
+    (tmp_path / "private").touch(mode=0o600)
+    before = os.umask(umask)
+    try:
+        with finished_folder(tmp_path / "out") as beside:
+            (beside / "deep").mkdir()
+            for file in (beside / "weights", beside / "deep" / "weights"):
+                file.touch(mode=0o600)  # as safetensors does
+            (beside / "link").symlink_to(tmp_path / "private")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out", *(tmp_path / "out").rglob("*"))}
+    folder, file = 0o777 & ~umask, 0o666 & ~umask
+    assert modes == {"out": folder, "deep": folder, "weights": file, "link": 0o600}
