@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import glob
 import os
 import secrets
@@ -17,6 +18,7 @@ from pathlib import Path
 import pyterrier as pt
 
 _FROM_HERE, _RENAME_EXCHANGE = -100, 2  # AT_FDCWD and a flag, of <fcntl.h> and <linux/fs.h>
+_LONG = 24 * 60 * 60  # seconds
 _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
@@ -49,7 +51,8 @@ def refuse_existing(path: str | Path, *, overwrite: bool) -> None:
 def finished_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; flush it to disk and rename it to ``path`` when the block ends well.
 
-    When the block raises, the temporary folder is removed and whatever stood at ``path`` stays as it was.
+    When the block raises, the temporary folder is removed and whatever stood at ``path`` stays as it was. One that a
+    killed process left is removed when the next begins, a day later: on a shared disk it may be another host's.
 
     Args:
         path: The folder to make, or a link to it, which stays. Its parents are made too.
@@ -63,16 +66,27 @@ def finished_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Pa
     restore_folder(path)
     refuse_existing(given, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path)
     beside = Path(tempfile.mkdtemp(prefix=_prefix(path), suffix=".part", dir=path.parent))
     try:
-        yield beside
-        _allow_readers(beside)
-        _flush(beside)
-        if not overwrite or not _exchange(beside, path):
-            _move(beside, path, overwrite=overwrite)
-        _fsync(path.parent)
+        with _lock(beside):
+            yield beside
+            _allow_readers(beside)
+            _flush(beside)
+            if not overwrite or not _exchange(beside, path):
+                _move(beside, path, overwrite=overwrite)
+            _fsync(path.parent)
     finally:
         _delete(beside)  # what failed, or what was exchanged
+
+
+def remove_unfinished(path: Path) -> None:
+    """Delete what processes that were killed in ``finished_folder(path)`` left.
+
+    Living ones' too: call it under a lock that all of them hold.
+    """
+    for left in _named(path, "part"):
+        _delete(left)
 
 
 def finish_folder(beside: Path, path: Path, *, overwrite: bool = False) -> None:
@@ -95,7 +109,7 @@ def restore_folder(path: Path) -> None:
         with suppress(OSError):  # another process was faster
             aside[-1].replace(path)
     for old in aside:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             _delete(old.replace(_new_name(path, "part")))  # not under its name: half of it must never be put back
 
 
@@ -152,6 +166,32 @@ def _exchange(one: Path, other: Path) -> bool:
     except AttributeError:
         return False
     return renameat2(_FROM_HERE, os.fsencode(one), _FROM_HERE, os.fsencode(other), _RENAME_EXCHANGE) == 0
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Delete what nobody holds and has changed for long: some shared disks do not show one host another's locks."""
+    for left in _named(path, "part"):
+        with suppress(OSError):  # another process deletes it, or it is another user's
+            changed = max(file.lstat().st_mtime for file in (left, *left.rglob("*")))
+            if time.time() - changed > _LONG:
+                with _lock(left) as free:
+                    if free:
+                        _delete(left)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[bool]:
+    """Hold a folder until the process dies, at the latest; yield whether that could be: not every disk has locks."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
+        except OSError:
+            held = False
+        yield held
+    finally:
+        os.close(handle)
 
 
 def _prefix(path: Path) -> str:

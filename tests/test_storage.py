@@ -1,6 +1,9 @@
+import errno
+import fcntl
 import os
 import shutil
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -234,6 +237,45 @@ def test_the_current_folder_is_not_replaced_under_ones_feet(tmp_path, monkeypatc
     with finished_folder("inside") as beside:
         (beside / "new").touch()
     assert (tmp_path / "folder" / "inside" / "new").exists()
+
+
+@pytest.mark.parametrize(("age", "alive", "stays"), [(2, False, False), (2, True, True), (0.5, False, True)])
+def test_what_a_killed_job_left_is_removed_when_nobody_can_be_at_work(tmp_path, age, alive, stays):
+    if not (job := os.fork()):
+        with finished_folder(tmp_path / "out") as beside:
+            (beside / "file").touch()
+            for path in (beside / "file", beside):
+                os.utime(path, (time.time() - age * 86_400,) * 2)
+            (tmp_path / "begun").touch()
+            time.sleep(600)
+    try:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.01)
+        if not alive:
+            os.kill(job, signal.SIGKILL)
+            os.waitpid(job, 0)
+        with finished_folder(tmp_path / "out") as beside:
+            (beside / "new").touch()
+        assert len(list(tmp_path.glob(".out.*.part"))) == stays
+        assert (tmp_path / "out" / "new").exists()
+    finally:
+        if alive:
+            os.kill(job, signal.SIGKILL)
+            os.waitpid(job, 0)
+
+
+def test_where_nothing_can_be_locked_nothing_is_removed(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.EBADF, "as NFS says of folders")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with finished_folder(tmp_path / "out") as beside:
+        os.utime(beside, (0, 0))
+        with finished_folder(tmp_path / "out"):
+            pass
+        assert beside.exists()
+        shutil.rmtree(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
