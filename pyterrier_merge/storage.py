@@ -108,7 +108,7 @@ def restore_folder(path: Path) -> None:
     if aside and not os.path.lexists(path):
         with suppress(OSError):  # another process was faster
             aside[-1].replace(path)
-    for old in aside:
+    for old in aside if os.path.lexists(path) else ():
         with suppress(OSError):
             _delete(old.replace(_new_name(path, "part")))  # not under its name: half of it must never be put back
 

@@ -205,6 +205,24 @@ def test_a_file_is_overwritten_too(tmp_path, monkeypatch):
     ]
 
 
+def test_what_cannot_be_put_back_is_not_deleted(tmp_path, monkeypatch):
+    aside = storage._new_name(tmp_path / "out", "old")
+    aside.mkdir()
+    (aside / "weights").touch()
+    replace = Path.replace
+
+    def failing(self, target):
+        if target.name == "out":
+            raise OSError(errno.EIO, "a bad disk")
+        return replace(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", failing)
+        restore_folder(tmp_path / "out")
+    restore_folder(tmp_path / "out")
+    assert (tmp_path / "out" / "weights").exists()
+
+
 @pytest.mark.parametrize("name", [".out.old", ".out.mine.old", ".out.part", ".out.mine.part"])
 def test_hidden_folders_of_others_stay(tmp_path, name):
     (tmp_path / name).mkdir()
