@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import fcntl
+import glob
 import os
+import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyterrier as pt
+
+_FROM_HERE, _RENAME_EXCHANGE = -100, 2  # AT_FDCWD and a flag, of <fcntl.h> and <linux/fs.h>
+_LONG = 24 * 60 * 60  # seconds
+_OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
 def cache_folder(*parts: str) -> Path:
@@ -24,68 +34,83 @@ def cache_folder(*parts: str) -> Path:
 
 
 def refuse_existing(path: str | Path, *, overwrite: bool) -> None:
-    """Raise ``FileExistsError`` where something stands at ``path`` and ``overwrite`` was not said."""
-    path = Path(path)
-    if (path.exists() or path.is_symlink()) and not overwrite:  # a link to nowhere stands there too
+    """Raise ``FileExistsError`` where something stands at ``path`` and ``overwrite`` was not said.
+
+    Raise ``ValueError`` where it was, and ``path`` is or holds the current folder: who works there would be nowhere.
+    """
+    if not os.path.lexists(path):  # a link to nowhere stands there too
+        return
+    if not overwrite:
         raise FileExistsError(f"{path} exists already; choose another path, delete it, or pass overwrite=True")
+    here, place = Path.cwd(), Path(path).resolve()
+    if place in (here, *here.parents):
+        raise ValueError(f"{path} is or holds the current folder ({here}), which cannot be replaced: work in another")
 
 
 @contextmanager
 def finished_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; flush it to disk and rename it to ``path`` when the block ends well.
 
-    When the block raises, the temporary folder is removed and whatever stood at ``path`` stays as it was.
+    When the block raises, the temporary folder is removed and whatever stood at ``path`` stays as it was. One that a
+    killed process left is removed when the next begins, a day later: on a shared disk it may be another host's.
 
     Args:
-        path: The folder to make. Its parents are made too.
-        overwrite: Replace what stands at ``path``, at the very end.
+        path: The folder to make, or a link to it, which stays. Its parents are made too.
+        overwrite: Replace what stands at ``path``, at the very end; of several processes, the last one's stays.
 
     Raises:
         FileExistsError: ``path`` exists and ``overwrite`` is false.
+        ValueError: ``path`` is to be overwritten, and is or holds the current folder.
     """
-    path = Path(path)
+    given, path = path, Path(path).resolve()
     restore_folder(path)
-    refuse_existing(path, overwrite=overwrite)
+    refuse_existing(given, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    _remove_abandoned(path)
+    beside = Path(tempfile.mkdtemp(prefix=_prefix(path), suffix=".part", dir=path.parent))
     try:
-        yield beside
-        beside.chmod(0o777 & ~_umask())  # mkdtemp makes folders that their owner alone can read
-        finish_folder(beside, path, overwrite=overwrite)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+        with _lock(beside):
+            yield beside
+            _allow_readers(beside)
+            _flush(beside)
+            if not overwrite or not _exchange(beside, path):
+                _move(beside, path, overwrite=overwrite)
+            _fsync(path.parent)
+    finally:
+        _delete(beside)  # what failed, or what was exchanged
+
+
+def remove_unfinished(path: Path) -> None:
+    """Delete what processes that were killed in ``finished_folder(path)`` left.
+
+    Living ones' too: call it under a lock that all of them hold.
+    """
+    for left in _named(path, "part"):
+        _delete(left)
 
 
 def finish_folder(beside: Path, path: Path, *, overwrite: bool = False) -> None:
     """Flush every file of ``beside`` to disk and rename it to ``path``: the last step of a build.
 
+    The name ``beside`` is free as soon as the folder stands at ``path``, for a build that another process begins.
+
     Raises:
         FileExistsError: Something stands at ``path``, also where it appeared only now.
     """
-    for file in sorted(beside.rglob("*")):
-        _fsync(file)
-    _fsync(beside)
-    refuse_existing(path, overwrite=overwrite)
-    aside = _aside(path)
-    if overwrite and path.is_dir() and not path.is_symlink():
-        path.replace(aside)
-    try:
-        beside.replace(path)
-    except OSError:
-        refuse_existing(path, overwrite=False)  # another process was faster
-        restore_folder(path)
-        raise
+    _flush(beside)
+    _move(beside, path, overwrite=overwrite)
     _fsync(path.parent)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def restore_folder(path: Path) -> None:
     """Put back what a job moved aside and was killed before it had replaced it; delete that where it had."""
-    aside = _aside(path)
-    if aside.is_dir() and not path.exists():
-        aside.replace(path)
-    shutil.rmtree(aside, ignore_errors=True)
+    aside = sorted(_named(path, "old"))
+    if aside and not os.path.lexists(path):
+        with suppress(OSError):  # another process was faster
+            aside[-1].replace(path)
+    for old in aside if os.path.lexists(path) else ():
+        with suppress(OSError):
+            _delete(old.replace(_new_name(path, "part")))  # not under its name: half of it must never be put back
 
 
 def write_file(path: str | Path, text: str) -> None:
@@ -102,8 +127,107 @@ def write_file(path: str | Path, text: str) -> None:
     _fsync(path.parent)
 
 
-def _aside(path: Path) -> Path:
-    return path.parent / f".{path.name}.old"
+def _move(beside: Path, path: Path, *, overwrite: bool) -> None:
+    if overwrite:
+        _replace(beside, path)
+        return
+    refuse_existing(path, overwrite=False)
+    try:
+        beside.replace(path)
+    except OSError:
+        refuse_existing(path, overwrite=False)  # another process was faster
+        raise
+
+
+def _replace(beside: Path, path: Path) -> None:
+    """Move aside what stands at ``path``, and ``beside`` there.
+
+    No lock, which some shared disks do not have: where another process puts something there in between (its own folder,
+    or what was moved aside), that is moved aside too.
+    """
+    placed = False
+    while not placed:
+        with suppress(FileNotFoundError):
+            path.replace(_new_name(path, "old"))
+        try:
+            beside.replace(path)
+            placed = True
+        except OSError as error:
+            if error.errno not in _OCCUPIED:
+                restore_folder(path)
+                raise
+    restore_folder(path)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap what two paths name, in one step; say whether that could be done (by Linux, on most of its own disks)."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    return renameat2(_FROM_HERE, os.fsencode(one), _FROM_HERE, os.fsencode(other), _RENAME_EXCHANGE) == 0
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Delete what nobody holds and has changed for long: some shared disks do not show one host another's locks."""
+    for left in _named(path, "part"):
+        with suppress(OSError):  # another process deletes it, or it is another user's
+            changed = max(file.lstat().st_mtime for file in (left, *left.rglob("*")))
+            if time.time() - changed > _LONG:
+                with _lock(left) as free:
+                    if free:
+                        _delete(left)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[bool]:
+    """Hold a folder until the process dies, at the latest; yield whether that could be: not every disk has locks."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
+        except OSError:
+            held = False
+        yield held
+    finally:
+        os.close(handle)
+
+
+def _prefix(path: Path) -> str:
+    """What hidden names beside ``path`` begin with: nobody else's do."""
+    return f".{path.name}.pyterrier-merge-"
+
+
+def _new_name(path: Path, ending: str) -> Path:
+    """A name that is free; later ones come later in order."""
+    return path.parent / f"{_prefix(path)}{time.time_ns()}-{secrets.token_hex(4)}.{ending}"
+
+
+def _named(path: Path, ending: str) -> list[Path]:
+    return list(path.parent.glob(f"{glob.escape(_prefix(path))}*.{ending}"))
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _allow_readers(folder: Path) -> None:
+    """Give what its owner alone can read (mkdtemp's folder, files that safetensors wrote) the mode that is usual."""
+    umask = _umask()
+    folder.chmod(0o777 & ~umask)
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(0o666 & ~umask)
+
+
+def _flush(folder: Path) -> None:
+    for file in sorted(folder.rglob("*")):
+        _fsync(file)
+    _fsync(folder)
 
 
 def _fsync(path: Path) -> None:

@@ -1,10 +1,16 @@
+import errno
+import fcntl
 import os
+import shutil
 import signal
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from pyterrier_merge.storage import finished_folder, restore_folder, write_file
+from pyterrier_merge import storage
+from pyterrier_merge.storage import finish_folder, finished_folder, restore_folder, write_file
 
 
 def test_a_folder_appears_when_it_is_finished(tmp_path):
@@ -70,6 +76,7 @@ def test_a_job_killed_while_it_overwrites_loses_nothing(tmp_path, renames):
                 os.kill(os.getpid(), signal.SIGKILL)
 
         Path.replace = replace_and_die
+        storage._exchange = lambda *_: False
         try:
             with finished_folder(tmp_path / "out", overwrite=True) as beside:
                 (beside / "file").write_text("new")
@@ -87,8 +94,6 @@ def test_a_job_killed_while_it_overwrites_loses_nothing(tmp_path, renames):
 
 def test_a_folder_that_another_process_finished_is_never_moved_away(tmp_path, monkeypatch):
     """Between the last look and the renaming: what stands there then stays where its readers have it."""
-    import pyterrier_merge.storage as storage
-
     path = tmp_path / "folder"
     look = storage.refuse_existing
 
@@ -112,3 +117,197 @@ def test_a_link_to_nowhere_is_something_that_stands_there(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(FileExistsError, match="exists already"), finished_folder(tmp_path / "link"):
         pytest.fail("hours of work would be lost at the end")
+
+
+def in_processes(*jobs):
+    """Run each in a fork; return how they ended (0: well)."""
+    started = []
+    for job in jobs:
+        if not (process := os.fork()):
+            with suppress(BaseException):
+                job()
+                os._exit(0)
+            os._exit(1)
+        started.append(process)
+    return [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in started]
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_processes_that_overwrite_one_folder_at_once_all_finish(tmp_path, monkeypatch, exchange):
+    monkeypatch.setattr(storage, "_fsync", lambda _: None)
+    if not exchange:  # as on a disk that cannot
+        monkeypatch.setattr(storage, "_exchange", lambda *_: False)
+
+    def overwrite():
+        for _ in range(150):
+            with finished_folder(tmp_path / "out", overwrite=True) as beside:
+                (beside / str(os.getpid())).touch()
+        (tmp_path / f"done-{os.getpid()}").touch()
+
+    assert in_processes(overwrite, overwrite, overwrite) == [0, 0, 0]
+    done = {path.name.removeprefix("done-") for path in tmp_path.glob("done-*")}
+    assert len(list(tmp_path.iterdir())) == 4  # with hidden ones
+    assert len(done & {file.name for file in (tmp_path / "out").iterdir()}) == 1
+
+
+def test_a_process_that_starts_does_not_spoil_anothers_swap(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").touch()
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "new").touch()
+    replace, restored = Path.replace, []
+
+    def another_starts(self, target):
+        moved = replace(self, target)
+        if self.name == "out" and not restored:
+            restored.append(self)
+            restore_folder(tmp_path / "out")
+            assert (tmp_path / "out" / "old").exists()
+        return moved
+
+    monkeypatch.setattr(Path, "replace", another_starts)
+    finish_folder(tmp_path / "build", tmp_path / "out", overwrite=True)
+    assert restored
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_is_there_at_every_moment_of_its_overwriting(tmp_path):
+    """So that a job killed at any of them takes no model away."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "other").mkdir()
+    if not storage._exchange(tmp_path / "one", tmp_path / "other"):
+        pytest.skip("this disk exchanges no folders")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").touch()
+
+    def die_at_any_rename():
+        Path.replace = Path.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+        with finished_folder(tmp_path / "out", overwrite=True) as beside:
+            (beside / "new").touch()
+
+    assert in_processes(die_at_any_rename) == [-signal.SIGKILL]
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["new"]
+
+
+def test_a_file_is_overwritten_too(tmp_path, monkeypatch):
+    for name in ("exchanged", "moved"):
+        (tmp_path / name).write_text("a file")
+        with finished_folder(tmp_path / name, overwrite=True) as beside:
+            (beside / "new").touch()
+        monkeypatch.setattr(storage, "_exchange", lambda *_: False)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        "exchanged",
+        "exchanged/new",
+        "moved",
+        "moved/new",
+    ]
+
+
+def test_what_cannot_be_put_back_is_not_deleted(tmp_path, monkeypatch):
+    aside = storage._new_name(tmp_path / "out", "old")
+    aside.mkdir()
+    (aside / "weights").touch()
+    replace = Path.replace
+
+    def failing(self, target):
+        if target.name == "out":
+            raise OSError(errno.EIO, "a bad disk")
+        return replace(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", failing)
+        restore_folder(tmp_path / "out")
+    restore_folder(tmp_path / "out")
+    assert (tmp_path / "out" / "weights").exists()
+
+
+@pytest.mark.parametrize("name", [".out.old", ".out.mine.old", ".out.part", ".out.mine.part"])
+def test_hidden_folders_of_others_stay(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.tex").write_text("years of work")
+    restore_folder(tmp_path / "out")
+    for _ in range(2):
+        with finished_folder(tmp_path / "out", overwrite=True):
+            pass
+    assert (tmp_path / name / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_what_a_link_leads_to_is_overwritten(tmp_path, monkeypatch, exchange):
+    if not exchange:
+        monkeypatch.setattr(storage, "_exchange", lambda *_: False)
+    (tmp_path / "disk" / "folder").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "folder")
+    with finished_folder(tmp_path / "link", overwrite=True) as beside:
+        (beside / "new").touch()
+    assert (tmp_path / "link").is_symlink()
+    assert [file.name for file in (tmp_path / "disk" / "folder").iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("path", [".", "..", "../folder"])
+def test_the_current_folder_is_not_replaced_under_ones_feet(tmp_path, monkeypatch, path):
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path / "folder")
+    with pytest.raises(ValueError, match="the current folder"), finished_folder(path, overwrite=True):
+        pytest.fail("hours of work would be lost at the end")
+    with finished_folder("inside") as beside:
+        (beside / "new").touch()
+    assert (tmp_path / "folder" / "inside" / "new").exists()
+
+
+@pytest.mark.parametrize(("age", "alive", "stays"), [(2, False, False), (2, True, True), (0.5, False, True)])
+def test_what_a_killed_job_left_is_removed_when_nobody_can_be_at_work(tmp_path, age, alive, stays):
+    if not (job := os.fork()):
+        with finished_folder(tmp_path / "out") as beside:
+            (beside / "file").touch()
+            for path in (beside / "file", beside):
+                os.utime(path, (time.time() - age * 86_400,) * 2)
+            (tmp_path / "begun").touch()
+            time.sleep(600)
+    try:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.01)
+        if not alive:
+            os.kill(job, signal.SIGKILL)
+            os.waitpid(job, 0)
+        with finished_folder(tmp_path / "out") as beside:
+            (beside / "new").touch()
+        assert len(list(tmp_path.glob(".out.*.part"))) == stays
+        assert (tmp_path / "out" / "new").exists()
+    finally:
+        if alive:
+            os.kill(job, signal.SIGKILL)
+            os.waitpid(job, 0)
+
+
+def test_where_nothing_can_be_locked_nothing_is_removed(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.EBADF, "as NFS says of folders")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with finished_folder(tmp_path / "out") as beside:
+        os.utime(beside, (0, 0))
+        with finished_folder(tmp_path / "out"):
+            pass
+        assert beside.exists()
+        shutil.rmtree(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_others_may_read_what_the_umask_lets_them(tmp_path, umask):
+    (tmp_path / "private").touch(mode=0o600)
+    before = os.umask(umask)
+    try:
+        with finished_folder(tmp_path / "out") as beside:
+            (beside / "deep").mkdir()
+            for file in (beside / "weights", beside / "deep" / "weights"):
+                file.touch(mode=0o600)  # as safetensors does
+            (beside / "link").symlink_to(tmp_path / "private")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out", *(tmp_path / "out").rglob("*"))}
+    folder, file = 0o777 & ~umask, 0o666 & ~umask
+    assert modes == {"out": folder, "deep": folder, "weights": file, "link": 0o600}

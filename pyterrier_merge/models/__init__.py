@@ -9,7 +9,7 @@ from pyterrier_merge.models.files import (
     transformer_folder,
 )
 from pyterrier_merge.models.live import count_positions, quiet_loading
-from pyterrier_merge.models.names import PACKAGE_SCHEME, locate_model, pinned_name
+from pyterrier_merge.models.names import PACKAGE_SCHEME, locate_model, pinned_name, places
 
 __all__ = [
     "PACKAGE_SCHEME",
@@ -19,6 +19,7 @@ __all__ = [
     "fingerprint_model",
     "locate_model",
     "pinned_name",
+    "places",
     "projection_folders",
     "quiet_loading",
     "read_config",

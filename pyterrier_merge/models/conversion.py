@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from pyterrier_merge.storage import cache_folder, finished_folder
+from pyterrier_merge.storage import cache_folder, finished_folder, remove_unfinished
 
 _SPARE_BYTES = 2**26  # configurations and tokenizers
 
@@ -14,7 +14,8 @@ _SPARE_BYTES = 2**26  # configurations and tokenizers
 def kept_model(identity: str, write: Callable[[Path], None], *, size: Callable[[], int], what: str) -> Path:
     """Return the cached folder of a made model; make it where it is not there yet.
 
-    Processes that want the same model at the same time wait for the one that makes it.
+    Processes that want the same model at the same time wait for the one that makes it; what one that was killed has
+    left is deleted before the model is made anew.
 
     Args:
         identity: Fingerprint of everything that the model is made from.
@@ -31,6 +32,7 @@ def kept_model(identity: str, write: Callable[[Path], None], *, size: Callable[[
     if not folder.is_dir():
         with FileLock(cache_folder("locks") / f"{identity}.lock"):
             if not folder.is_dir():
+                remove_unfinished(folder)
                 _make(folder, write, size(), what)
     return folder
 

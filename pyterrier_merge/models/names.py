@@ -47,6 +47,11 @@ def pinned_name(name: str | Path) -> str:
     return "+".join(part.pinned for part in _parts(name))
 
 
+def places(name: str | Path) -> list[Path]:
+    """Return what a model is made from, as it lies on disk: its folder or ``.gguf`` file, and those of its adapters."""
+    return [part.place for part in _parts(name)]
+
+
 @dataclass(frozen=True)
 class _Part:
     """A name without ``+``, and where it leads.

@@ -17,7 +17,7 @@ from more_itertools import chunked
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_texts
 from pyterrier_merge.models import fingerprint_model, locate_model, transformer_folder
 from pyterrier_merge.precision import default_device, resolve_dtype
-from pyterrier_merge.storage import cache_folder, finished_folder
+from pyterrier_merge.storage import cache_folder, finished_folder, refuse_existing
 from pyterrier_merge.training.fitting import Snapshot, Stage, fit
 from pyterrier_merge.training.masked_lm import MaskedLM
 from pyterrier_merge.training.masking import MaskedCorpus, token_sequences
@@ -64,7 +64,8 @@ def train_domain_model(
         verbose: Show a progress bar with the loss.
 
     Raises:
-        ValueError: No text to learn from, a base that is no encoder, or ``max_length`` beyond what the base can read.
+        ValueError: No text to learn from, a base that is no encoder, ``max_length`` beyond what the base can read, or
+            ``out`` is to be overwritten and is the current folder.
         FileNotFoundError: No such base, or it holds no weights.
         FileExistsError: Something else stands at ``out`` and ``overwrite`` is false.
         RuntimeError: The training diverged.
@@ -86,6 +87,7 @@ def train_domain_model(
             f"{out} exists and is not the domain model of these texts, base and settings ({identity}); "
             "choose another folder, delete it, or pass overwrite=True"
         )
+    refuse_existing(out, overwrite=overwrite)
 
     model, outcome = _train(texts, transformer_folder(folder), settings, snapshot, device or default_device(), verbose)
     report = {"fingerprint": identity, "base": str(base), "settings": asdict(settings)} | outcome

@@ -67,6 +67,7 @@ def test_a_process_that_is_killed_leaves_the_making_to_the_next(make, tmp_path):
     out, errors = second.communicate(timeout=60)
     assert out == "first second\n", errors
     assert len(list(tmp_path.glob("began-*"))) == 2
+    assert [file.name for file in cache_folder("models").glob(f"*{tmp_path.name}*")] == [tmp_path.name]
 
 
 def test_what_fails_leaves_nothing_and_can_be_made_again(tmp_path):

@@ -1,9 +1,10 @@
 import hashlib
+import json
 import shutil
 
 import pytest
 
-from pyterrier_merge.models import fingerprint_model, locate_model, pinned_name
+from pyterrier_merge.models import fingerprint_model, locate_model, pinned_name, places
 from pyterrier_merge.models.hub import hub_snapshot
 
 COMMIT = "a" * 40
@@ -12,6 +13,7 @@ COMMIT = "a" * 40
 def test_a_folder_is_itself(bert_retriever):
     assert locate_model(bert_retriever) == bert_retriever
     assert pinned_name(bert_retriever) == str(bert_retriever)
+    assert places(bert_retriever) == [bert_retriever]
 
 
 def test_a_model_in_a_package():
@@ -72,6 +74,16 @@ def test_a_path_that_exists_wins_over_the_notation(bert_retriever, tmp_path, mon
 def test_what_stands_after_the_plus_must_be_an_adapter(bert_retriever, bert_language_model):
     with pytest.raises(ValueError, match=r"is no adapter: .* holds no adapter_config\.json"):
         locate_model(f"{bert_retriever}+{bert_language_model}")
+
+
+def test_a_models_places_are_those_that_it_is_made_from(bert_retriever, tmp_path):
+    file, adapter = tmp_path / "small.gguf", tmp_path / "adapter"
+    file.touch()
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(bert_retriever)}))
+    assert places(file) == [file]
+    assert places(adapter) == [bert_retriever, adapter]
+    assert places(f"{file}+{adapter}") == [file, adapter]
 
 
 @pytest.fixture

@@ -141,6 +141,13 @@ def test_a_finished_model_is_returned_and_another_is_not_overwritten_unasked(
     assert not same(kept, weights(explicit))
 
 
+def test_the_current_folder_is_refused_before_anything_is_learnt(texts, bert_retriever, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pyterrier_merge.training.domain._train", None)
+    with pytest.raises(ValueError, match="the current folder"):
+        train_domain_model(texts, bert_retriever, tmp_path, device="cpu", overwrite=True)
+
+
 def test_a_base_with_a_head_keeps_it_and_needs_no_stage_for_it(texts, bert_language_model, tmp_path):
     out = train(texts, bert_language_model, tmp_path / "domain")
     assert json.loads((out / "training.json").read_text())["head_steps"] == 0

@@ -18,7 +18,7 @@ from pyterrier_merge.encoding.saving.modules import save_modules
 from pyterrier_merge.encoding.saving.tokenizer import save_tokenizer
 from pyterrier_merge.mergekit_yaml import recipe_yaml
 from pyterrier_merge.merging.writing import MergedWeights, WrittenTensor, by_layer, by_segment
-from pyterrier_merge.models import PACKAGE_SCHEME, count_layers, locate_model, transformer_folder
+from pyterrier_merge.models import PACKAGE_SCHEME, count_layers, locate_model, places, transformer_folder
 from pyterrier_merge.precision import DTYPES
 from pyterrier_merge.recipe import MergeRecipe
 from pyterrier_merge.storage import finished_folder, refuse_existing, write_file
@@ -80,8 +80,8 @@ def save_merge(
 
     Raises:
         FileExistsError: The folder exists and ``overwrite`` is false, or it holds no model.
-        ValueError: An unknown dtype, a folder that a parent lies in, models or a recipe that cannot be merged, weights
-            that the dtype cannot hold.
+        ValueError: An unknown dtype, the current folder, a folder that a parent lies in, models or a recipe that cannot
+            be merged, weights that the dtype cannot hold.
         OSError: The disk has no room, or a file could not be written.
     """
     if dtype not in DTYPES:
@@ -131,11 +131,11 @@ def _require_place(folder: Path, recipe: MergeRecipe, *, overwrite: bool) -> Non
         raise ValueError(f"{str(folder)!r} names a model that a package ships: give a folder to write to")
     place = folder.resolve()
     for name in recipe.models:
-        parent = locate_model(name).resolve()
-        if parent == place or parent in place.parents or place in parent.parents:
-            raise ValueError(
-                f"{folder} is, lies in, or holds the folder of the parent {name!r} ({parent}): choose another"
-            )
+        for parent in (path.resolve() for path in (locate_model(name), *places(name))):
+            if parent == place or parent in place.parents or place in parent.parents:
+                raise ValueError(
+                    f"{folder} is, lies in, or holds the folder of the parent {name!r} ({parent}): choose another"
+                )
     refuse_existing(folder, overwrite=overwrite)
     replaceable = (folder / "modules.json").is_file() or (folder.is_dir() and not any(folder.iterdir()))
     if folder.exists() and not replaceable:

@@ -40,6 +40,7 @@ RECOVERED = 1 << 16  # docnos of the journal that are held at once
 
 def part_folder(path: Path) -> Path:
     """Return where the index of ``path`` is built: a hidden folder beside it, the same at every call."""
+    path = path.resolve()
     return path.parent / f".{path.name}.part"
 
 
@@ -70,7 +71,7 @@ class VectorBuild:
             IndexBusyError: Another process is building it.
             RuntimeError: It is damaged.
         """
-        self.path, self.part = path, part_folder(path)
+        self.path, self.part = path.resolve(), part_folder(path)
         self._format = FORMATS[dtype]
         self._seen, self._longest = SeenDocnos(), 0
         self.part.mkdir(parents=True, exist_ok=True)
@@ -81,7 +82,7 @@ class VectorBuild:
             raise self._busy() from error
         try:
             self._lock()
-            restore_folder(path)
+            restore_folder(self.path)
             if read_metadata(path) is not None:
                 (path / JOURNAL).unlink(missing_ok=True)
             self._metadata = self._begun(encoder, encoder_name)

@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense
+from transformers import AutoModel
 
 from pyterrier_merge import E5Encoder, MergedE5Encoder, MergeRecipe, Segment
 from pyterrier_merge.mergekit_yaml import read_recipe
@@ -291,6 +293,43 @@ def test_parents_are_not_written_over(place, pair, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="names a model" if "package" in place else "the folder of the parent"):
         encoder.save(place, overwrite=True)
     assert load_file(tmp_path / "parents" / "source" / "model.safetensors")
+
+
+@pytest.mark.parametrize("place", ["parents/base", "parents/adapter", "parents/adapter/merged", "parents"])
+@pytest.mark.parametrize("named", [True, False])
+def test_what_a_parent_is_made_from_is_not_written_over(place, named, pair, tmp_path):
+    """The parent itself is the merged model in the cache."""
+    source, domain = pair("bert")
+    base = shutil.copytree(domain, tmp_path / "parents" / "base")
+    adapter = tmp_path / "parents" / "adapter"
+    settings = LoraConfig(
+        r=2, target_modules=["query"], init_lora_weights=False
+    )  # at random: what changes nothing fails
+    get_peft_model(AutoModel.from_pretrained(base), settings).save_pretrained(adapter)
+    module = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
+    for folder in (tmp_path / "parents", base, adapter):
+        (folder / "modules.json").write_text(json.dumps([module]))
+    encoder = merged(source, f"{base}+{adapter}" if named else adapter)
+    with pytest.raises(ValueError, match="the folder of the parent"):
+        encoder.save(tmp_path / place, overwrite=True)
+    assert (adapter / "adapter_model.safetensors").exists()
+    assert (base / "model.safetensors").exists()
+
+
+def test_the_folder_of_a_gguf_file_is_not_written_over_but_written_into(pair, tmp_path, monkeypatch):
+    source, domain = pair("bert")
+    file = tmp_path / "models" / "small.gguf"
+    file.parent.mkdir()
+    file.touch()
+    (file.parent / "modules.json").write_text("[]")
+    monkeypatch.setattr("pyterrier_merge.models.names.convert_gguf", lambda _: domain)
+    encoder = merged(source, file)
+    for place in (file.parent, tmp_path):
+        with pytest.raises(ValueError, match="the folder of the parent"):
+            encoder.save(place, overwrite=True)
+    assert file.exists()
+    encoder.save(file.parent / "merged")
+    assert_same_vectors(encoder, file.parent / "merged")
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_written(pair, tmp_path, monkeypatch):

@@ -755,14 +755,26 @@ class TestResumption:
     def test_a_job_killed_while_it_overwrote_is_mended(self, index):
         (HashEncoder() >> index).index(corpus(5))
         before = index.fingerprint
-        index.path.rename(index.path.with_name(".index.old"))
-        (index.path.with_name(".index.old") / "docnos.jsonl").write_text("")
+        aside = index.path.rename(index.path.with_name(".index.pyterrier-merge-1.old"))
+        (aside / "docnos.jsonl").write_text("")
         assert not index.built()
         with pytest.raises(FileExistsError, match="finished index"):
             (HashEncoder() >> index).index(corpus(5))
         assert index.fingerprint == before
         assert [path.name for path in index.path.parent.iterdir()] == ["index"]
         assert len(list(index.path.iterdir())) == 3
+
+    def test_what_a_link_leads_to_is_overwritten(self, index):
+        (HashEncoder() >> index).index(corpus(5))
+        disk = index.path.parent / "disk"
+        disk.mkdir()
+        index.path.rename(disk / "folder")
+        index.path.symlink_to(disk / "folder")
+        self.fail_at(HashEncoder(), index, 25, shard_size=10, mode="overwrite")
+        (HashEncoder() >> index.indexer(mode="overwrite")).index(corpus(25))
+        assert len(FaissIndex(disk / "folder")) == 25
+        assert index.path.is_symlink()
+        assert [path.name for path in disk.iterdir()] == ["folder"]
 
     def test_files_of_others_are_not_mended(self, index):
         index.path.mkdir()
@@ -772,12 +784,12 @@ class TestResumption:
         assert (index.path / "docnos.jsonl").read_text() == "precious"
 
     @staticmethod
-    def fail_at(encoder, index, place, *, shard_size=1_000, expect=True):
+    def fail_at(encoder, index, place, *, shard_size=1_000, expect=True, mode="create"):
         def failing():
             yield from corpus(place)
             raise OSError("disk")
 
-        pipeline = encoder >> index.indexer(shard_size=shard_size)
+        pipeline = encoder >> index.indexer(shard_size=shard_size, mode=mode)
         if not expect:
             return pipeline.index(failing())
         with pytest.raises(RuntimeError, match="disk"):
