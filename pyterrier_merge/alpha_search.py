@@ -13,6 +13,7 @@ import pandas as pd
 import pyterrier as pt
 
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
+from pyterrier_merge.measuring import ORDER, in_one_order
 from pyterrier_merge.recipe import check_alpha
 from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
 from pyterrier_merge.storage import cache_folder, write_file
@@ -86,14 +87,15 @@ def sweep(
     pairs = alpha_pairs(grid)
     topics, qrels = collection.topics(split), collection.qrels(split)
     root = Path(root or cache_folder("indexes"))
-    on = [collection.fingerprint, fingerprint_frame(topics), fingerprint_frame(qrels), str(metric), num_results]
+    on = [collection.fingerprint, fingerprint_frame(topics), fingerprint_frame(qrels), str(metric), num_results, ORDER]
     scores = []
     for lower, upper in pt.tqdm(pairs, desc="sweep", unit="merge", disable=not verbose):
         encoder.alpha_lower, encoder.alpha_upper = lower, upper
         file = root / "scores" / f"{fingerprint([encoder.fingerprint, *on])}.json"
         if not file.is_file():
             retriever = dense_retriever(encoder, collection, num_results=num_results, root=root)
-            write_file(file, json.dumps(pt.Evaluate(retriever.transform(topics), qrels, [metric])))
+            results = in_one_order(retriever.transform(topics))
+            write_file(file, json.dumps(pt.Evaluate(results, qrels, [metric])))
         scores.append(json.loads(file.read_text(encoding="utf-8"))[str(metric)])
         logger.info("alpha_lower %g, alpha_upper %g: %s %.4f", lower, upper, metric, scores[-1])
     table = pd.DataFrame(pairs, columns=["alpha_lower", "alpha_upper"]).assign(**{str(metric): scores})

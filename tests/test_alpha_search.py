@@ -1,6 +1,7 @@
 import copy
 
 import numpy as np
+import pandas as pd
 import pyterrier as pt
 import pytest
 from pyterrier.measures import RR, nDCG
@@ -95,6 +96,17 @@ def test_other_judgements_are_measured_anew(encoder, small_collection, tmp_path)
         (encoder >> _index(tmp_path, encoder, other).retriever(num_results=100))(other.topics("dev")), shifted, [RR]
     )
     assert found.table["RR"].iloc[0] == pytest.approx(retrieved["RR"])
+
+
+def test_equal_scores_are_ordered_as_trec_eval_orders_them(encoder, tmp_path):
+    """Documents of one text: a, the relevant one, is the last of three by hand. RR@10 alone would have it first."""
+    from pyterrier_merge.collections import from_frames
+
+    docs = [{"docno": docno, "text": "heart"} for docno in "abc"]
+    topics = {"dev": pd.DataFrame({"qid": ["q"], "query": ["heart"]})}
+    qrels = {"dev": pd.DataFrame({"qid": ["q"], "docno": ["a"], "label": [1]})}
+    found = sweep(encoder, from_frames("tied", docs, topics, qrels), grid=[1], metric=RR @ 10, root=tmp_path)
+    assert found.table["RR@10"].tolist() == pytest.approx([1 / 3])
 
 
 def _index(root, encoder, collection):

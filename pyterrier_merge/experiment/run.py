@@ -23,6 +23,7 @@ from pyterrier_merge.experiment.run_folder import RunFolder
 from pyterrier_merge.experiment.significance import compare
 from pyterrier_merge.experiment.spec import ExperimentSpec
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
+from pyterrier_merge.measuring import in_one_order
 from pyterrier_merge.models import fingerprint_model, locate_model, pinned_name
 from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
 from pyterrier_merge.retrieval.lexical.bm25 import BM25
@@ -155,8 +156,9 @@ class _Bench:
     def measure(self, runs: Mapping[str, pd.DataFrame], *, per_query: bool = False) -> pd.DataFrame:
         """The figures of each run: means, or one row for each query and measure."""
         topics, qrels = self.collection.topics(self.spec.split), self.collection.qrels(self.spec.split)
+        ordered = [in_one_order(run) for run in runs.values()]
         measured: pd.DataFrame = pt.Experiment(
-            list(runs.values()), topics, qrels, self.spec.parsed_measures, names=list(runs), perquery=per_query
+            ordered, topics, qrels, self.spec.parsed_measures, names=list(runs), perquery=per_query
         )
         if not per_query:
             return measured[["name", *self.spec.measures]]

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 
 import pandas as pd
 import pyterrier as pt
@@ -10,6 +11,7 @@ from pyterrier_merge.experiment import run as room
 from pyterrier_merge.experiment import run_folder
 from pyterrier_merge.experiment.run import run_experiment
 from pyterrier_merge.experiment.spec import ExperimentSpec
+from pyterrier_merge.measuring import in_one_order
 
 
 @pytest.fixture
@@ -72,8 +74,21 @@ def test_the_figures_are_those_of_the_public_pieces(spec, small_collection, tmp_
     }
     everything = topics.merge(pd.DataFrame(small_collection.corpus_iter()), how="cross")
     for name, encoder in encoders.items():
-        by_hand = pt.Evaluate((encoder % spec.num_results)(everything), qrels, spec.parsed_measures)
+        by_hand = pt.Evaluate(in_one_order((encoder % spec.num_results)(everything)), qrels, spec.parsed_measures)
         assert results.loc[name].to_dict() == pytest.approx(by_hand)
+
+
+def test_equal_scores_have_one_order_for_all_measures(spec, small_collection, tmp_path, monkeypatch):
+    """The relevant document, of equal score with two more, comes last: its docno is the smallest."""
+    topics, qrels = small_collection.topics("test"), small_collection.qrels("test")
+    tied = [(qid, f"d{number}", 1.0) for qid, own in zip(qrels["qid"], qrels["docno"], strict=True)
+            for number in (own[1:], 8, 9)]  # fmt: skip
+    run = pd.DataFrame(tied, columns=["qid", "docno", "score"]).merge(topics, on="qid")
+    bench = room._Bench(spec, None, small_collection, verbose=False)
+    [found] = bench.measure({"tied": run}).to_dict("records")
+    ranks = [3] * len(qrels)  # d9 and d8 come before d10, d11 ... d24
+    assert found["RR@10"] == pytest.approx(sum(1 / rank for rank in ranks) / len(ranks))
+    assert found["nDCG@10"] == pytest.approx(sum(1 / math.log2(rank + 1) for rank in ranks) / len(ranks))
 
 
 def test_a_second_run_encodes_nothing_and_says_the_same(spec, tmp_path, monkeypatch):
