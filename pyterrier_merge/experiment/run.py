@@ -23,7 +23,7 @@ from pyterrier_merge.experiment.run_folder import RunFolder
 from pyterrier_merge.experiment.significance import compare
 from pyterrier_merge.experiment.spec import ExperimentSpec
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
-from pyterrier_merge.measuring import in_one_order
+from pyterrier_merge.measuring import in_one_order, judged
 from pyterrier_merge.models import fingerprint_model, locate_model, pinned_name
 from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
 from pyterrier_merge.retrieval.lexical.bm25 import BM25
@@ -66,7 +66,8 @@ def run_experiment(
     show = show or _silent
     collection = get_collection(spec.collection.name, **spec.collection.options)
     for split in {spec.split, spec.merged.split} if len(alpha_pairs(spec.merged.grid)) > 1 else {spec.split}:
-        collection.topics(split)  # an unknown split shows before hours of work
+        judged(collection.topics(split), collection.qrels(split))  # an unknown split shows before hours of work
+    _require_two_queries(collection, spec.split)
     bench = _Bench(spec, RunFolder(folder, spec, overwrite=overwrite), collection, verbose)
     lexical = BM25(collection, engine=spec.bm25.engine, k1=spec.bm25.k1, b=spec.bm25.b, num_results=spec.num_results)
     source = E5Encoder(spec.source.model, task=collection.task, **spec.source.settings())
@@ -155,7 +156,7 @@ class _Bench:
 
     def measure(self, runs: Mapping[str, pd.DataFrame], *, per_query: bool = False) -> pd.DataFrame:
         """The figures of each run: means, or one row for each query and measure."""
-        topics, qrels = self.collection.topics(self.spec.split), self.collection.qrels(self.spec.split)
+        topics, qrels = judged(self.collection.topics(self.spec.split), self.collection.qrels(self.spec.split))
         ordered = [in_one_order(run) for run in runs.values()]
         measured: pd.DataFrame = pt.Experiment(
             ordered, topics, qrels, self.spec.parsed_measures, names=list(runs), perquery=per_query
@@ -193,10 +194,13 @@ class _Bench:
     def baseline_notes(self, source: E5Encoder) -> list[str]:
         """What the report says of the collection and the baselines."""
         spec, topics = self.spec, self.collection.topics(self.spec.split)
+        measured, _ = judged(topics, self.collection.qrels(spec.split))
+        unjudged = len(topics) - len(measured)
+        left_out = f" ({unjudged:,} more have no judgements and are not measured)" if unjudged else ""
         ranked = "each topic's own candidates are ranked" if self.collection.reranking else "all documents are searched"
         return [
-            f"Collection: {self.collection.name}, {self.collection.num_docs:,} documents, {len(topics):,} "
-            f"{spec.split} queries; {ranked}. {self.collection.citation}",
+            f"Collection: {self.collection.name}, {self.collection.num_docs:,} documents, {len(measured):,} "
+            f"{spec.split} queries{left_out}; {ranked}. {self.collection.citation}",
             f"BM25: engine {spec.bm25.engine}, k1 {spec.bm25.k1:g}, b {spec.bm25.b:g}. "
             f"{spec.num_results} results of every system for each query.",
             f"Source: {_described(source.model)}, {source.contract.max_length} tokens, computed in "
@@ -225,6 +229,16 @@ class _Bench:
 
     def _write_table(self, name: str, frame: pd.DataFrame) -> None:
         write_file(self.folder.path / f"{name}.csv", frame.to_csv(index=False))
+
+
+def _require_two_queries(collection: TestCollection, split: str) -> None:
+    """Nothing can be tested on fewer, which would show when all is searched."""
+    measured, _ = judged(collection.topics(split), collection.qrels(split))
+    if len(measured) < 2:
+        raise ValueError(
+            f"{collection.name} has {len(measured)} {split} query with judgements, and paired tests need two at least: "
+            "name another split"
+        )
 
 
 def _described(model: str) -> str:

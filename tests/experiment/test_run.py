@@ -7,6 +7,7 @@ import pyterrier as pt
 import pytest
 
 from pyterrier_merge import E5Encoder, MergedE5Encoder
+from pyterrier_merge.collections import from_frames
 from pyterrier_merge.experiment import run as room
 from pyterrier_merge.experiment import run_folder
 from pyterrier_merge.experiment.run import run_experiment
@@ -30,6 +31,11 @@ def spec(bert_retriever, bert_language_model, small_collection, monkeypatch, tmp
             "num_results": 20,
         }
     )
+
+
+def one_pair(spec):
+    """The spec with nothing to choose, which takes a fraction of the time."""
+    return spec.model_copy(update={"merged": spec.merged.model_copy(update={"grid": ((1.0, 1.0),)})})
 
 
 def test_a_run_leaves_what_a_paper_needs(spec, tmp_path):
@@ -115,13 +121,13 @@ def test_a_changed_setting_is_run_anew(spec, tmp_path):
 
 def test_documents_of_another_language_are_searched_anew(spec, tmp_path, small_collection, monkeypatch):
     """``language`` is an option of "local": BM25 makes other terms of the same documents."""
-    one_pair = spec.model_copy(update={"merged": spec.merged.model_copy(update={"grid": ((1.0, 1.0),)})})
-    first = run_experiment(one_pair, tmp_path / "run")
+    given = one_pair(spec)
+    first = run_experiment(given, tmp_path / "run")
     german = dataclasses.replace(small_collection, language="de")
     monkeypatch.setattr(room, "get_collection", lambda _: german)
     kept = tmp_path / "run" / "runs" / "bm25.test.res.gz"
     before = kept.read_bytes()
-    pd.testing.assert_frame_equal(run_experiment(one_pair, tmp_path / "run").loc[1:], first.loc[1:])
+    pd.testing.assert_frame_equal(run_experiment(given, tmp_path / "run").loc[1:], first.loc[1:])
     assert kept.read_bytes() != before
 
 
@@ -170,6 +176,34 @@ def test_an_unknown_split_shows_before_any_work(spec, tmp_path):
     wrong = spec.model_copy(update={"merged": spec.merged.model_copy(update={"split": "deb"})})
     with pytest.raises(ValueError, match="has no split 'deb'"):
         run_experiment(wrong, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def unjudged_but(collection, count):
+    """The collection without the judgements of all but the first test topics."""
+    splits = collection.splits
+    qrels = {split: collection.qrels(split) for split in splits}
+    qrels["test"] = qrels["test"][:count]
+    topics = {split: collection.topics(split) for split in splits}
+    return from_frames("small", collection.corpus_iter(), topics, qrels)
+
+
+def test_topics_without_judgements_are_not_measured(spec, small_collection, tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "get_collection", lambda _: unjudged_but(small_collection, 13))
+    results = run_experiment(one_pair(spec), tmp_path / "run")
+    per_query = pd.read_csv(tmp_path / "run" / "per_query.csv")
+    assert per_query.groupby(["name", "measure"]).size().eq(13).all()
+    means = per_query[per_query["measure"] == "nDCG@10"].groupby("name")["value"].mean()
+    assert results.set_index("name")["nDCG@10"].to_dict() == pytest.approx(means.to_dict())
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "13 test queries (2 more have no judgements and are not measured)" in report
+
+
+@pytest.mark.parametrize(("count", "message"), [(0, "none of the 15 topics has judgements"), (1, "1 test query with")])
+def test_too_few_judged_topics_show_before_any_work(spec, small_collection, tmp_path, monkeypatch, count, message):
+    monkeypatch.setattr(room, "get_collection", lambda _: unjudged_but(small_collection, count))
+    with pytest.raises(ValueError, match=message):
+        run_experiment(spec, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
