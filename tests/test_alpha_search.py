@@ -109,6 +109,21 @@ def test_equal_scores_are_ordered_as_trec_eval_orders_them(encoder, tmp_path):
     assert found.table["RR@10"].tolist() == pytest.approx([1 / 3])
 
 
+def test_the_mean_is_over_topics_with_judgements(encoder, small_collection, tmp_path):
+    """Two topics without judgements and three judgements without a topic change no figure."""
+    from pyterrier_merge.collections import from_frames
+
+    topics, qrels = small_collection.topics("dev"), small_collection.qrels("dev")
+    strangers = qrels[:3].assign(qid=["x", "y", "z"])
+    other = from_frames(
+        "small", small_collection.corpus_iter(), {"dev": topics}, {"dev": pd.concat([qrels[:8], strangers])}
+    )
+    few = from_frames("small", small_collection.corpus_iter(), {"dev": topics[:8]}, {"dev": qrels[:8]})
+    found = sweep(encoder, other, grid=[1], metric=RR, root=tmp_path / "other")
+    assert found.table.equals(sweep(encoder, few, grid=[1], metric=RR, root=tmp_path / "few").table)
+    assert "8 dev queries of small" in found.on
+
+
 def _index(root, encoder, collection):
     from pyterrier_merge.retrieval.dense.pipeline import dense_index
 
