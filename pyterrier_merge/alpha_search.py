@@ -13,7 +13,7 @@ import pandas as pd
 import pyterrier as pt
 
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
-from pyterrier_merge.measuring import ORDER, in_one_order, judged
+from pyterrier_merge.measuring import ORDER, check_measure, in_one_order, judged
 from pyterrier_merge.recipe import check_alpha
 from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
 from pyterrier_merge.storage import cache_folder, write_file
@@ -79,13 +79,15 @@ def sweep(
         verbose: Show a progress bar.
 
     Raises:
-        ValueError: The split is the test split, unknown or without judgements, or the grid is empty or outside [0, 1].
+        ValueError: The split is the test split, unknown or without judgements, the grid is empty or outside [0, 1], or
+            the metric cannot be computed or looks deeper than ``num_results``.
     """
     if split == "test":
         raise ValueError("alphas are not chosen on test queries: give another split")
     metric = metric or collection.measures[0]
     pairs = alpha_pairs(grid)
     topics, qrels = judged(collection.topics(split), collection.qrels(split))
+    check_measure(metric, num_results, topics["qid"].tolist())
     root = Path(root or cache_folder("indexes"))
     on = [collection.fingerprint, fingerprint_frame(topics), fingerprint_frame(qrels), str(metric), num_results, ORDER]
     scores = []

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 import pytest
-from pyterrier.measures import RR, nDCG
+from pyterrier.measures import ERR, RR, R, nDCG
 
 from pyterrier_merge import MergedE5Encoder, sweep
 from pyterrier_merge.alpha_search import alpha_pairs
@@ -133,3 +133,13 @@ def _index(root, encoder, collection):
 def test_the_test_split_is_refused(encoder, small_collection):
     with pytest.raises(ValueError, match="not chosen on test queries"):
         sweep(encoder, small_collection, split="test")
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"), [(R @ 6, "R@6 looks deeper than num_results, 5"), (ERR @ 5, "ERR@5 cannot be computed")]
+)
+def test_a_metric_that_cannot_be_computed_is_refused(encoder, small_collection, tmp_path, metric, message):
+    """The qids of the small collection are no numbers, as gdeval's have to be."""
+    with pytest.raises(ValueError, match=message):
+        sweep(encoder, small_collection, metric=metric, num_results=5, root=tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -1,9 +1,13 @@
+import subprocess
+import sys
+
+import ir_measures
 import pandas as pd
 import pyterrier as pt
 import pytest
 from pyterrier.measures import AP, RR, P, R, Success, nDCG
 
-from pyterrier_merge.measuring import in_one_order, judged
+from pyterrier_merge.measuring import check_measure, in_one_order, judged
 
 
 def results(**scores):
@@ -52,3 +56,38 @@ def test_topics_and_judgements_that_have_each_other():
     assert (both["qid"].tolist(), labels["qid"].tolist()) == (["2"], ["2"])
     with pytest.raises(ValueError, match=r"none of the 2 topics has judgements.*\['1', '2'\] and \['3'\]"):
         judged(topics, labels.assign(qid="3"))
+
+
+@pytest.mark.parametrize(
+    "measure",
+    ["nDCG@10", "RR@10", "R@100", "AP", "P(rel=2)@5", "Rprec", "Bpref", "infAP", "Judged@10", "Success@1", "SetF",
+     "IPrec@0.5", "Compat(p=0.9)", "NumRet", "ERR@10", "nDCG(dcg='exp-log2')@10", "RR", "AP(judged_only=True)"],
+)  # fmt: skip
+def test_measures_that_can_be_computed(measure):
+    check_measure(ir_measures.parse_measure(measure), 100)
+
+
+@pytest.mark.parametrize(
+    ("measure", "qids", "message"),
+    [
+        ("R@101", ("1", "2"), "R@101 looks deeper than num_results, 100"),
+        ("RR@0", ("1", "2"), "the cutoff of RR@0 must be a whole number, at least 1, not 0"),
+        ("alpha_nDCG@10", ("1", "2"), r"cannot be computed: ValueError: Unsupported.*pyndeval"),
+        ("AP_IA", ("1", "2"), "AP_IA cannot be computed"),
+        ("P", ("1", "2"), "P cannot be computed: AssertionError: invalid param cutoff=nothing"),
+        ("ERR@10", ("q1", "q2"), "ERR@10 cannot be computed: CalledProcessError"),
+        ("Accuracy", ("1", "2"), "Accuracy cannot be computed: it has no value for a query such as '2'"),
+    ],
+)
+def test_measures_that_cannot_be_computed(measure, qids, message):
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        check_measure(ir_measures.parse_measure(measure), 100, qids)
+
+
+def test_a_cutoff_of_nought_does_not_end_the_process():
+    code = (
+        "from ir_measures import nDCG; from pyterrier_merge.measuring import check_measure; check_measure(nDCG @ 0, 9)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "ValueError: the cutoff of nDCG@0" in ended.stderr

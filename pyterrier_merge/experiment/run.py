@@ -23,7 +23,7 @@ from pyterrier_merge.experiment.run_folder import RunFolder
 from pyterrier_merge.experiment.significance import compare
 from pyterrier_merge.experiment.spec import ExperimentSpec
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
-from pyterrier_merge.measuring import in_one_order, judged
+from pyterrier_merge.measuring import check_measure, in_one_order, judged
 from pyterrier_merge.models import fingerprint_model, locate_model, pinned_name
 from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
 from pyterrier_merge.retrieval.lexical.bm25 import BM25
@@ -67,7 +67,7 @@ def run_experiment(
     collection = get_collection(spec.collection.name, **spec.collection.options)
     for split in {spec.split, spec.merged.split} if len(alpha_pairs(spec.merged.grid)) > 1 else {spec.split}:
         judged(collection.topics(split), collection.qrels(split))  # an unknown split shows before hours of work
-    _require_two_queries(collection, spec.split)
+    _require_measurable(collection, spec)
     bench = _Bench(spec, RunFolder(folder, spec, overwrite=overwrite), collection, verbose)
     lexical = BM25(collection, engine=spec.bm25.engine, k1=spec.bm25.k1, b=spec.bm25.b, num_results=spec.num_results)
     source = E5Encoder(spec.source.model, task=collection.task, **spec.source.settings())
@@ -231,13 +231,15 @@ class _Bench:
         write_file(self.folder.path / f"{name}.csv", frame.to_csv(index=False))
 
 
-def _require_two_queries(collection: TestCollection, split: str) -> None:
-    """Nothing can be tested on fewer, which would show when all is searched."""
-    measured, _ = judged(collection.topics(split), collection.qrels(split))
+def _require_measurable(collection: TestCollection, spec: ExperimentSpec) -> None:
+    """What cannot be measured or tested would show when all is searched."""
+    measured, _ = judged(collection.topics(spec.split), collection.qrels(spec.split))
+    for measure in spec.parsed_measures:
+        check_measure(measure, spec.num_results, measured["qid"].tolist())
     if len(measured) < 2:
         raise ValueError(
-            f"{collection.name} has {len(measured)} {split} query with judgements, and paired tests need two at least: "
-            "name another split"
+            f"{collection.name} has {len(measured)} {spec.split} query with judgements, and paired tests need two at "
+            "least: name another split"
         )
 
 

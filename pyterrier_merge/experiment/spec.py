@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pyterrier_merge.alpha_search import alpha_pairs
 from pyterrier_merge.collections import check_options
 from pyterrier_merge.encoding.contract import require_pooling
+from pyterrier_merge.measuring import check_measure
 from pyterrier_merge.methods import get_method
 from pyterrier_merge.recipe import MergeRecipe
 from pyterrier_merge.training.settings import DomainTraining
@@ -190,8 +191,7 @@ class ExperimentSpec(_Section):
         if not self.measures or len(set(map(parse_measure, self.measures))) < len(self.measures):
             raise ValueError(f"measures: expected at least one, each once; found {list(self.measures)}")
         for measure in self.parsed_measures:
-            if measure.params.get("cutoff", 0) > self.num_results:
-                raise ValueError(f"measures: {measure} looks deeper than num_results, {self.num_results}")
+            check_measure(measure, self.num_results)
         return self
 
     @property

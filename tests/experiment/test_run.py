@@ -207,6 +207,13 @@ def test_too_few_judged_topics_show_before_any_work(spec, small_collection, tmp_
     assert not (tmp_path / "run").exists()
 
 
+def test_a_measure_that_cannot_be_computed_shows_before_any_work(spec, tmp_path):
+    """ERR reads qids as numbers, which the spec cannot know of."""
+    with pytest.raises(ValueError, match="ERR@10 cannot be computed"):
+        run_experiment(spec.model_copy(update={"measures": ("ERR@10",)}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_docnos_that_look_like_nothing_survive(tmp_path, spec):
     docnos = ["NA", "null", "001", "nan", "x y", 'q"q']
     frame = pd.DataFrame({"qid": "007", "docno": docnos, "rank": range(6), "score": [6.5, 5, 4, 3, 2, 1 / 3]})
