@@ -60,8 +60,10 @@ def run_experiment(
 
     Raises:
         FileExistsError: The folder holds the run of another spec.
-        ValueError: A model or a split is not what it should be. Where the merge alone fails, the report with the
-            baselines and the reason is written before.
+        ValueError: A model, a measure or a split is not what it should be. Where the merge alone fails, the report
+            with the baselines and the reason is written before.
+        RuntimeError: The hub cannot be reached and its cache lacks a model; for the domain model the report is
+            written likewise.
     """
     show = show or _silent
     collection = get_collection(spec.collection.name, **spec.collection.options)
@@ -69,6 +71,7 @@ def run_experiment(
         judged(collection.topics(split), collection.qrels(split))  # an unknown split shows before hours of work
     _require_measurable(collection, spec)
     bench = _Bench(spec, RunFolder(folder, spec, overwrite=overwrite), collection, verbose)
+    _require_models(spec)
     lexical = BM25(collection, engine=spec.bm25.engine, k1=spec.bm25.k1, b=spec.bm25.b, num_results=spec.num_results)
     source = E5Encoder(spec.source.model, task=collection.task, **spec.source.settings())
     runs = {
@@ -241,6 +244,22 @@ def _require_measurable(collection: TestCollection, spec: ExperimentSpec) -> Non
             f"{collection.name} has {len(measured)} {spec.split} query with judgements, and paired tests need two at "
             "least: name another split"
         )
+
+
+def _require_models(spec: ExperimentSpec) -> None:
+    """A misspelt model shows before hours of work.
+
+    A hub that cannot be reached costs the merge alone where it lacks the domain model: the report says so.
+    """
+    for field, model in (("source.model", spec.source.model), ("domain.model", spec.domain.model)):
+        try:
+            if model is not None:
+                locate_model(model)
+        except (FileNotFoundError, ValueError) as error:
+            raise ValueError(f"{field}: {error}") from error
+        except RuntimeError:
+            if field == "source.model":
+                raise
 
 
 def _described(model: str) -> str:

@@ -80,8 +80,8 @@ class BM25Section(_Section):
     """The lexical baseline: arguments of :func:`pyterrier_merge.bm25`."""
 
     engine: Literal["pisa", "terrier"] = "pisa"
-    k1: float = 1.2
-    b: float = 0.75
+    k1: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.2
+    b: Annotated[float, Field(ge=0, le=1)] = 0.75
 
 
 class SourceSection(_Section):
@@ -171,7 +171,7 @@ class ExperimentSpec(_Section):
         num_results: Results for each query, of every system.
     """
 
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    name: Annotated[str, Field(pattern=r"^[\w.-]*[\w-][\w.-]*$")]  # ".." is no name of a folder
     collection: CollectionSection
     split: str = "test"
     measures: tuple[MeasureName, ...] = ("nDCG@10", "RR@10", "R@100")

@@ -13,6 +13,9 @@ from pyterrier_merge.experiment import run_folder
 from pyterrier_merge.experiment.run import run_experiment
 from pyterrier_merge.experiment.spec import ExperimentSpec
 from pyterrier_merge.measuring import in_one_order
+from pyterrier_merge.models import names
+
+ROW = {"qid": "1", "docno": "d", "rank": 0, "score": 1.0}
 
 
 @pytest.fixture
@@ -212,6 +215,38 @@ def test_a_measure_that_cannot_be_computed_shows_before_any_work(spec, tmp_path)
     with pytest.raises(ValueError, match="ERR@10 cannot be computed"):
         run_experiment(spec.model_copy(update={"measures": ("ERR@10",)}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("field", ["source", "domain"])
+def test_a_misspelt_model_shows_before_any_work(spec, tmp_path, field):
+    section = getattr(spec, field).model_copy(update={"model": str(tmp_path / "nowhere")})
+    with pytest.raises(ValueError, match=rf"{field}\.model: no model at .*nowhere"):
+        run_experiment(spec.model_copy(update={field: section}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_domain_model_that_the_hub_cannot_give_is_a_row_with_its_reason(spec, tmp_path, monkeypatch):
+    wrong = spec.model_copy(update={"domain": spec.domain.model_copy(update={"model": "nobody/has-this"})})
+
+    def unreachable(name, revision):
+        raise RuntimeError(f"model {name!r} is not in the cache, and the hub could not be reached")
+
+    monkeypatch.setattr(names, "hub_snapshot", unreachable)
+    with pytest.raises(RuntimeError, match="could not be reached"):
+        run_experiment(wrong, tmp_path / "run")
+    assert "merged was not run: model 'nobody/has-this' is not in" in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_a_run_that_fails_before_its_first_results_takes_no_folder(spec, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as broken:
+        broken.setattr(room.BM25, "transform", lambda *_: pytest.fail("no index"))
+        with pytest.raises(pytest.fail.Exception, match="no index"):
+            run_experiment(spec, folder)
+    other = spec.model_copy(update={"num_results": 20, "measures": ("RR@1",)})
+    run_folder.RunFolder(folder, other).results("bm25.test", "key", lambda: pd.DataFrame([ROW]))
+    with pytest.raises(FileExistsError, match="another spec"):
+        run_folder.RunFolder(folder, spec)
 
 
 def test_docnos_that_look_like_nothing_survive(tmp_path, spec):
