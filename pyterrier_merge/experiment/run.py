@@ -19,7 +19,7 @@ from pyterrier_merge.encoding.merged import MergedE5Encoder
 from pyterrier_merge.experiment.environment import environment
 from pyterrier_merge.experiment.plots import alpha_heatmap
 from pyterrier_merge.experiment.report import markdown, marked_table, marks
-from pyterrier_merge.experiment.run_folder import RunFolder
+from pyterrier_merge.experiment.run_folder import RunFolder, require_plain
 from pyterrier_merge.experiment.significance import compare
 from pyterrier_merge.experiment.spec import ExperimentSpec
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
@@ -51,7 +51,7 @@ def run_experiment(
     Args:
         spec: What to run.
         folder: Made where it is missing; a folder with finished steps of the same spec is continued.
-        overwrite: Take a folder that holds the run of another spec.
+        overwrite: Take a folder that holds the run of another spec; what this run does not make of it is deleted.
         show: Called with a title and a table as soon as there is one: first BM25 against source, at the end the whole.
         verbose: Show progress bars.
 
@@ -110,7 +110,9 @@ class _Bench:
         key = fingerprint([identity, documents, fingerprint_frame(topics), self.spec.num_results])
 
         def search() -> pd.DataFrame:
-            if isinstance(system, BM25):
+            if isinstance(system, BM25):  # the first of all, and searched anew where the documents are others
+                require_plain("qid", topics["qid"])
+                require_plain("docno", (doc["docno"] for doc in self.collection.corpus_iter()))
                 return system.transform(topics)
             dense = dense_retriever(system, self.collection, num_results=self.spec.num_results, verbose=self.verbose)
             return dense.transform(topics)
@@ -189,8 +191,9 @@ class _Bench:
             notes = [*notes, f"{name} was not run: {reason}"]
         title = f"{self.collection.name}: {self.collection.title}"
         page = markdown(title, table, comparisons, notes, correction=correction, level=level)
-        write_file(self.folder.path / "report.md", page)
-        write_file(self.folder.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        write_file(self.folder.file("report.md"), page)
+        write_file(self.folder.file("environment.json"), json.dumps(environment(), indent=2) + "\n")
+        self.folder.leave_own_files()
         show(f"{self.collection.title}: the comparison ({marks(comparisons, correction, level)})", table)
         return results
 
@@ -225,13 +228,13 @@ class _Bench:
             how = f"{alphas} as given"
         else:
             self._write_table("sweep", chosen.table)
-            alpha_heatmap(chosen, self.folder.path / "sweep.png")
+            alpha_heatmap(chosen, self.folder.file("sweep.png"))
             how = f"{alphas} chosen by {chosen.metric} on {chosen.on}"
             labels += f"; the judgements of the {self.spec.merged.split} queries for the choice of the alphas"
         return [f"{domain}.", f"Merge: {merged.method}, {how}.", f"{labels}."]
 
     def _write_table(self, name: str, frame: pd.DataFrame) -> None:
-        write_file(self.folder.path / f"{name}.csv", frame.to_csv(index=False))
+        write_file(self.folder.file(f"{name}.csv"), frame.to_csv(index=False))
 
 
 def _require_measurable(collection: TestCollection, spec: ExperimentSpec) -> None:

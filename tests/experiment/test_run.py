@@ -1,6 +1,8 @@
 import dataclasses
+import gzip
 import json
 import math
+import re
 
 import pandas as pd
 import pyterrier as pt
@@ -250,7 +252,7 @@ def test_a_run_that_fails_before_its_first_results_takes_no_folder(spec, tmp_pat
 
 
 def test_docnos_that_look_like_nothing_survive(tmp_path, spec):
-    docnos = ["NA", "null", "001", "nan", "x y", 'q"q']
+    docnos = ["NA", "null", "001", "nan", '"x', 'q"q']
     frame = pd.DataFrame({"qid": "007", "docno": docnos, "rank": range(6), "score": [6.5, 5, 4, 3, 2, 1 / 3]})
     folder = run_folder.RunFolder(tmp_path / "run", spec)
     folder.results("odd", "key", lambda: frame)
@@ -258,6 +260,47 @@ def test_docnos_that_look_like_nothing_survive(tmp_path, spec):
     assert list(kept["docno"]) == docnos
     assert set(kept["qid"]) == {"007"}
     assert list(kept["score"]) == [6.5, 5, 4, 3, 2, 1 / 3]
+    with gzip.open(tmp_path / "run" / "runs" / "odd.res.gz", "rt") as lines:
+        assert [line.split()[2] for line in lines] == docnos  # as trec_eval reads them
+
+
+@pytest.mark.parametrize("change", [{"docno": "d 1"}, {"docno": "d\u30001"}, {"qid": "q\t1"}, {"qid": ""}])
+def test_names_that_cannot_stand_in_a_trec_run_are_refused(tmp_path, spec, change):
+    [(kind, name)] = change.items()
+    with pytest.raises(ValueError, match=re.escape(f"{kind} {name!r} cannot stand in a TREC run")):
+        run_folder.RunFolder(tmp_path / "run", spec).results("odd", "key", lambda: pd.DataFrame([{**ROW, **change}]))
+    assert not list((tmp_path / "run").glob("runs/*"))
+
+
+def test_a_docno_with_white_space_shows_before_anything_is_encoded(spec, small_collection, tmp_path, monkeypatch):
+    docs = [*small_collection.corpus_iter(), {"docno": "d 99", "text": "never found"}]
+    splits = {split: small_collection.topics(split) for split in small_collection.splits}
+    odd = from_frames("odd", docs, splits, {split: small_collection.qrels(split) for split in splits})
+    monkeypatch.setattr(room, "get_collection", lambda _: odd)
+    monkeypatch.setattr(room.BM25, "transform", lambda *_: pytest.fail("searched"))
+    with pytest.raises(ValueError, match="docno 'd 99' cannot stand in a TREC run"):
+        run_experiment(spec, tmp_path / "run")
+
+
+def test_an_overwritten_folder_holds_nothing_of_the_spec_before(spec, tmp_path):
+    folder = tmp_path / "run"
+    run_experiment(spec, folder)
+    (folder / "notes.txt").write_text("mine")
+    run_experiment(one_pair(spec), folder, overwrite=True)
+    left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    run_experiment(one_pair(spec), tmp_path / "fresh")
+    fresh = {str(path.relative_to(tmp_path / "fresh")) for path in (tmp_path / "fresh").rglob("*") if path.is_file()}
+    assert left == fresh | {"notes.txt"}
+
+
+def test_tables_of_the_spec_before_go_when_its_folder_is_taken(spec, tmp_path):
+    folder = tmp_path / "run"
+    run_folder.RunFolder(folder, spec).results("bm25.test", "key", lambda: pd.DataFrame([ROW]))
+    (folder / "report.md").write_text("of the spec before")
+    taken = run_folder.RunFolder(folder, one_pair(spec), overwrite=True)
+    assert (folder / "report.md").exists()
+    taken.results("bm25.test", "key", lambda: pytest.fail("it is right for this spec too"))
+    assert not (folder / "report.md").exists()
 
 
 def test_a_run_that_was_killed_goes_on(spec, tmp_path, monkeypatch):
