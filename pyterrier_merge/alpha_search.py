@@ -81,6 +81,7 @@ def sweep(
     Raises:
         ValueError: The split is the test split, unknown or without judgements, the grid is empty or outside [0, 1], or
             the metric cannot be computed or looks deeper than ``num_results``.
+        RuntimeError: A kept score is damaged.
     """
     if split == "test":
         raise ValueError("alphas are not chosen on test queries: give another split")
@@ -98,7 +99,7 @@ def sweep(
             retriever = dense_retriever(encoder, collection, num_results=num_results, root=root)
             results = in_one_order(retriever.transform(topics))
             write_file(file, json.dumps(pt.Evaluate(results, qrels, [metric])))
-        scores.append(json.loads(file.read_text(encoding="utf-8"))[str(metric)])
+        scores.append(_kept_score(file, str(metric)))
         logger.info("alpha_lower %g, alpha_upper %g: %s %.4f", lower, upper, metric, scores[-1])
     table = pd.DataFrame(pairs, columns=["alpha_lower", "alpha_upper"]).assign(**{str(metric): scores})
     encoder.alpha_lower, encoder.alpha_upper = best = pairs[_best(pairs, scores)]
@@ -124,6 +125,13 @@ def alpha_pairs(grid: Sequence[float] | Sequence[tuple[float, float]]) -> tuple[
     pairs = points if all(in_pairs) else [(lower, upper) for lower in points for upper in points]
     checked = [(check_alpha("alpha_lower", lower), check_alpha("alpha_upper", upper)) for lower, upper in pairs]
     return tuple(dict.fromkeys(checked))
+
+
+def _kept_score(file: Path, metric: str) -> float:
+    try:
+        return float(json.loads(file.read_text(encoding="utf-8"))[metric])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RuntimeError(f"{file} is damaged: delete it, and the pair is measured again") from error
 
 
 def _best(pairs: Sequence[tuple[float, float]], scores: Sequence[float]) -> int:

@@ -82,6 +82,17 @@ def test_a_second_sweep_encodes_nothing(encoder, small_collection, tmp_path, mon
     assert first.table.equals(second.table)
 
 
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]", '{"RR": null}'])
+def test_a_damaged_score_is_named(encoder, small_collection, tmp_path, content):
+    first = sweep(encoder, small_collection, grid=[1], metric=RR, root=tmp_path)
+    [file] = (tmp_path / "scores").iterdir()
+    file.write_text(content)
+    with pytest.raises(RuntimeError, match=f"{file} is damaged: delete it"):
+        sweep(encoder, small_collection, grid=[1], metric=RR, root=tmp_path)
+    file.unlink()
+    assert sweep(encoder, small_collection, grid=[1], metric=RR, root=tmp_path).table.equals(first.table)
+
+
 def test_other_judgements_are_measured_anew(encoder, small_collection, tmp_path):
     from pyterrier_merge.collections import from_frames
 

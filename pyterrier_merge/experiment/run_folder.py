@@ -124,4 +124,7 @@ def _write_run(results: pd.DataFrame, file: Path) -> None:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+    except (ValueError, TypeError) as error:
+        raise RuntimeError(f"{file} is damaged: delete it, and what it belongs to is made again") from error

@@ -282,6 +282,16 @@ def test_a_docno_with_white_space_shows_before_anything_is_encoded(spec, small_c
         run_experiment(spec, tmp_path / "run")
 
 
+@pytest.mark.parametrize("content", ["", "{", "7"])
+def test_a_damaged_note_is_named(spec, tmp_path, content):
+    folder = run_folder.RunFolder(tmp_path / "run", spec)
+    folder.results("odd", "key", lambda: pd.DataFrame([ROW]))
+    note = tmp_path / "run" / "runs" / "odd.json"
+    note.write_text(content)
+    with pytest.raises(RuntimeError, match=f"{note} is damaged: delete it"):
+        folder.results("odd", "key", lambda: pytest.fail("made again"))
+
+
 def test_an_overwritten_folder_holds_nothing_of_the_spec_before(spec, tmp_path):
     folder = tmp_path / "run"
     run_experiment(spec, folder)
