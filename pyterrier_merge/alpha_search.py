@@ -13,6 +13,7 @@ import pandas as pd
 import pyterrier as pt
 
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
+from pyterrier_merge.measuring import ORDER, check_measure, in_one_order, judged
 from pyterrier_merge.recipe import check_alpha
 from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
 from pyterrier_merge.storage import cache_folder, write_file
@@ -78,23 +79,27 @@ def sweep(
         verbose: Show a progress bar.
 
     Raises:
-        ValueError: The split is the test split, unknown, or the grid is empty or outside [0, 1].
+        ValueError: The split is the test split, unknown or without judgements, the grid is empty or outside [0, 1], or
+            the metric cannot be computed or looks deeper than ``num_results``.
+        RuntimeError: A kept score is damaged.
     """
     if split == "test":
         raise ValueError("alphas are not chosen on test queries: give another split")
     metric = metric or collection.measures[0]
     pairs = alpha_pairs(grid)
-    topics, qrels = collection.topics(split), collection.qrels(split)
+    topics, qrels = judged(collection.topics(split), collection.qrels(split))
+    check_measure(metric, num_results, topics["qid"].tolist())
     root = Path(root or cache_folder("indexes"))
-    on = [collection.fingerprint, fingerprint_frame(topics), fingerprint_frame(qrels), str(metric), num_results]
+    on = [collection.fingerprint, fingerprint_frame(topics), fingerprint_frame(qrels), str(metric), num_results, ORDER]
     scores = []
     for lower, upper in pt.tqdm(pairs, desc="sweep", unit="merge", disable=not verbose):
         encoder.alpha_lower, encoder.alpha_upper = lower, upper
         file = root / "scores" / f"{fingerprint([encoder.fingerprint, *on])}.json"
         if not file.is_file():
             retriever = dense_retriever(encoder, collection, num_results=num_results, root=root)
-            write_file(file, json.dumps(pt.Evaluate(retriever.transform(topics), qrels, [metric])))
-        scores.append(json.loads(file.read_text(encoding="utf-8"))[str(metric)])
+            results = in_one_order(retriever.transform(topics))
+            write_file(file, json.dumps(pt.Evaluate(results, qrels, [metric])))
+        scores.append(_kept_score(file, str(metric)))
         logger.info("alpha_lower %g, alpha_upper %g: %s %.4f", lower, upper, metric, scores[-1])
     table = pd.DataFrame(pairs, columns=["alpha_lower", "alpha_upper"]).assign(**{str(metric): scores})
     encoder.alpha_lower, encoder.alpha_upper = best = pairs[_best(pairs, scores)]
@@ -120,6 +125,13 @@ def alpha_pairs(grid: Sequence[float] | Sequence[tuple[float, float]]) -> tuple[
     pairs = points if all(in_pairs) else [(lower, upper) for lower in points for upper in points]
     checked = [(check_alpha("alpha_lower", lower), check_alpha("alpha_upper", upper)) for lower, upper in pairs]
     return tuple(dict.fromkeys(checked))
+
+
+def _kept_score(file: Path, metric: str) -> float:
+    try:
+        return float(json.loads(file.read_text(encoding="utf-8"))[metric])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RuntimeError(f"{file} is damaged: delete it, and the pair is measured again") from error
 
 
 def _best(pairs: Sequence[tuple[float, float]], scores: Sequence[float]) -> int:

@@ -1,9 +1,10 @@
 import copy
 
 import numpy as np
+import pandas as pd
 import pyterrier as pt
 import pytest
-from pyterrier.measures import RR, nDCG
+from pyterrier.measures import ERR, RR, R, nDCG
 
 from pyterrier_merge import MergedE5Encoder, sweep
 from pyterrier_merge.alpha_search import alpha_pairs
@@ -81,6 +82,17 @@ def test_a_second_sweep_encodes_nothing(encoder, small_collection, tmp_path, mon
     assert first.table.equals(second.table)
 
 
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]", '{"RR": null}'])
+def test_a_damaged_score_is_named(encoder, small_collection, tmp_path, content):
+    first = sweep(encoder, small_collection, grid=[1], metric=RR, root=tmp_path)
+    [file] = (tmp_path / "scores").iterdir()
+    file.write_text(content)
+    with pytest.raises(RuntimeError, match=f"{file} is damaged: delete it"):
+        sweep(encoder, small_collection, grid=[1], metric=RR, root=tmp_path)
+    file.unlink()
+    assert sweep(encoder, small_collection, grid=[1], metric=RR, root=tmp_path).table.equals(first.table)
+
+
 def test_other_judgements_are_measured_anew(encoder, small_collection, tmp_path):
     from pyterrier_merge.collections import from_frames
 
@@ -97,6 +109,32 @@ def test_other_judgements_are_measured_anew(encoder, small_collection, tmp_path)
     assert found.table["RR"].iloc[0] == pytest.approx(retrieved["RR"])
 
 
+def test_equal_scores_are_ordered_as_trec_eval_orders_them(encoder, tmp_path):
+    """Documents of one text: a, the relevant one, is the last of three by hand. RR@10 alone would have it first."""
+    from pyterrier_merge.collections import from_frames
+
+    docs = [{"docno": docno, "text": "heart"} for docno in "abc"]
+    topics = {"dev": pd.DataFrame({"qid": ["q"], "query": ["heart"]})}
+    qrels = {"dev": pd.DataFrame({"qid": ["q"], "docno": ["a"], "label": [1]})}
+    found = sweep(encoder, from_frames("tied", docs, topics, qrels), grid=[1], metric=RR @ 10, root=tmp_path)
+    assert found.table["RR@10"].tolist() == pytest.approx([1 / 3])
+
+
+def test_the_mean_is_over_topics_with_judgements(encoder, small_collection, tmp_path):
+    """Two topics without judgements and three judgements without a topic change no figure."""
+    from pyterrier_merge.collections import from_frames
+
+    topics, qrels = small_collection.topics("dev"), small_collection.qrels("dev")
+    strangers = qrels[:3].assign(qid=["x", "y", "z"])
+    other = from_frames(
+        "small", small_collection.corpus_iter(), {"dev": topics}, {"dev": pd.concat([qrels[:8], strangers])}
+    )
+    few = from_frames("small", small_collection.corpus_iter(), {"dev": topics[:8]}, {"dev": qrels[:8]})
+    found = sweep(encoder, other, grid=[1], metric=RR, root=tmp_path / "other")
+    assert found.table.equals(sweep(encoder, few, grid=[1], metric=RR, root=tmp_path / "few").table)
+    assert "8 dev queries of small" in found.on
+
+
 def _index(root, encoder, collection):
     from pyterrier_merge.retrieval.dense.pipeline import dense_index
 
@@ -106,3 +144,13 @@ def _index(root, encoder, collection):
 def test_the_test_split_is_refused(encoder, small_collection):
     with pytest.raises(ValueError, match="not chosen on test queries"):
         sweep(encoder, small_collection, split="test")
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"), [(R @ 6, "R@6 looks deeper than num_results, 5"), (ERR @ 5, "ERR@5 cannot be computed")]
+)
+def test_a_metric_that_cannot_be_computed_is_refused(encoder, small_collection, tmp_path, metric, message):
+    """The qids of the small collection are no numbers, as gdeval's have to be."""
+    with pytest.raises(ValueError, match=message):
+        sweep(encoder, small_collection, metric=metric, num_results=5, root=tmp_path)
+    assert not list(tmp_path.iterdir())

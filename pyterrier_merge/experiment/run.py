@@ -19,10 +19,11 @@ from pyterrier_merge.encoding.merged import MergedE5Encoder
 from pyterrier_merge.experiment.environment import environment
 from pyterrier_merge.experiment.plots import alpha_heatmap
 from pyterrier_merge.experiment.report import markdown, marked_table, marks
-from pyterrier_merge.experiment.run_folder import RunFolder
+from pyterrier_merge.experiment.run_folder import RunFolder, require_plain
 from pyterrier_merge.experiment.significance import compare
 from pyterrier_merge.experiment.spec import ExperimentSpec
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
+from pyterrier_merge.measuring import check_measure, in_one_order, judged
 from pyterrier_merge.models import fingerprint_model, locate_model, pinned_name
 from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
 from pyterrier_merge.retrieval.lexical.bm25 import BM25
@@ -50,7 +51,7 @@ def run_experiment(
     Args:
         spec: What to run.
         folder: Made where it is missing; a folder with finished steps of the same spec is continued.
-        overwrite: Take a folder that holds the run of another spec.
+        overwrite: Take a folder that holds the run of another spec; what this run does not make of it is deleted.
         show: Called with a title and a table as soon as there is one: first BM25 against source, at the end the whole.
         verbose: Show progress bars.
 
@@ -59,14 +60,18 @@ def run_experiment(
 
     Raises:
         FileExistsError: The folder holds the run of another spec.
-        ValueError: A model or a split is not what it should be. Where the merge alone fails, the report with the
-            baselines and the reason is written before.
+        ValueError: A model, a measure or a split is not what it should be. Where the merge alone fails, the report
+            with the baselines and the reason is written before.
+        RuntimeError: The hub cannot be reached and its cache lacks a model; for the domain model the report is
+            written likewise.
     """
     show = show or _silent
     collection = get_collection(spec.collection.name, **spec.collection.options)
     for split in {spec.split, spec.merged.split} if len(alpha_pairs(spec.merged.grid)) > 1 else {spec.split}:
-        collection.topics(split)  # an unknown split shows before hours of work
+        judged(collection.topics(split), collection.qrels(split))  # an unknown split shows before hours of work
+    _require_measurable(collection, spec)
     bench = _Bench(spec, RunFolder(folder, spec, overwrite=overwrite), collection, verbose)
+    _require_models(spec)
     lexical = BM25(collection, engine=spec.bm25.engine, k1=spec.bm25.k1, b=spec.bm25.b, num_results=spec.num_results)
     source = E5Encoder(spec.source.model, task=collection.task, **spec.source.settings())
     runs = {
@@ -105,7 +110,9 @@ class _Bench:
         key = fingerprint([identity, documents, fingerprint_frame(topics), self.spec.num_results])
 
         def search() -> pd.DataFrame:
-            if isinstance(system, BM25):
+            if isinstance(system, BM25):  # the first of all, and searched anew where the documents are others
+                require_plain("qid", topics["qid"])
+                require_plain("docno", (doc["docno"] for doc in self.collection.corpus_iter()))
                 return system.transform(topics)
             dense = dense_retriever(system, self.collection, num_results=self.spec.num_results, verbose=self.verbose)
             return dense.transform(topics)
@@ -154,9 +161,10 @@ class _Bench:
 
     def measure(self, runs: Mapping[str, pd.DataFrame], *, per_query: bool = False) -> pd.DataFrame:
         """The figures of each run: means, or one row for each query and measure."""
-        topics, qrels = self.collection.topics(self.spec.split), self.collection.qrels(self.spec.split)
+        topics, qrels = judged(self.collection.topics(self.spec.split), self.collection.qrels(self.spec.split))
+        ordered = [in_one_order(run) for run in runs.values()]
         measured: pd.DataFrame = pt.Experiment(
-            list(runs.values()), topics, qrels, self.spec.parsed_measures, names=list(runs), perquery=per_query
+            ordered, topics, qrels, self.spec.parsed_measures, names=list(runs), perquery=per_query
         )
         if not per_query:
             return measured[["name", *self.spec.measures]]
@@ -183,18 +191,22 @@ class _Bench:
             notes = [*notes, f"{name} was not run: {reason}"]
         title = f"{self.collection.name}: {self.collection.title}"
         page = markdown(title, table, comparisons, notes, correction=correction, level=level)
-        write_file(self.folder.path / "report.md", page)
-        write_file(self.folder.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        write_file(self.folder.file("report.md"), page)
+        write_file(self.folder.file("environment.json"), json.dumps(environment(), indent=2) + "\n")
+        self.folder.leave_own_files()
         show(f"{self.collection.title}: the comparison ({marks(comparisons, correction, level)})", table)
         return results
 
     def baseline_notes(self, source: E5Encoder) -> list[str]:
         """What the report says of the collection and the baselines."""
         spec, topics = self.spec, self.collection.topics(self.spec.split)
+        measured, _ = judged(topics, self.collection.qrels(spec.split))
+        unjudged = len(topics) - len(measured)
+        left_out = f" ({unjudged:,} more have no judgements and are not measured)" if unjudged else ""
         ranked = "each topic's own candidates are ranked" if self.collection.reranking else "all documents are searched"
         return [
-            f"Collection: {self.collection.name}, {self.collection.num_docs:,} documents, {len(topics):,} "
-            f"{spec.split} queries; {ranked}. {self.collection.citation}",
+            f"Collection: {self.collection.name}, {self.collection.num_docs:,} documents, {len(measured):,} "
+            f"{spec.split} queries{left_out}; {ranked}. {self.collection.citation}",
             f"BM25: engine {spec.bm25.engine}, k1 {spec.bm25.k1:g}, b {spec.bm25.b:g}. "
             f"{spec.num_results} results of every system for each query.",
             f"Source: {_described(source.model)}, {source.contract.max_length} tokens, computed in "
@@ -216,13 +228,41 @@ class _Bench:
             how = f"{alphas} as given"
         else:
             self._write_table("sweep", chosen.table)
-            alpha_heatmap(chosen, self.folder.path / "sweep.png")
+            alpha_heatmap(chosen, self.folder.file("sweep.png"))
             how = f"{alphas} chosen by {chosen.metric} on {chosen.on}"
             labels += f"; the judgements of the {self.spec.merged.split} queries for the choice of the alphas"
         return [f"{domain}.", f"Merge: {merged.method}, {how}.", f"{labels}."]
 
     def _write_table(self, name: str, frame: pd.DataFrame) -> None:
-        write_file(self.folder.path / f"{name}.csv", frame.to_csv(index=False))
+        write_file(self.folder.file(f"{name}.csv"), frame.to_csv(index=False))
+
+
+def _require_measurable(collection: TestCollection, spec: ExperimentSpec) -> None:
+    """What cannot be measured or tested would show when all is searched."""
+    measured, _ = judged(collection.topics(spec.split), collection.qrels(spec.split))
+    for measure in spec.parsed_measures:
+        check_measure(measure, spec.num_results, measured["qid"].tolist())
+    if len(measured) < 2:
+        raise ValueError(
+            f"{collection.name} has {len(measured)} {spec.split} query with judgements, and paired tests need two at "
+            "least: name another split"
+        )
+
+
+def _require_models(spec: ExperimentSpec) -> None:
+    """A misspelt model shows before hours of work.
+
+    A hub that cannot be reached costs the merge alone where it lacks the domain model: the report says so.
+    """
+    for field, model in (("source.model", spec.source.model), ("domain.model", spec.domain.model)):
+        try:
+            if model is not None:
+                locate_model(model)
+        except (FileNotFoundError, ValueError) as error:
+            raise ValueError(f"{field}: {error}") from error
+        except RuntimeError:
+            if field == "source.model":
+                raise
 
 
 def _described(model: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+ROUNDING = 1e-12  # figures that differ by less are equal; a figure of a query is a fraction of small numbers
 CORRECTIONS = ("holm", "bonferroni", "fdr_bh", "none")
 
 
@@ -63,8 +64,9 @@ def _paired(system: pd.Series[float], baseline: pd.Series[float]) -> dict[str, f
     from scipy import stats
 
     differences = (system - baseline).to_numpy()
+    differences = np.where(np.abs(differences) < ROUNDING, 0, differences)
     counts = {"wins": int((differences > 0).sum()), "losses": int((differences < 0).sum())}
-    if np.ptp(differences) == 0:  # the same difference for every query: no variance to test against
+    if np.ptp(differences) < ROUNDING:  # the same difference for every query: no variance to test against
         constant = float(differences[0])
         certain = {"difference": constant, "low": constant, "high": constant}
         return {

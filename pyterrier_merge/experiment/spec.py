@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pyterrier_merge.alpha_search import alpha_pairs
 from pyterrier_merge.collections import check_options
 from pyterrier_merge.encoding.contract import require_pooling
+from pyterrier_merge.measuring import check_measure
 from pyterrier_merge.methods import get_method
 from pyterrier_merge.recipe import MergeRecipe
 from pyterrier_merge.training.settings import DomainTraining
@@ -79,8 +80,8 @@ class BM25Section(_Section):
     """The lexical baseline: arguments of :func:`pyterrier_merge.bm25`."""
 
     engine: Literal["pisa", "terrier"] = "pisa"
-    k1: float = 1.2
-    b: float = 0.75
+    k1: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.2
+    b: Annotated[float, Field(ge=0, le=1)] = 0.75
 
 
 class SourceSection(_Section):
@@ -170,7 +171,7 @@ class ExperimentSpec(_Section):
         num_results: Results for each query, of every system.
     """
 
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    name: Annotated[str, Field(pattern=r"^[\w.-]*[\w-][\w.-]*$")]  # ".." is no name of a folder
     collection: CollectionSection
     split: str = "test"
     measures: tuple[MeasureName, ...] = ("nDCG@10", "RR@10", "R@100")
@@ -190,8 +191,7 @@ class ExperimentSpec(_Section):
         if not self.measures or len(set(map(parse_measure, self.measures))) < len(self.measures):
             raise ValueError(f"measures: expected at least one, each once; found {list(self.measures)}")
         for measure in self.parsed_measures:
-            if measure.params.get("cutoff", 0) > self.num_results:
-                raise ValueError(f"measures: {measure} looks deeper than num_results, {self.num_results}")
+            check_measure(measure, self.num_results)
         return self
 
     @property

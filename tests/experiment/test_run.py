@@ -1,15 +1,23 @@
 import dataclasses
+import gzip
 import json
+import math
+import re
 
 import pandas as pd
 import pyterrier as pt
 import pytest
 
 from pyterrier_merge import E5Encoder, MergedE5Encoder
+from pyterrier_merge.collections import from_frames
 from pyterrier_merge.experiment import run as room
 from pyterrier_merge.experiment import run_folder
 from pyterrier_merge.experiment.run import run_experiment
 from pyterrier_merge.experiment.spec import ExperimentSpec
+from pyterrier_merge.measuring import in_one_order
+from pyterrier_merge.models import names
+
+ROW = {"qid": "1", "docno": "d", "rank": 0, "score": 1.0}
 
 
 @pytest.fixture
@@ -28,6 +36,11 @@ def spec(bert_retriever, bert_language_model, small_collection, monkeypatch, tmp
             "num_results": 20,
         }
     )
+
+
+def one_pair(spec):
+    """The spec with nothing to choose, which takes a fraction of the time."""
+    return spec.model_copy(update={"merged": spec.merged.model_copy(update={"grid": ((1.0, 1.0),)})})
 
 
 def test_a_run_leaves_what_a_paper_needs(spec, tmp_path):
@@ -72,8 +85,21 @@ def test_the_figures_are_those_of_the_public_pieces(spec, small_collection, tmp_
     }
     everything = topics.merge(pd.DataFrame(small_collection.corpus_iter()), how="cross")
     for name, encoder in encoders.items():
-        by_hand = pt.Evaluate((encoder % spec.num_results)(everything), qrels, spec.parsed_measures)
+        by_hand = pt.Evaluate(in_one_order((encoder % spec.num_results)(everything)), qrels, spec.parsed_measures)
         assert results.loc[name].to_dict() == pytest.approx(by_hand)
+
+
+def test_equal_scores_have_one_order_for_all_measures(spec, small_collection, tmp_path, monkeypatch):
+    """The relevant document, of equal score with two more, comes last: its docno is the smallest."""
+    topics, qrels = small_collection.topics("test"), small_collection.qrels("test")
+    tied = [(qid, f"d{number}", 1.0) for qid, own in zip(qrels["qid"], qrels["docno"], strict=True)
+            for number in (own[1:], 8, 9)]  # fmt: skip
+    run = pd.DataFrame(tied, columns=["qid", "docno", "score"]).merge(topics, on="qid")
+    bench = room._Bench(spec, None, small_collection, verbose=False)
+    [found] = bench.measure({"tied": run}).to_dict("records")
+    ranks = [3] * len(qrels)  # d9 and d8 come before d10, d11 ... d24
+    assert found["RR@10"] == pytest.approx(sum(1 / rank for rank in ranks) / len(ranks))
+    assert found["nDCG@10"] == pytest.approx(sum(1 / math.log2(rank + 1) for rank in ranks) / len(ranks))
 
 
 def test_a_second_run_encodes_nothing_and_says_the_same(spec, tmp_path, monkeypatch):
@@ -100,13 +126,13 @@ def test_a_changed_setting_is_run_anew(spec, tmp_path):
 
 def test_documents_of_another_language_are_searched_anew(spec, tmp_path, small_collection, monkeypatch):
     """``language`` is an option of "local": BM25 makes other terms of the same documents."""
-    one_pair = spec.model_copy(update={"merged": spec.merged.model_copy(update={"grid": ((1.0, 1.0),)})})
-    first = run_experiment(one_pair, tmp_path / "run")
+    given = one_pair(spec)
+    first = run_experiment(given, tmp_path / "run")
     german = dataclasses.replace(small_collection, language="de")
     monkeypatch.setattr(room, "get_collection", lambda _: german)
     kept = tmp_path / "run" / "runs" / "bm25.test.res.gz"
     before = kept.read_bytes()
-    pd.testing.assert_frame_equal(run_experiment(one_pair, tmp_path / "run").loc[1:], first.loc[1:])
+    pd.testing.assert_frame_equal(run_experiment(given, tmp_path / "run").loc[1:], first.loc[1:])
     assert kept.read_bytes() != before
 
 
@@ -158,8 +184,75 @@ def test_an_unknown_split_shows_before_any_work(spec, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def unjudged_but(collection, count):
+    """The collection without the judgements of all but the first test topics."""
+    splits = collection.splits
+    qrels = {split: collection.qrels(split) for split in splits}
+    qrels["test"] = qrels["test"][:count]
+    topics = {split: collection.topics(split) for split in splits}
+    return from_frames("small", collection.corpus_iter(), topics, qrels)
+
+
+def test_topics_without_judgements_are_not_measured(spec, small_collection, tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "get_collection", lambda _: unjudged_but(small_collection, 13))
+    results = run_experiment(one_pair(spec), tmp_path / "run")
+    per_query = pd.read_csv(tmp_path / "run" / "per_query.csv")
+    assert per_query.groupby(["name", "measure"]).size().eq(13).all()
+    means = per_query[per_query["measure"] == "nDCG@10"].groupby("name")["value"].mean()
+    assert results.set_index("name")["nDCG@10"].to_dict() == pytest.approx(means.to_dict())
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "13 test queries (2 more have no judgements and are not measured)" in report
+
+
+@pytest.mark.parametrize(("count", "message"), [(0, "none of the 15 topics has judgements"), (1, "1 test query with")])
+def test_too_few_judged_topics_show_before_any_work(spec, small_collection, tmp_path, monkeypatch, count, message):
+    monkeypatch.setattr(room, "get_collection", lambda _: unjudged_but(small_collection, count))
+    with pytest.raises(ValueError, match=message):
+        run_experiment(spec, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_measure_that_cannot_be_computed_shows_before_any_work(spec, tmp_path):
+    """ERR reads qids as numbers, which the spec cannot know of."""
+    with pytest.raises(ValueError, match="ERR@10 cannot be computed"):
+        run_experiment(spec.model_copy(update={"measures": ("ERR@10",)}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("field", ["source", "domain"])
+def test_a_misspelt_model_shows_before_any_work(spec, tmp_path, field):
+    section = getattr(spec, field).model_copy(update={"model": str(tmp_path / "nowhere")})
+    with pytest.raises(ValueError, match=rf"{field}\.model: no model at .*nowhere"):
+        run_experiment(spec.model_copy(update={field: section}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_domain_model_that_the_hub_cannot_give_is_a_row_with_its_reason(spec, tmp_path, monkeypatch):
+    wrong = spec.model_copy(update={"domain": spec.domain.model_copy(update={"model": "nobody/has-this"})})
+
+    def unreachable(name, revision):
+        raise RuntimeError(f"model {name!r} is not in the cache, and the hub could not be reached")
+
+    monkeypatch.setattr(names, "hub_snapshot", unreachable)
+    with pytest.raises(RuntimeError, match="could not be reached"):
+        run_experiment(wrong, tmp_path / "run")
+    assert "merged was not run: model 'nobody/has-this' is not in" in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_a_run_that_fails_before_its_first_results_takes_no_folder(spec, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as broken:
+        broken.setattr(room.BM25, "transform", lambda *_: pytest.fail("no index"))
+        with pytest.raises(pytest.fail.Exception, match="no index"):
+            run_experiment(spec, folder)
+    other = spec.model_copy(update={"num_results": 20, "measures": ("RR@1",)})
+    run_folder.RunFolder(folder, other).results("bm25.test", "key", lambda: pd.DataFrame([ROW]))
+    with pytest.raises(FileExistsError, match="another spec"):
+        run_folder.RunFolder(folder, spec)
+
+
 def test_docnos_that_look_like_nothing_survive(tmp_path, spec):
-    docnos = ["NA", "null", "001", "nan", "x y", 'q"q']
+    docnos = ["NA", "null", "001", "nan", '"x', 'q"q']
     frame = pd.DataFrame({"qid": "007", "docno": docnos, "rank": range(6), "score": [6.5, 5, 4, 3, 2, 1 / 3]})
     folder = run_folder.RunFolder(tmp_path / "run", spec)
     folder.results("odd", "key", lambda: frame)
@@ -167,6 +260,57 @@ def test_docnos_that_look_like_nothing_survive(tmp_path, spec):
     assert list(kept["docno"]) == docnos
     assert set(kept["qid"]) == {"007"}
     assert list(kept["score"]) == [6.5, 5, 4, 3, 2, 1 / 3]
+    with gzip.open(tmp_path / "run" / "runs" / "odd.res.gz", "rt") as lines:
+        assert [line.split()[2] for line in lines] == docnos  # as trec_eval reads them
+
+
+@pytest.mark.parametrize("change", [{"docno": "d 1"}, {"docno": "d\u30001"}, {"qid": "q\t1"}, {"qid": ""}])
+def test_names_that_cannot_stand_in_a_trec_run_are_refused(tmp_path, spec, change):
+    [(kind, name)] = change.items()
+    with pytest.raises(ValueError, match=re.escape(f"{kind} {name!r} cannot stand in a TREC run")):
+        run_folder.RunFolder(tmp_path / "run", spec).results("odd", "key", lambda: pd.DataFrame([{**ROW, **change}]))
+    assert not list((tmp_path / "run").glob("runs/*"))
+
+
+def test_a_docno_with_white_space_shows_before_anything_is_encoded(spec, small_collection, tmp_path, monkeypatch):
+    docs = [*small_collection.corpus_iter(), {"docno": "d 99", "text": "never found"}]
+    splits = {split: small_collection.topics(split) for split in small_collection.splits}
+    odd = from_frames("odd", docs, splits, {split: small_collection.qrels(split) for split in splits})
+    monkeypatch.setattr(room, "get_collection", lambda _: odd)
+    monkeypatch.setattr(room.BM25, "transform", lambda *_: pytest.fail("searched"))
+    with pytest.raises(ValueError, match="docno 'd 99' cannot stand in a TREC run"):
+        run_experiment(spec, tmp_path / "run")
+
+
+@pytest.mark.parametrize("content", ["", "{", "7"])
+def test_a_damaged_note_is_named(spec, tmp_path, content):
+    folder = run_folder.RunFolder(tmp_path / "run", spec)
+    folder.results("odd", "key", lambda: pd.DataFrame([ROW]))
+    note = tmp_path / "run" / "runs" / "odd.json"
+    note.write_text(content)
+    with pytest.raises(RuntimeError, match=f"{note} is damaged: delete it"):
+        folder.results("odd", "key", lambda: pytest.fail("made again"))
+
+
+def test_an_overwritten_folder_holds_nothing_of_the_spec_before(spec, tmp_path):
+    folder = tmp_path / "run"
+    run_experiment(spec, folder)
+    (folder / "notes.txt").write_text("mine")
+    run_experiment(one_pair(spec), folder, overwrite=True)
+    left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    run_experiment(one_pair(spec), tmp_path / "fresh")
+    fresh = {str(path.relative_to(tmp_path / "fresh")) for path in (tmp_path / "fresh").rglob("*") if path.is_file()}
+    assert left == fresh | {"notes.txt"}
+
+
+def test_tables_of_the_spec_before_go_when_its_folder_is_taken(spec, tmp_path):
+    folder = tmp_path / "run"
+    run_folder.RunFolder(folder, spec).results("bm25.test", "key", lambda: pd.DataFrame([ROW]))
+    (folder / "report.md").write_text("of the spec before")
+    taken = run_folder.RunFolder(folder, one_pair(spec), overwrite=True)
+    assert (folder / "report.md").exists()
+    taken.results("bm25.test", "key", lambda: pytest.fail("it is right for this spec too"))
+    assert not (folder / "report.md").exists()
 
 
 def test_a_run_that_was_killed_goes_on(spec, tmp_path, monkeypatch):

@@ -53,6 +53,15 @@ def test_equal_systems_do_not_differ():
     assert (row["p_value"], row["difference"], row["effect_size"], row["significant"]) == (1.0, 0.0, 0.0, False)
 
 
+def test_a_gain_that_is_constant_but_for_rounding_is_constant():
+    """.3 - .2, .4 - .3 and .2 - .1 differ in their last bits: a variance of 1e-33 is none to test against."""
+    row = compare(frame(base=[0.2, 0.3, 0.1], new=[0.3, 0.4, 0.2]), ["base"]).iloc[0]
+    assert (row["effect_size"], row["p_value"], row["wins"]) == (np.inf, 0.0, 3)
+    assert row["low"] == row["high"] == row["difference"] == pytest.approx(0.1)
+    row = compare(frame(base=[0.3, 0.5, 0.7], same=[0.1 + 0.2, 0.5, 0.7]), ["base"]).iloc[0]
+    assert (row["effect_size"], row["p_value"], row["wins"], row["losses"]) == (0.0, 1.0, 0, 0)
+
+
 def test_bad_input_is_named():
     scores = frame(base=[0.1, 0.2], new=[0.3, 0.4])
     with pytest.raises(ValueError, match="unknown baseline 'bse': the systems are 'base', 'new'"):

@@ -72,8 +72,16 @@ def test_defaults_are_filled_in(tmp_path):
         ({"num_results": 0}, "num_results"),
         ({"num_results": 50}, "R@100 looks deeper than num_results, 50"),
         ({"measures": ["RR@10", "MRR@10"]}, "each once"),
+        ({"measures": ["nDCG@0"]}, "the cutoff of nDCG@0 must be a whole number, at least 1, not 0"),
+        ({"measures": ["RR@10", "RBP@10"]}, "RBP@10 cannot be computed: ValueError: Unsupported"),
+        ({"measures": ["P"]}, "P cannot be computed: AssertionError: invalid param cutoff=nothing"),
         ({"name": "../up"}, "name"),
+        ({"name": ".."}, "name: String should match pattern"),
         ({"bm25": {"engine": "lucene"}}, "bm25.engine"),
+        ({"bm25": {"k1": -1}}, r"bm25\.k1: .*greater than or equal to 0"),
+        ({"bm25": {"k1": float("nan")}}, r"bm25\.k1: .*finite"),
+        ({"bm25": {"b": 3}}, r"bm25\.b: .*less than or equal to 1"),
+        ({"bm25": {"b": float("nan")}}, r"bm25\.b: "),
     ],
 )
 def test_each_wrong_field_is_named(tmp_path, change, message):

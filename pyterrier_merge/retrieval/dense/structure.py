@@ -31,6 +31,8 @@ POINTS_PER_LIST = 64  # training vectors; FAISS wants 39 at least and uses 256 a
 POINTS_AT_LEAST = 1 << 16  # what FAISS uses at most to train the 256 centroids of a product quantizer
 WANTED_PER_LIST = 39
 GPU_LIMIT = 2048  # documents that FAISS finds at most on a GPU
+ZERO = re.compile(r"(?<!\d)0+(?!\d)")
+LONE_LINK = re.compile(r"HNSW0*1(?!\d)")
 EXAMPLES = "'HNSW32', 'IVF1024,Flat', 'IVF1024,SQfp16' or 'IVF1024,PQ48'"
 
 
@@ -49,6 +51,18 @@ class Structure:
     seed: int = 0
     nprobe: int | None = None
     ef_search: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what FAISS takes and then ends the process with, or builds nonsense of.
+
+        Raises:
+            ValueError: A count of 0, or a graph with fewer than two links.
+        """
+        if ZERO.search(self.factory) or LONE_LINK.search(self.factory):
+            raise ValueError(
+                f"FAISS cannot search {self.factory!r}: every number in it must be at least 1, and HNSW's links at "
+                f"least 2; give a factory string such as {EXAMPLES}"
+            )
 
     def search(
         self,
@@ -71,7 +85,7 @@ class Structure:
         Raises:
             ValueError: A factory string that FAISS does not take, too few vectors to train it, or a parameter that it
                 does not have.
-            RuntimeError: The file is damaged, or FAISS has no GPU here.
+            RuntimeError: The file is damaged, FAISS has no GPU here, or it cannot search what it has built.
             ImportError: FAISS is not installed.
         """
         faiss = import_faiss()
@@ -89,7 +103,13 @@ class Structure:
                 if held not in vectors.held:
                     vectors.held[held] = _on_gpus(faiss, index, devices)
                 index = vectors.held[held]
-            _, docids = index.search(queries, depth)
+            try:
+                _, docids = index.search(queries, depth)
+            except RuntimeError as error:
+                raise RuntimeError(
+                    f"FAISS cannot search {self.factory!r} for {depth} documents a query: {_own_words(error)}; give "
+                    f"another factory string, such as {EXAMPLES}"
+                ) from error
         found: IntArray = docids
         return found
 

@@ -232,6 +232,35 @@ def test_a_factory_string_that_cannot_be_built(index, factory, message):
     assert index.structures == []
 
 
+@pytest.mark.parametrize(
+    "factory",
+    ["HNSW0", "HNSW1", "HNSW01", "HNSW1_SQ8", "IVF8_HNSW1,Flat", "PQ4x0", "PQ0", "SQ0", "PCA0,Flat", "IVF0,Flat"],
+)
+def test_counts_that_would_end_the_process(factory):
+    with pytest.raises(ValueError, match=rf"FAISS cannot search '{factory}': every number in it must be at least 1"):
+        Structure(factory)
+
+
+@pytest.mark.parametrize(
+    "factory", ["HNSW2", "HNSW10", "HNSW16", "HNSW", "IVF100,PQ4x10", "IVF1024_HNSW32,SQ8", "PCA80,Flat"]
+)
+def test_counts_that_only_look_like_those(factory):
+    assert Structure(factory).factory == factory
+
+
+def test_a_search_that_faiss_gives_up_names_the_structure(index, monkeypatch):
+    structure, matrix = Structure("SQ8"), np.stack(queries()["query_vec"])
+    structure.search(index.open(), matrix, 5)
+    words = "Error in void f() at /faiss/Index.cpp:9: Error: 'nprobe > 0' failed"
+
+    def fail(*_):
+        raise RuntimeError(words)
+
+    monkeypatch.setattr(faiss.IndexScalarQuantizer, "search", fail)
+    with pytest.raises(RuntimeError, match=r"FAISS cannot search 'SQ8' for 5 documents a query: 'nprobe > 0' failed;"):
+        structure.search(index.open(), matrix, 5)
+
+
 def test_few_vectors_to_train_are_warned_of(index, caplog):
     index.retriever(5, factory="IVF16,Flat")(queries())
     assert "400 vectors are few to train the 16 lists of IVF16,Flat: FAISS wants 624" in caplog.text

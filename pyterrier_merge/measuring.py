@@ -1,0 +1,80 @@
+"""How runs are measured, wherever that is done: in one order, on the topics that somebody judged, computably."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pyterrier as pt
+
+if TYPE_CHECKING:
+    from ir_measures.measures import Measure
+
+ORDER = "trec_eval"  # part of the name of what is kept: figures of another order are not these
+
+
+def judged(topics: pd.DataFrame, qrels: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the topics that have judgements, and the judgements that have a topic: what means are taken over.
+
+    Raises:
+        ValueError: No topic has judgements.
+    """
+    both = topics[topics["qid"].isin(qrels["qid"])].reset_index(drop=True)
+    if both.empty:
+        raise ValueError(
+            f"none of the {len(topics)} topics has judgements: expected the same qids in topics and qrels, found "
+            f"{topics['qid'].head(3).tolist()} and {qrels['qid'].head(3).tolist()}"
+        )
+    return both, qrels[qrels["qid"].isin(topics["qid"])].reset_index(drop=True)
+
+
+def in_one_order(results: pd.DataFrame) -> pd.DataFrame:
+    """Return the results in trec_eval's order, with scores that say no more than that order: 0, -1, -2 ...
+
+    trec_eval compares scores as float32 and puts documents of one score by docno, the larger first. ``ir_measures``
+    computes some measures by other programs, which put the smaller first: scores without ties leave them no choice.
+
+    Args:
+        results: Columns ``qid``, ``docno`` and ``score``. Whatever order the rows are in, it does not count.
+    """
+    compared = results.assign(score=results["score"].astype("float32"))
+    ordered = compared.sort_values(["qid", "score", "docno"], ascending=[True, False, False], ignore_index=True)
+    rank = ordered.groupby("qid").cumcount()
+    return ordered.assign(rank=rank, score=-rank.astype(float))
+
+
+def check_measure(measure: Measure, num_results: int, qids: Sequence[str] = ("1", "2")) -> None:
+    """Compute a measure of made-up results, which shows in a moment what would show after hours.
+
+    Args:
+        measure: What is to be computed.
+        num_results: Results for each query; a cutoff is not deeper.
+        qids: The topics' names, which gdeval (``ERR``) reads as numbers.
+
+    Raises:
+        ValueError: The cutoff is no number from 1 to ``num_results``, or ``ir_measures`` cannot compute the measure.
+    """
+    cutoff = measure.params.get("cutoff")
+    if cutoff is not None and (type(cutoff) is not int or cutoff < 1):  # at 0 pytrec_eval ends the process
+        raise ValueError(f"the cutoff of {measure} must be a whole number, at least 1, not {cutoff!r}")
+    if cutoff is not None and cutoff > num_results:
+        raise ValueError(f"{measure} looks deeper than num_results, {num_results}")
+    try:
+        found = pt.Evaluate(*_made_up(qids), [measure], perquery=True)
+    except Exception as error:  # the programs behind ir_measures have no common class
+        reason = re.sub(r"<object object at \w+>", "nothing", str(error))
+        raise ValueError(f"{measure} cannot be computed: {type(error).__name__}: {reason}") from error
+    if missing := [qid for qid in qids if math.isnan(found.get(qid, {}).get(str(measure), math.nan))]:
+        raise ValueError(f"{measure} cannot be computed: it has no value for a query such as {missing[0]!r}")
+
+
+def _made_up(qids: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Results and judgements: of the first query a relevant document is found, of the others none."""
+    results = pd.DataFrame([(qid, docno, -rank, rank) for qid in qids for rank, docno in enumerate("abc")])
+    labels = [(qid, docno, label) for qid in qids for docno, label in (("d", 1), ("b", 2 * (qid == qids[0])), ("c", 0))]
+    return results.set_axis(["qid", "docno", "score", "rank"], axis=1), pd.DataFrame(
+        labels, columns=["qid", "docno", "label"]
+    )
