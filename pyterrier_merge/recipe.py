@@ -92,8 +92,8 @@ class MergeRecipe:
         domains: One or more plain language models of the domain; a single name is taken as well.
         segments: At least one; :meth:`halves` makes the paper's two.
         method: mergekit's name, see :func:`pyterrier_merge.methods.list_methods`.
-        parameters: The method's own besides weights, such as ``{"density": 0.5}``; kept as sorted pairs. A sequence
-            gives each model that is no base its own value, the source first.
+        parameters: The method's own besides weights, such as ``{"density": 0.5}``; kept as sorted pairs, as mergekit
+            reads them. A sequence gives each model that is no base its own value, the source first.
         base: The model that differences are taken from, for ``task_arithmetic``, ``ties`` and their kin; the source
             where None is given.
         embeddings: Alpha (or a segment) of the token embeddings and what stands beside them.
@@ -120,12 +120,13 @@ class MergeRecipe:
     def __post_init__(self) -> None:
         for field, value in self._checked_fields().items():
             object.__setattr__(self, field, value)
-        for segment in self._all_segments():
-            self._check_weights(segment)
         if self.method != "linear" or self.parameters or self.base:  # looking at mergekit takes seconds
-            self._method.check(
+            read = self._method.check(
                 num_domains=len(self.domains), has_base=self.base is not None, parameters=dict(self.parameters)
             )
+            object.__setattr__(self, "parameters", tuple(read.items()))
+        for segment in self._all_segments():
+            self._check_weights(segment)
 
     @classmethod
     def halves(
@@ -231,7 +232,7 @@ class MergeRecipe:
     @property
     def _normalises(self) -> bool:
         """Whether weights are divided by their sum, in the end and nowhere else."""
-        return self.method == "linear" and bool(dict(self.parameters).get("normalize", True))
+        return self.method == "linear" and dict(self.parameters).get("normalize", True)
 
     def _scaled(self, weights: tuple[float, ...] | None) -> tuple[float, ...] | None:
         """Weights of the same merge, to the bit: where their sum is divided by, it is within [1, 2) (or (-2, -1])."""
@@ -247,7 +248,7 @@ class MergeRecipe:
             alike = isinstance(value, tuple) and len(set(value)) == 1
             value = value[0] if alike else value  # one for all models
             if value != self._method.parameters[name]:
-                chosen.append((name, float(value) if type(value) is int else value))
+                chosen.append((name, value))
         return chosen
 
     def _all_segments(self) -> tuple[Segment, ...]:
@@ -264,10 +265,7 @@ class MergeRecipe:
             "source": _model_name(self.source),
             "domains": tuple(_model_name(name) for name in names),
             "segments": tuple(self.segments),
-            "parameters": tuple(
-                (name, tuple(value) if isinstance(value, list) else value)
-                for name, value in sorted(dict(self.parameters).items())
-            ),
+            "parameters": tuple(sorted(dict(self.parameters).items())),
             "base": None if self.base is None else _model_name(self.base),
             "embeddings": _place("embeddings", self.embeddings),
             "final_norm": None if self.final_norm is None else _place("final_norm", self.final_norm),

@@ -125,6 +125,22 @@ def test_with_alphas_keeps_sizes_and_everything_else():
         three.with_alphas(0, 1)
 
 
+@pytest.mark.parametrize(
+    ("method", "given", "read"),
+    [
+        ("linear", {"normalize": "no"}, {"normalize": False}),
+        ("linear", {"normalize": 0}, {"normalize": False}),
+        ("ties", {"normalize": "off", "density": "0.5"}, {"normalize": False, "density": 0.5}),
+        ("task_arithmetic", {"density": [np.float32(0.5)]}, {"density": (0.5,)}),
+    ],
+)
+def test_parameters_are_what_mergekit_takes_them_for(method, given, read, named):
+    one = recipe(0.5, 1, method=method, parameters=given)
+    assert dict(one.parameters) == read
+    assert [type(value) for value in dict(one.parameters).values()] == [type(read[name]) for name in sorted(read)]
+    assert named(0.5, 1, method=method, parameters=given) == named(0.5, 1, method=method, parameters=read)
+
+
 @pytest.fixture
 def named(bert_retriever, bert_language_model):
     def fingerprint(*alphas, source=bert_retriever, domains=bert_language_model, **settings):
