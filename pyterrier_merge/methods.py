@@ -108,6 +108,12 @@ class MergeMethod:
         )
 
 
+def divides_by_sum(method: str, parameters: Mapping[str, Any]) -> bool:
+    """Whether a method divides by the sum of all weights, which cannot be 0 then; mergekit is not looked at."""
+    divides = parameters.get("normalize", True) and parameters.get("normalize_weights", True)
+    return method in _INTERPOLATING and bool(divides)
+
+
 def list_methods() -> tuple[str, ...]:
     """Return the names of mergekit's methods that merge two models or more, in alphabetical order."""
     from mergekit.merge_methods import registered_methods

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pyterrier_merge.fingerprint import fingerprint
-from pyterrier_merge.methods import MergeMethod, get_method
+from pyterrier_merge.methods import MergeMethod, divides_by_sum, get_method
 from pyterrier_merge.models import count_layers, fingerprint_model, locate_model, transformer_folder
 
 
@@ -118,6 +118,8 @@ class MergeRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise ValueError(f"a recipe's seed is a whole number, found {self.seed!r}")  # noqa: TRY004 (as of all fields)
         for field, value in self._checked_fields().items():
             object.__setattr__(self, field, value)
         if self.method != "linear" or self.parameters or self.base:  # looking at mergekit takes seconds
@@ -288,8 +290,9 @@ class MergeRecipe:
                 f"{self.method} takes no weights: give alpha None to merge a segment, 1 to keep the source's; "
                 f"found {segment}"
             )
-        if self._normalises and not sum(segment.weights(len(self.domains)) or ()):
-            raise ValueError(f"the weights of segment {segment} add up to 0, and linear divides by their sum")
+        weights = segment.weights(len(self.domains)) or ()
+        if weights and divides_by_sum(self.method, dict(self.parameters)) and _cancel(weights):
+            raise ValueError(f"the weights of segment {segment} add up to 0, and {self.method} divides by their sum")
 
     def __repr__(self) -> str:
         return _repr(self)
@@ -304,6 +307,11 @@ def _repr(value: Segment | MergeRecipe) -> str:
     named = ((field.name, getattr(value, field.name), field.default) for field in fields(value))
     given = ", ".join(f"{name}={content!r}" for name, content, default in named if content != default)
     return f"{type(value).__name__}({given})"
+
+
+def _cancel(weights: tuple[float, ...]) -> bool:
+    """Whether weights add up to 0, or to so little that nothing but float32's rounding is left of the sum."""
+    return abs(math.fsum(weights)) <= 1e-6 * math.fsum(map(abs, weights))
 
 
 def _place(name: str, value: Any) -> Segment:

@@ -77,6 +77,13 @@ def test_several_domain_models_share_what_the_source_leaves():
         ({"segments": ()}, "at least one segment"),
         ({"segments": (Segment(1, domain_weights=(1, 1)),)}, "gives 2 domain weights, the recipe has 1"),
         ({"segments": (Segment(1, domain_weights=(-1,)),)}, "add up to 0"),
+        *(
+            ({"segments": (Segment(0.3, domain_weights=(-0.3,)),), "method": method}, f"add up to 0, and {method}")
+            for method in ("linear", "slerp", "nuslerp", "multislerp")
+        ),
+        ({"domains": ("d", "e"), "segments": (Segment(0.3, domain_weights=(-0.1, -0.2)),)}, "add up to 0"),  # 5e-17
+        ({"seed": 2.0}, "seed is a whole number, found 2.0"),
+        ({"seed": True}, "seed is a whole number, found True"),
         ({"segments": (Segment(None),)}, "linear needs an alpha in every segment"),
         ({"embeddings": 2}, "embeddings is the weight of the source model"),
         ({"base": "b"}, "linear takes no base model"),

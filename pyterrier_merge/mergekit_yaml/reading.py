@@ -15,6 +15,7 @@ import yaml
 from pyterrier_merge.mergekit_yaml.layout import MergeFile, Slice, weight_name
 from pyterrier_merge.mergekit_yaml.settings import EMBEDDINGS, FINAL_NORM, LAYERS, is_gradient, weighs_embeddings
 from pyterrier_merge.mergekit_yaml.writing import neat
+from pyterrier_merge.methods import divides_by_sum
 from pyterrier_merge.models import PACKAGE_SCHEME, count_layers, locate_model, transformer_folder
 from pyterrier_merge.recipe import MergeRecipe, Segment
 
@@ -180,9 +181,7 @@ class _Reading:
 
     @property
     def _divides(self) -> bool:
-        """Whether mergekit divides by the sum of all weights, so that their scale means nothing."""
-        said = self._parameters
-        return bool(self._method.interpolates and said.get("normalize", True) and said.get("normalize_weights", True))
+        return divides_by_sum(self._method.name, self._parameters)
 
     @cached_property
     def _parameters(self) -> dict[str, Any]:

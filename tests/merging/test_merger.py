@@ -231,6 +231,22 @@ def test_a_poisoned_parent_is_named_and_the_next_merge_is_clean(poison, bert_ret
     assert same(model, fresh)
 
 
+def test_large_weights_are_not_called_nan_nor_a_types_fault(bert_retriever, bert_language_model, tmp_path):
+    folder = shutil.copytree(bert_language_model, tmp_path / "large")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["bert.encoder.layer.3.output.dense.weight"][5, 7] = 1e30
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        ValueError, match=r"output\.dense\.weight.*large holds weights up to 1e\+30, whose squares over"
+    ):
+        merge(live(bert_retriever), MergeRecipe.halves(bert_retriever, folder, 0.5, 0.5))
+    settings = {"method": "task_arithmetic", "parameters": {"lambda": 1e38}}
+    with pytest.raises(
+        ValueError, match=r"torch\.float32 cannot hold; are the recipe's weights or parameters too large"
+    ):
+        merge(live(bert_retriever), MergeRecipe.halves(bert_retriever, bert_language_model, 0.5, 0.5, **settings))
+
+
 def test_parameters_that_the_source_lacks_are_an_error(bert_retriever, bert_language_model, tmp_path):
     folder = shutil.copytree(bert_retriever, tmp_path / "lacking")
     tensors = load_file(folder / "model.safetensors")
