@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyterrier_merge.merging.places import LAYER, PROJECTION, layer_of
-from pyterrier_merge.models import projection_folders, read_config, transformer_folder
+from pyterrier_merge.models import count_layers, projection_folders, read_config, transformer_folder
 from pyterrier_merge.models.weights import FLOATS, StoredTensor, TensorReader, require_unquantised, stored_tensors
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Checkpoint:
         Raises:
             FileNotFoundError: No ``config.json``, no weights, or a shard that the index names is missing.
             ValueError: A file is corrupt or not readable, the weights are quantised, the architecture is one that
-                cannot be merged layer by layer, or no layers are to be found.
+                cannot be merged layer by layer, or no layers are to be found, or not as many as ``config.json`` states.
         """
         self.folder = transformer_folder(Path(folder))
         self.config: dict[str, Any] = read_config(self.folder)
@@ -79,6 +79,7 @@ class Checkpoint:
             body |= _tied_embeddings(body, stored, {stack, str(self.config.get("model_type"))})
         self.body: Mapping[str, StoredTensor] = body | _projection(Path(folder))
         _require_floats(self.body)
+        self._require_stated_layers()
         self._reader = TensorReader()
 
     @cached_property
@@ -114,6 +115,14 @@ class Checkpoint:
             raise ValueError(
                 f"{self.folder} is an encoder-decoder ({self.config.get('model_type')}): it has two stacks of layers, "
                 "and a recipe divides one; it cannot be merged"
+            )
+
+    def _require_stated_layers(self) -> None:
+        stated = count_layers(self.folder)  # what a recipe's segments are laid over, and what transformers builds
+        if stated != self.num_layers:
+            raise ValueError(
+                f"{self.folder} has the weights of {self.num_layers} layers, its config.json states {stated}: which of "
+                "them a model has is not known; correct config.json, or give the checkpoint as it was saved"
             )
 
     def __repr__(self) -> str:

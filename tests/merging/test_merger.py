@@ -94,7 +94,6 @@ def test_merging_again_starts_from_the_parents(pair):
         {"method": "slerp"},
         {"method": "task_arithmetic", "parameters": {"lambda": 0.5}},
         {"embeddings": 0.25},
-        {"final_norm": 0.0},
     ],
 )
 def test_whatever_the_recipe_changes_is_merged_anew_and_back(change, pair):
@@ -306,6 +305,12 @@ def test_a_head_that_is_not_there_is_not_merged(projected_pair, bert_retriever, 
         encoder = MergedE5Encoder.from_recipe(MergeRecipe.halves(source, domain, 0.5, 1, head=0.5), device="cpu")
         with pytest.raises(ValueError, match=message):
             encoder.encode_docs(["fever"])
+
+
+def test_a_final_norm_that_is_not_there_is_not_merged(bert_retriever, bert_language_model):
+    recipe = MergeRecipe.halves(bert_retriever, bert_language_model, 0.5, 1, final_norm=0.5)
+    with pytest.raises(ValueError, match="has no norm after its last layer to merge: leave `final_norm` out"):
+        merge(live(bert_retriever), recipe)
 
 
 def test_a_model_that_changes_its_part_is_not_taken_for_what_it_was(
