@@ -7,9 +7,10 @@ from mergekit.merge_methods import merge_tensors
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Dense
-from transformers import AutoModel
+from transformers import AutoModel, AutoTokenizer, NomicBertConfig, NomicBertModel
 
 from pyterrier_merge import MergedE5Encoder, MergeRecipe, Segment
+from pyterrier_merge.encoding.saving.folder import save_merge
 from pyterrier_merge.merging import blending
 from pyterrier_merge.merging.checkpoint import Checkpoint
 from pyterrier_merge.merging.merger import Merger
@@ -244,6 +245,24 @@ def test_large_weights_are_not_called_nan_nor_a_types_fault(bert_retriever, bert
         ValueError, match=r"torch\.float32 cannot hold; are the recipe's weights or parameters too large"
     ):
         merge(live(bert_retriever), MergeRecipe.halves(bert_retriever, bert_language_model, 0.5, 0.5, **settings))
+
+
+def test_names_that_transformers_changes_while_loading_are_told_from_lacking_weights(bert_retriever, tmp_path):
+    config = NomicBertConfig(vocab_size=25, hidden_size=32, num_hidden_layers=4, num_attention_heads=4)
+    folders = [tmp_path / "source", tmp_path / "domain"]
+    for folder in folders:
+        NomicBertModel(config).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(bert_retriever).save_pretrained(folder)
+    recipe = MergeRecipe.halves(*folders, 0.25, 0.75)
+    said = r"\(nomic_bert\) under other names .*'embeddings\.LayerNorm\.weight'.*'encoder\.layers\.0.*to a folder"
+    with pytest.raises(ValueError, match=said):
+        merge(live(folders[0]), recipe)
+    source, domain, merged = (
+        live(folder).state_dict() for folder in (*folders, save_merge(recipe, tmp_path / "merged", pooling="mean"))
+    )
+    for name, tensor in merged.items():
+        alpha = {None: 1, 0: 0.25, 1: 0.25}.get(layer_of(name), 0.75)
+        torch.testing.assert_close(tensor, alpha * source[name] + (1 - alpha) * domain[name])
 
 
 def test_parameters_that_the_source_lacks_are_an_error(bert_retriever, bert_language_model, tmp_path):
