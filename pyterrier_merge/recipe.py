@@ -9,6 +9,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.methods import MergeMethod, divides_by_sum, get_method
 from pyterrier_merge.models import count_layers, fingerprint_model, locate_model, transformer_folder
@@ -159,8 +161,8 @@ class MergeRecipe:
         """Sixteen hexadecimal digits that change when the merged weights would: models count by content, not by name.
 
         What makes no difference to the bit makes none here: a default that is spelled out, segments cut otherwise over
-        the same layers, ``linear``'s weights 2 and 2 for 1 and 1. Weights in another scale that is no power of two,
-        such as 3 and 3, are rounded otherwise, and count as another merge.
+        the same layers, ``linear``'s weights 2 and 2 for 1 and 1, the source's weight where it is the base. Weights in
+        another scale that is no power of two, such as 3 and 3, are rounded otherwise, and count as another merge.
 
         Locates the models (and fetches them where they are on the hub).
         """
@@ -175,15 +177,17 @@ class MergeRecipe:
             "final_norm": [self.final_norm or layers[-1]],
             "head": [self.head],
         }
-        domains = len(self.domains)
+        base = None if self.base is None else fingerprint_model(locate_model(self.base))
+        if base == source and self._takes_source_for_base:
+            base = None
         content: dict[str, Any] = {
-            place: [None if segment.keeps_source else [self._scaled(segment.weights(domains))] for segment in segments]
+            place: [None if segment.keeps_source else [self._decisive_weights(segment, base)] for segment in segments]
             for place, segments in places.items()
         }
         content.update(
             source=source,
             domains=[fingerprint_model(locate_model(name)) for name in self.domains],
-            base=None if self.base is None else fingerprint_model(locate_model(self.base)),
+            base=base,
             method=self.method,
             parameters=self._chosen_parameters(),
         )
@@ -236,12 +240,25 @@ class MergeRecipe:
         """Whether weights are divided by their sum, in the end and nowhere else."""
         return self.method == "linear" and dict(self.parameters).get("normalize", True)
 
-    def _scaled(self, weights: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    @property
+    def _takes_source_for_base(self) -> bool:
+        """Whether the source as base is the same, to the bit, as none: its own difference, 0, must count nowhere."""
+        chosen = dict(self._chosen_parameters())
+        alone = not any(isinstance(value, tuple) for value in chosen.values())
+        takes = self._method.base == "required" and self._method.weighted and not self._method.random
+        return takes and alone and not chosen.get("normalize", self._method.parameters.get("normalize"))
+
+    def _decisive_weights(self, segment: Segment, base: str | None) -> tuple[float, ...] | None:
         """Weights of the same merge, to the bit: where their sum is divided by, it is within [1, 2) (or (-2, -1])."""
-        if weights is None or not self._normalises:
+        weights = segment.weights(len(self.domains))
+        if weights is None:
+            return None
+        if self._normalises:
+            _, exponent = math.frexp(sum(weights))
+            return tuple(math.ldexp(weight, 1 - exponent) for weight in weights)
+        if self.method in ("linear", "slerp") or base is not None or self._method.base != "required":
             return weights
-        _, exponent = math.frexp(sum(weights))
-        return tuple(math.ldexp(weight, 1 - exponent) for weight in weights)
+        return tuple(float(np.float32(weight)) for weight in weights[1:])  # as mergekit takes them, and none for a base
 
     def _chosen_parameters(self) -> list[tuple[str, Any]]:
         """The parameters that are not the method's defaults, written in one way."""

@@ -225,6 +225,34 @@ def test_fingerprint_takes_what_goes_without_saying_as_unsaid(
 
 
 @pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("method", ["task_arithmetic", "ties", "breadcrumbs", "dare_linear"])
+def test_fingerprint_knows_where_the_source_as_base_makes_no_difference(
+    method, normalize, bert_retriever, bert_language_model
+):
+    domains, kind = (bert_language_model,) * 2, get_method(method)
+    parameters = {"density": 0.5, "normalize": normalize}
+    tensors = [torch.randn(60, 60, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+
+    def print_of(segment, base):
+        return MergeRecipe(
+            bert_retriever, domains, (segment,), method=method, parameters=parameters, base=base
+        ).fingerprint
+
+    def merge_of(segment, base):
+        return blend(tensors, kind, segment.weights(2), base=base, parameters=parameters)
+
+    plain = Segment(0.4)
+    for segment in (plain, Segment(0.7, domain_weights=(0.3, 0.3))):
+        for base, tensor in ((None, None), (bert_retriever, tensors[0])):
+            same = torch.equal(merge_of(segment, tensor), merge_of(plain, None))
+            assert same or (base and (normalize or kind.random))
+            if not (base and normalize):  # ties' bits are equal then, too; fingerprints do not look that closely
+                assert (print_of(segment, base) == print_of(plain, None)) == same
+            elif not same:
+                assert print_of(segment, base) != print_of(plain, None)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
 def test_fingerprint_knows_scales_that_make_no_difference_to_the_bit(normalize, bert_retriever, bert_language_model):
     def print_of(*weights):
         segment = Segment(weights[0], domain_weights=weights[1:])
