@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 from pathlib import Path
@@ -18,20 +18,25 @@ from pyterrier_merge.models import count_layers, fingerprint_model, locate_model
 
 def check_alpha(name: str, alpha: Any) -> float:
     """Return ``alpha`` as a float; ``ValueError`` where it is not a number within [0, 1]."""
-    value = _number(f"{name} is the weight of the source model, within [0, 1]:", alpha)
+    value = _number(alpha)
     if not 0 <= value <= 1:
-        raise ValueError(f"{name} is the weight of the source model, within [0, 1]; found {alpha!r}")
+        raise ValueError(f"{name} is the weight of the source model, a number within [0, 1]; found {alpha!r}")
     return value
 
 
-def _number(what: str, value: Any) -> float:
+def _check_weight(weight: Any) -> float:
+    value = _number(weight)
+    if not math.isfinite(value):
+        raise ValueError(f"a weight is a finite number; found {weight!r}")
+    return value
+
+
+def _number(value: Any) -> float:
+    """NaN where it is none."""
     try:
-        number = math.nan if isinstance(value, (bool, str)) else float(value)
+        return math.nan if isinstance(value, (bool, str)) else float(value)
     except (TypeError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{what} is a finite number; found {value!r}")
-    return number
+        return math.nan
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,7 +57,7 @@ class Segment:
 
     def __post_init__(self) -> None:
         if self.domain_weights is not None:
-            alpha, *others = (_number("a weight", weight) for weight in (self.alpha, *self.domain_weights))
+            alpha, *others = map(_check_weight, (self.alpha, *self.domain_weights))
             object.__setattr__(self, "alpha", alpha)
             object.__setattr__(self, "domain_weights", tuple(others))
         elif self.alpha is not None:
@@ -278,13 +283,17 @@ class MergeRecipe:
         names = [self.domains] if isinstance(self.domains, (str, Path)) else list(self.domains)
         if not names:
             raise ValueError("a recipe needs at least one domain model")
-        if not self.segments:
+        segments = tuple(self.segments) if isinstance(self.segments, Iterable) else (self.segments,)
+        if not segments:
             raise ValueError("a recipe needs at least one segment")
+        stranger = next((segment for segment in segments if not isinstance(segment, Segment)), None)
+        if stranger is not None or isinstance(self.segments, Segment):
+            raise ValueError(f"segments is a sequence such as (Segment(0.5), Segment(1)); found {self.segments!r}")
         return {
             "source": _model_name(self.source),
             "domains": tuple(_model_name(name) for name in names),
-            "segments": tuple(self.segments),
-            "parameters": tuple(sorted(dict(self.parameters).items())),
+            "segments": segments,
+            "parameters": _pairs(self.parameters),
             "base": None if self.base is None else _model_name(self.base),
             "embeddings": _place("embeddings", self.embeddings),
             "final_norm": None if self.final_norm is None else _place("final_norm", self.final_norm),
@@ -332,7 +341,16 @@ def _cancel(weights: tuple[float, ...]) -> bool:
 
 
 def _place(name: str, value: Any) -> Segment:
+    if value is None:
+        raise ValueError(f"{name} is an alpha, or a Segment: Segment(None) for a method without weights; found None")
     return value if isinstance(value, Segment) else Segment(check_alpha(name, value))
+
+
+def _pairs(parameters: Any) -> tuple[tuple[str, Any], ...]:
+    try:
+        return tuple(sorted(dict(parameters).items()))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"parameters is a mapping such as {{'density': 0.5}}; found {parameters!r}") from error
 
 
 def _model_name(name: str | Path) -> str:

@@ -82,6 +82,12 @@ def test_several_domain_models_share_what_the_source_leaves():
             for method in ("linear", "slerp", "nuslerp", "multislerp")
         ),
         ({"domains": ("d", "e"), "segments": (Segment(0.3, domain_weights=(-0.1, -0.2)),)}, "add up to 0"),  # 5e-17
+        ({"segments": Segment(0.5)}, r"segments is a sequence such as .* found Segment\(alpha=0\.5\)"),
+        ({"segments": (0.5,)}, r"segments is a sequence such as .* found \(0\.5,\)"),
+        ({"segments": 0.5}, r"segments is a sequence such as .* found 0\.5"),
+        ({"parameters": None}, "parameters is a mapping such as .* found None"),
+        ({"embeddings": None, "method": "sce"}, r"embeddings is an alpha, or a Segment: Segment\(None\)"),
+        ({"embeddings": float("nan")}, r"the weight of the source model, a number within \[0, 1\]; found nan"),
         ({"seed": 2.0}, "seed is a whole number, found 2.0"),
         ({"seed": True}, "seed is a whole number, found True"),
         ({"segments": (Segment(None),)}, "linear needs an alpha in every segment"),

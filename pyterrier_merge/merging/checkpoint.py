@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 _BUFFER = re.compile(
     r"(^|\.)(rotary_emb\.(inv_freq|cos_cached|sin_cached)|(position|token_type)_ids|(attn|attention)\.(masked_)?bias)$"
 )
+_KINDS = {
+    "model_type": str,
+    "text_config": dict,
+    "rope_scaling": dict,
+    "rope_parameters": dict,
+}  # of settings read here
 _HEAD = re.compile(r"^(lm_head|embed_out|cls|score|classifier)\.")  # no body of transformers has such names
 _OLD_NORM = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}  # BERTs before 2019
 # Kind of model (its type, else its stack of layers), a head, and the token embeddings that the head shares.
@@ -67,6 +73,7 @@ class Checkpoint:
         """
         self.folder = transformer_folder(Path(folder))
         self.config: dict[str, Any] = read_config(self.folder)
+        _require_kinds(self.config, self.folder / "config.json")
         require_unquantised(self.folder)
         stored = stored_tensors(self.folder)
         self._require_plain_stack(stored)
@@ -127,6 +134,13 @@ class Checkpoint:
 
     def __repr__(self) -> str:
         return f"Checkpoint({str(self.folder)!r})"
+
+
+def _require_kinds(config: Mapping[str, Any], file: Path) -> None:
+    for name, kind in _KINDS.items():
+        if not isinstance(config.get(name), (kind, type(None))):
+            expected = "a name" if kind is str else "an object"
+            raise ValueError(f"{file}: expected {expected} for {name!r}, found {config[name]!r}")  # noqa: TRY004 (no call)
 
 
 def _layers_at(keys: Iterable[str], folder: Path) -> tuple[str, str]:

@@ -397,6 +397,17 @@ def test_a_file_with_other_layers_than_its_configuration_states_is_refused(state
         Checkpoint(folder)
 
 
+@pytest.mark.parametrize(
+    "setting", [{"model_type": ["bert"]}, {"rope_scaling": "x"}, {"rope_parameters": 1}, {"text_config": "x"}]
+)
+def test_a_malformed_configuration_is_named(setting, bert_language_model, tmp_path):
+    folder = shutil.copytree(bert_language_model, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | setting))
+    with pytest.raises(ValueError, match=rf"model/config\.json: expected an? \w+ for '{next(iter(setting))}', found"):
+        Checkpoint(folder)
+
+
 def test_a_folder_without_layers_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors")
