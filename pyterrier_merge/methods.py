@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -55,8 +56,12 @@ class MergeMethod:
         """Whether it draws random numbers."""
         return self.name.startswith(_RANDOM)
 
-    def check(self, *, num_domains: int, has_base: bool, parameters: Mapping[str, Any]) -> None:
-        """Raise ``ValueError`` where the models or the parameters are none for this method."""
+    def check(self, *, num_domains: int, has_base: bool, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the parameters as mergekit reads them: of ``normalize``, 0 and ``"no"`` are False.
+
+        Raises:
+            ValueError: The models or the parameters are none for this method.
+        """
         if has_base and self.base == "none":
             raise ValueError(f"{self.name} takes no base model: leave 'base' out")
         inputs, weighted = 1 + num_domains + has_base, num_domains + (has_base or self.base != "required")
@@ -72,30 +77,41 @@ class MergeMethod:
         missing = [name for name, default in self.parameters.items() if default is None and name not in parameters]
         if missing:
             raise ValueError(f"{self.name} needs the parameter {missing[0]!r}: parameters={{{missing[0]!r}: ...}}")
-        for name, value in parameters.items():
-            self._check_parameter(name, value, weighted)
-        if num_domains == 1 and not has_base and self._cancels_a_single_weight(parameters):
+        read = {name: self._read_parameter(name, value, weighted) for name, value in parameters.items()}
+        if num_domains == 1 and not has_base and self._cancels_a_single_weight(read):
             raise ValueError(
                 f"{self.name} divides by the sum of the weights, and with the source as base there is only one: alpha "
                 "would change nothing; pass parameters={'normalize': False}, or a base"
             )
+        return read
 
-    def _check_parameter(self, name: str, value: Any, models: int) -> None:
+    def _read_parameter(self, name: str, value: Any, models: int) -> Any:
         several = isinstance(value, (list, tuple))
         if several and (name not in self.per_model or len(value) != models):
             or_more = f" or {models}" if name in self.per_model else ""
             raise ValueError(f"{self.name}: {name!r} takes one value{or_more}, found {value!r}")
+        return tuple(self._read_value(name, one) for one in value) if several else self._read_value(name, value)
+
+    def _read_value(self, name: str, value: Any) -> Any:
         (spec,) = (spec for spec in _mergekit(self.name).spec.parameters if spec.name == name)
-        for one in value if several else [value]:
-            try:
-                spec.validate(one)
-            except ValueError as error:  # pydantic's, many lines long
-                raise ValueError(f"{self.name}: {name!r} is {one!r}, expected {spec.value_type.__name__}") from error
+        try:
+            read = spec.validate(value)
+        except ValueError as error:  # pydantic's, many lines long
+            raise ValueError(f"{self.name}: {name!r} is {value!r}, expected {spec.value_type.__name__}") from error
+        if not math.isfinite(read):
+            raise ValueError(f"{self.name}: {name!r} is {value!r}, expected a finite number")
+        return read
 
     def _cancels_a_single_weight(self, parameters: Mapping[str, Any]) -> bool:
         return (
             self.weighted and self.base == "required" and parameters.get("normalize", self.parameters.get("normalize"))
         )
+
+
+def divides_by_sum(method: str, parameters: Mapping[str, Any]) -> bool:
+    """Whether a method divides by the sum of all weights, which cannot be 0 then; mergekit is not looked at."""
+    divides = parameters.get("normalize", True) and parameters.get("normalize_weights", True)
+    return method in _INTERPOLATING and bool(divides)
 
 
 def list_methods() -> tuple[str, ...]:
@@ -147,7 +163,7 @@ def blend(
         method: How.
         weights: One for each tensor; None where the method takes none.
         base: What differences are taken from; the source where the method needs a base and none is given.
-        parameters: The method's own.
+        parameters: The method's own, as :meth:`MergeMethod.check` returns them.
         name: Named in mergekit's messages, and part of the seed.
         seed: Of methods that drop weights at random: one seed and name, one result on one kind of device.
         memory: Float32 of the same shape that the result may be written to, none of the tensors.
@@ -163,7 +179,7 @@ def blend(
 
     values = dict(parameters or {})
     if method.name == "linear":
-        return _linear(tensors, _required(weights), normalize=bool(values.get("normalize", True)), memory=memory)
+        return _linear(tensors, _required(weights), normalize=values.get("normalize", True), memory=memory)
     base_index = 0 if base is not None or method.base == "required" else None
     if method.name == "slerp":
         values["t"] = sum(_required(weights)[1:]) / sum(_required(weights))

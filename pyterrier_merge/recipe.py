@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pyterrier_merge.fingerprint import fingerprint
-from pyterrier_merge.methods import MergeMethod, get_method
+from pyterrier_merge.methods import MergeMethod, divides_by_sum, get_method
 from pyterrier_merge.models import count_layers, fingerprint_model, locate_model, transformer_folder
 
 
 def check_alpha(name: str, alpha: Any) -> float:
     """Return ``alpha`` as a float; ``ValueError`` where it is not a number within [0, 1]."""
-    value = _number(f"{name} is the weight of the source model, within [0, 1]:", alpha)
+    value = _number(alpha)
     if not 0 <= value <= 1:
-        raise ValueError(f"{name} is the weight of the source model, within [0, 1]; found {alpha!r}")
+        raise ValueError(f"{name} is the weight of the source model, a number within [0, 1]; found {alpha!r}")
     return value
 
 
-def _number(what: str, value: Any) -> float:
+def _check_weight(weight: Any) -> float:
+    value = _number(weight)
+    if not math.isfinite(value):
+        raise ValueError(f"a weight is a finite number; found {weight!r}")
+    return value
+
+
+def _number(value: Any) -> float:
+    """NaN where it is none."""
     try:
-        number = math.nan if isinstance(value, (bool, str)) else float(value)
+        return math.nan if isinstance(value, (bool, str)) else float(value)
     except (TypeError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{what} is a finite number; found {value!r}")
-    return number
+        return math.nan
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,7 +57,7 @@ class Segment:
 
     def __post_init__(self) -> None:
         if self.domain_weights is not None:
-            alpha, *others = (_number("a weight", weight) for weight in (self.alpha, *self.domain_weights))
+            alpha, *others = map(_check_weight, (self.alpha, *self.domain_weights))
             object.__setattr__(self, "alpha", alpha)
             object.__setattr__(self, "domain_weights", tuple(others))
         elif self.alpha is not None:
@@ -92,8 +99,8 @@ class MergeRecipe:
         domains: One or more plain language models of the domain; a single name is taken as well.
         segments: At least one; :meth:`halves` makes the paper's two.
         method: mergekit's name, see :func:`pyterrier_merge.methods.list_methods`.
-        parameters: The method's own besides weights, such as ``{"density": 0.5}``; kept as sorted pairs. A sequence
-            gives each model that is no base its own value, the source first.
+        parameters: The method's own besides weights, such as ``{"density": 0.5}``; kept as sorted pairs, as mergekit
+            reads them. A sequence gives each model that is no base its own value, the source first.
         base: The model that differences are taken from, for ``task_arithmetic``, ``ties`` and their kin; the source
             where None is given.
         embeddings: Alpha (or a segment) of the token embeddings and what stands beside them.
@@ -118,14 +125,17 @@ class MergeRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise ValueError(f"a recipe's seed is a whole number, found {self.seed!r}")  # noqa: TRY004 (as of all fields)
         for field, value in self._checked_fields().items():
             object.__setattr__(self, field, value)
-        for segment in self._all_segments():
-            self._check_weights(segment)
         if self.method != "linear" or self.parameters or self.base:  # looking at mergekit takes seconds
-            self._method.check(
+            read = self._method.check(
                 num_domains=len(self.domains), has_base=self.base is not None, parameters=dict(self.parameters)
             )
+            object.__setattr__(self, "parameters", tuple(read.items()))
+        for segment in self._all_segments():
+            self._check_weights(segment)
 
     @classmethod
     def halves(
@@ -156,8 +166,8 @@ class MergeRecipe:
         """Sixteen hexadecimal digits that change when the merged weights would: models count by content, not by name.
 
         What makes no difference to the bit makes none here: a default that is spelled out, segments cut otherwise over
-        the same layers, ``linear``'s weights 2 and 2 for 1 and 1. Weights in another scale that is no power of two,
-        such as 3 and 3, are rounded otherwise, and count as another merge.
+        the same layers, ``linear``'s weights 2 and 2 for 1 and 1, the source's weight where it is the base. Weights in
+        another scale that is no power of two, such as 3 and 3, are rounded otherwise, and count as another merge.
 
         Locates the models (and fetches them where they are on the hub).
         """
@@ -172,15 +182,17 @@ class MergeRecipe:
             "final_norm": [self.final_norm or layers[-1]],
             "head": [self.head],
         }
-        domains = len(self.domains)
+        base = None if self.base is None else fingerprint_model(locate_model(self.base))
+        if base == source and self._takes_source_for_base:
+            base = None
         content: dict[str, Any] = {
-            place: [None if segment.keeps_source else [self._scaled(segment.weights(domains))] for segment in segments]
+            place: [None if segment.keeps_source else [self._decisive_weights(segment, base)] for segment in segments]
             for place, segments in places.items()
         }
         content.update(
             source=source,
             domains=[fingerprint_model(locate_model(name)) for name in self.domains],
-            base=None if self.base is None else fingerprint_model(locate_model(self.base)),
+            base=base,
             method=self.method,
             parameters=self._chosen_parameters(),
         )
@@ -231,14 +243,27 @@ class MergeRecipe:
     @property
     def _normalises(self) -> bool:
         """Whether weights are divided by their sum, in the end and nowhere else."""
-        return self.method == "linear" and bool(dict(self.parameters).get("normalize", True))
+        return self.method == "linear" and dict(self.parameters).get("normalize", True)
 
-    def _scaled(self, weights: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    @property
+    def _takes_source_for_base(self) -> bool:
+        """Whether the source as base is the same, to the bit, as none: its own difference, 0, must count nowhere."""
+        chosen = dict(self._chosen_parameters())
+        alone = not any(isinstance(value, tuple) for value in chosen.values())
+        takes = self._method.base == "required" and self._method.weighted and not self._method.random
+        return takes and alone and not chosen.get("normalize", self._method.parameters.get("normalize"))
+
+    def _decisive_weights(self, segment: Segment, base: str | None) -> tuple[float, ...] | None:
         """Weights of the same merge, to the bit: where their sum is divided by, it is within [1, 2) (or (-2, -1])."""
-        if weights is None or not self._normalises:
+        weights = segment.weights(len(self.domains))
+        if weights is None:
+            return None
+        if self._normalises:
+            _, exponent = math.frexp(sum(weights))
+            return tuple(math.ldexp(weight, 1 - exponent) for weight in weights)
+        if self.method in ("linear", "slerp") or base is not None or self._method.base != "required":
             return weights
-        _, exponent = math.frexp(sum(weights))
-        return tuple(math.ldexp(weight, 1 - exponent) for weight in weights)
+        return tuple(float(np.float32(weight)) for weight in weights[1:])  # as mergekit takes them, and none for a base
 
     def _chosen_parameters(self) -> list[tuple[str, Any]]:
         """The parameters that are not the method's defaults, written in one way."""
@@ -247,7 +272,7 @@ class MergeRecipe:
             alike = isinstance(value, tuple) and len(set(value)) == 1
             value = value[0] if alike else value  # one for all models
             if value != self._method.parameters[name]:
-                chosen.append((name, float(value) if type(value) is int else value))
+                chosen.append((name, value))
         return chosen
 
     def _all_segments(self) -> tuple[Segment, ...]:
@@ -258,16 +283,17 @@ class MergeRecipe:
         names = [self.domains] if isinstance(self.domains, (str, Path)) else list(self.domains)
         if not names:
             raise ValueError("a recipe needs at least one domain model")
-        if not self.segments:
+        segments = tuple(self.segments) if isinstance(self.segments, Iterable) else (self.segments,)
+        if not segments:
             raise ValueError("a recipe needs at least one segment")
+        stranger = next((segment for segment in segments if not isinstance(segment, Segment)), None)
+        if stranger is not None or isinstance(self.segments, Segment):
+            raise ValueError(f"segments is a sequence such as (Segment(0.5), Segment(1)); found {self.segments!r}")
         return {
             "source": _model_name(self.source),
             "domains": tuple(_model_name(name) for name in names),
-            "segments": tuple(self.segments),
-            "parameters": tuple(
-                (name, tuple(value) if isinstance(value, list) else value)
-                for name, value in sorted(dict(self.parameters).items())
-            ),
+            "segments": segments,
+            "parameters": _pairs(self.parameters),
             "base": None if self.base is None else _model_name(self.base),
             "embeddings": _place("embeddings", self.embeddings),
             "final_norm": None if self.final_norm is None else _place("final_norm", self.final_norm),
@@ -290,8 +316,9 @@ class MergeRecipe:
                 f"{self.method} takes no weights: give alpha None to merge a segment, 1 to keep the source's; "
                 f"found {segment}"
             )
-        if self._normalises and not sum(segment.weights(len(self.domains)) or ()):
-            raise ValueError(f"the weights of segment {segment} add up to 0, and linear divides by their sum")
+        weights = segment.weights(len(self.domains)) or ()
+        if weights and divides_by_sum(self.method, dict(self.parameters)) and _cancel(weights):
+            raise ValueError(f"the weights of segment {segment} add up to 0, and {self.method} divides by their sum")
 
     def __repr__(self) -> str:
         return _repr(self)
@@ -308,8 +335,22 @@ def _repr(value: Segment | MergeRecipe) -> str:
     return f"{type(value).__name__}({given})"
 
 
+def _cancel(weights: tuple[float, ...]) -> bool:
+    """Whether weights add up to 0, or to so little that nothing but float32's rounding is left of the sum."""
+    return abs(math.fsum(weights)) <= 1e-6 * math.fsum(map(abs, weights))
+
+
 def _place(name: str, value: Any) -> Segment:
+    if value is None:
+        raise ValueError(f"{name} is an alpha, or a Segment: Segment(None) for a method without weights; found None")
     return value if isinstance(value, Segment) else Segment(check_alpha(name, value))
+
+
+def _pairs(parameters: Any) -> tuple[tuple[str, Any], ...]:
+    try:
+        return tuple(sorted(dict(parameters).items()))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"parameters is a mapping such as {{'density': 0.5}}; found {parameters!r}") from error
 
 
 def _model_name(name: str | Path) -> str:

@@ -190,7 +190,10 @@ def test_merge_takes_a_mergekit_file(pair, tmp_path):
         (["S", "out"], "found 2 names"),
         (["S", "D", "out"], "say how much of SOURCE is kept: --alpha-lower and --alpha-upper"),
         (["S", "D", "out", "--alpha-lower", "2", "--alpha-upper", "1"], "alpha_lower is the weight"),
-        (["S", "D", "out", "--alpha-lower", "1"], "linear needs an alpha in every segment"),
+        (
+            ["S", "D", "out", "--alpha-lower", "1"],
+            "linear needs the weight of SOURCE in both halves: --alpha-upper, from",
+        ),
         (["S", "D", "out", "--method", "magic", "--alpha-lower", "1"], "unknown merge method 'magic'"),
         (["S", "D", "out", "--alpha-lower", "0", "--alpha-upper", "1", "--parameter", "x"], "takes NAME=VALUE"),
         (

@@ -134,6 +134,8 @@ def test_linear_is_mergekits_own_to_the_bit(weights, normalize, tensors):
         ("ties", {"parameters": {"densty": 0.5}}, "ties has no parameter 'densty'; it has .*density"),
         ("ties", {"parameters": {"weight": 0.5}}, "ties has no parameter 'weight'"),
         ("ties", {"parameters": {"density": "much"}}, "ties: 'density' is 'much', expected float"),
+        ("ties", {"parameters": {"density": float("nan")}}, "ties: 'density' is nan, expected a finite number"),
+        ("task_arithmetic", {"parameters": {"lambda": "inf"}}, "task_arithmetic: 'lambda' is 'inf', expected a finite"),
         ("ties", {"parameters": {"density": [0.5, 0.5]}}, "'density' takes one value or 1, found"),
         ("ties", {"parameters": {"normalize": [True]}}, "'normalize' takes one value, found"),
         ("ties", {}, "alpha would change nothing.*'normalize': False"),

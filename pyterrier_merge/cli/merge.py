@@ -104,8 +104,18 @@ def _recipe(models: list[str], settings: dict[str, Any]) -> MergeRecipe:
         )
     if not settings.keys() & {"alpha_lower", "alpha_upper", "method"}:
         raise ValueError("say how much of SOURCE is kept: --alpha-lower and --alpha-upper, between 0 and 1")
+    _require_both_alphas(settings)
     alphas = [settings.pop(name, None) for name in ("alpha_lower", "alpha_upper")]
     return MergeRecipe.halves(models[0], models[1:], *alphas, **settings)
+
+
+def _require_both_alphas(settings: dict[str, Any]) -> None:
+    from pyterrier_merge.methods import get_method
+
+    method = settings.get("method", "linear")
+    missing = [f"--{name.replace('_', '-')}" for name in ("alpha_lower", "alpha_upper") if name not in settings]
+    if missing and (method == "linear" or get_method(method).weighted):  # looking at mergekit takes seconds
+        raise ValueError(f"{method} needs the weight of SOURCE in both halves: {' and '.join(missing)}, from 0 to 1")
 
 
 def _read_parameters(texts: Sequence[str]) -> dict[str, Any]:

@@ -15,6 +15,9 @@ import yaml
 from pyterrier_merge.mergekit_yaml.layout import MergeFile, Slice, weight_name
 from pyterrier_merge.mergekit_yaml.settings import EMBEDDINGS, FINAL_NORM, LAYERS, is_gradient, weighs_embeddings
 from pyterrier_merge.mergekit_yaml.writing import neat
+from pyterrier_merge.merging.checkpoint import Checkpoint
+from pyterrier_merge.merging.places import is_final_norm
+from pyterrier_merge.methods import divides_by_sum
 from pyterrier_merge.models import PACKAGE_SCHEME, count_layers, locate_model, transformer_folder
 from pyterrier_merge.recipe import MergeRecipe, Segment
 
@@ -85,7 +88,8 @@ class _Reading:
         if self._method.weighted:
             first, last = self._file.slices[0], self._file.slices[-1]
             norm = self._segment(last, FINAL_NORM, 0)
-            places["final_norm"] = None if norm == replace(segments[-1], size=1) else norm
+            as_last_layer = norm == replace(segments[-1], size=1)
+            places["final_norm"] = None if as_last_layer or self._lacks_final_norm else norm
             if any(weighs_embeddings(setting, where) for where, setting in self._weights(first)):
                 places["embeddings"] = self._segment(first, EMBEDDINGS, 0)
         if self.base is not None and any(segment.keeps_source for segment in segments):
@@ -180,9 +184,7 @@ class _Reading:
 
     @property
     def _divides(self) -> bool:
-        """Whether mergekit divides by the sum of all weights, so that their scale means nothing."""
-        said = self._parameters
-        return bool(self._method.interpolates and said.get("normalize", True) and said.get("normalize_weights", True))
+        return divides_by_sum(self._method.name, self._parameters)
 
     @cached_property
     def _parameters(self) -> dict[str, Any]:
@@ -207,6 +209,11 @@ class _Reading:
     @property
     def _is_at_hand(self) -> bool:
         return self.source.startswith(PACKAGE_SCHEME) or Path(self.source).is_dir()
+
+    @property
+    def _lacks_final_norm(self) -> bool:
+        """Whether the source is at hand and has none, as BERT: then what mergekit's file says of it goes nowhere."""
+        return self._is_at_hand and not any(map(is_final_norm, Checkpoint(locate_model(self.source)).body))
 
     @property
     def _depth(self) -> int:

@@ -178,7 +178,9 @@ class Blender:
 
 def misfit(name: str, dtype: torch.dtype) -> str:
     """Say that a tensor overflows the type that it is held in."""
-    return f"tensor {name!r} has weights that {dtype} cannot hold: use bfloat16 or float32"
+    narrow = str(dtype) == "torch.float16"
+    mend = ": use bfloat16 or float32" if narrow else "; are the recipe's weights or parameters too large?"
+    return f"tensor {name!r} has weights that {dtype} cannot hold{mend}"
 
 
 def _converts_as_it_reads(tensor: torch.Tensor) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyterrier_merge.merging.places import LAYER, PROJECTION, layer_of
-from pyterrier_merge.models import projection_folders, read_config, transformer_folder
+from pyterrier_merge.models import count_layers, projection_folders, read_config, transformer_folder
 from pyterrier_merge.models.weights import FLOATS, StoredTensor, TensorReader, require_unquantised, stored_tensors
 
 if TYPE_CHECKING:
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 _BUFFER = re.compile(
     r"(^|\.)(rotary_emb\.(inv_freq|cos_cached|sin_cached)|(position|token_type)_ids|(attn|attention)\.(masked_)?bias)$"
 )
+_KINDS = {
+    "model_type": str,
+    "text_config": dict,
+    "rope_scaling": dict,
+    "rope_parameters": dict,
+}  # of settings read here
 _HEAD = re.compile(r"^(lm_head|embed_out|cls|score|classifier)\.")  # no body of transformers has such names
 _OLD_NORM = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}  # BERTs before 2019
 # Kind of model (its type, else its stack of layers), a head, and the token embeddings that the head shares.
@@ -63,10 +69,11 @@ class Checkpoint:
         Raises:
             FileNotFoundError: No ``config.json``, no weights, or a shard that the index names is missing.
             ValueError: A file is corrupt or not readable, the weights are quantised, the architecture is one that
-                cannot be merged layer by layer, or no layers are to be found.
+                cannot be merged layer by layer, or no layers are to be found, or not as many as ``config.json`` states.
         """
         self.folder = transformer_folder(Path(folder))
         self.config: dict[str, Any] = read_config(self.folder)
+        _require_kinds(self.config, self.folder / "config.json")
         require_unquantised(self.folder)
         stored = stored_tensors(self.folder)
         self._require_plain_stack(stored)
@@ -79,6 +86,7 @@ class Checkpoint:
             body |= _tied_embeddings(body, stored, {stack, str(self.config.get("model_type"))})
         self.body: Mapping[str, StoredTensor] = body | _projection(Path(folder))
         _require_floats(self.body)
+        self._require_stated_layers()
         self._reader = TensorReader()
 
     @cached_property
@@ -116,8 +124,23 @@ class Checkpoint:
                 "and a recipe divides one; it cannot be merged"
             )
 
+    def _require_stated_layers(self) -> None:
+        stated = count_layers(self.folder)  # what a recipe's segments are laid over, and what transformers builds
+        if stated != self.num_layers:
+            raise ValueError(
+                f"{self.folder} has the weights of {self.num_layers} layers, its config.json states {stated}: which of "
+                "them a model has is not known; correct config.json, or give the checkpoint as it was saved"
+            )
+
     def __repr__(self) -> str:
         return f"Checkpoint({str(self.folder)!r})"
+
+
+def _require_kinds(config: Mapping[str, Any], file: Path) -> None:
+    for name, kind in _KINDS.items():
+        if not isinstance(config.get(name), (kind, type(None))):
+            expected = "a name" if kind is str else "an object"
+            raise ValueError(f"{file}: expected {expected} for {name!r}, found {config[name]!r}")  # noqa: TRY004 (no call)
 
 
 def _layers_at(keys: Iterable[str], folder: Path) -> tuple[str, str]:

@@ -80,7 +80,13 @@ def relative_distance(distance: float, norm: float) -> float:
 
 
 def damage(name: str, checkpoint: Checkpoint) -> str:
-    """Say that a checkpoint's tensor is no set of weights."""
+    """Say what is wrong with a checkpoint's tensor whose squared norm is NaN or infinite."""
+    tensor = checkpoint.tensor(name)
+    if tensor.isfinite().all():
+        return (
+            f"tensor {name!r} of {checkpoint.folder} holds weights up to {float(tensor.abs().max()):.2g}, whose "
+            "squares overflow: how far a merge moves it cannot be told; is the checkpoint damaged?"
+        )
     return f"tensor {name!r} of {checkpoint.folder} holds NaN or infinity; the checkpoint is damaged"
 
 

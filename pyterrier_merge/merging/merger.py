@@ -10,6 +10,7 @@ from pyterrier_merge.merging.blending import Blender, TensorMerge
 from pyterrier_merge.merging.change import require_change
 from pyterrier_merge.merging.checkpoint import Checkpoint
 from pyterrier_merge.merging.parents import Parents
+from pyterrier_merge.merging.places import layer_of
 from pyterrier_merge.recipe import MergeRecipe, Segment
 
 if TYPE_CHECKING:
@@ -91,6 +92,13 @@ class Merger:
 def _require_loaded(parameters: Mapping[str, torch.Tensor], source: Checkpoint) -> None:
     # No sentence embedding goes through the pooler of BERT's pre-training, which many a file leaves out.
     missing = [name for name in parameters if name not in source.body and not name.startswith("pooler.")]
+    renamed = [name for name in source.body if name not in parameters and layer_of(name) is not None]
+    if missing and renamed:
+        raise ValueError(
+            f"transformers loads {source.folder} ({source.config.get('model_type')}) under other names than its file "
+            f"has, such as {missing[0]!r}, where the file has {renamed[0]!r}: it cannot be merged while it is live; "
+            "write the merge to a folder (`pyterrier-merge merge`) and load that"
+        )
     if missing:
         raise ValueError(
             f"{source.folder} has no weights for {len(missing)} parameters of the model, such as {missing[0]!r}: they "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyterrier_merge.merging.checkpoint import Checkpoint
 from pyterrier_merge.merging.compatibility import Compatibility, check_compatible
-from pyterrier_merge.merging.places import is_projection
+from pyterrier_merge.merging.places import is_final_norm, is_projection
 from pyterrier_merge.models import locate_model
 from pyterrier_merge.recipe import MergeRecipe
 
@@ -70,6 +70,10 @@ class Parents:
                 compatibility.require_vocabulary()
         if not recipe.head.keeps_source and not any(map(is_projection, self.source.body)):
             raise ValueError(f"{self.source.folder} has no projection head to merge: leave `head` at 1")
+        if recipe.final_norm is not None and not any(map(is_final_norm, self.source.body)):
+            raise ValueError(
+                f"{self.source.folder} has no norm after its last layer to merge: leave `final_norm` out (None)"
+            )
 
     def reside(self, device: torch.device) -> None:
         """Keep tensors on this device from now on, if it is a GPU with room for all of them."""

@@ -89,8 +89,8 @@ def compare_settings(source: Mapping[str, Any], domain: Mapping[str, Any]) -> tu
 def _mend(name: str, source: Any, domain: Any) -> str | None:
     if name not in _MUST_AGREE or source is None or domain is None or source == domain:
         return None
-    alike = {"hidden_act": _GELU, "model_type": _SAME_LAYERS}.get(name, set())
-    return None if {source, domain} <= alike else _MUST_AGREE[name]
+    alike = tuple({"hidden_act": _GELU, "model_type": _SAME_LAYERS}.get(name, ()))  # values may be lists: no sets
+    return None if all(value in alike for value in (source, domain)) else _MUST_AGREE[name]
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -333,7 +333,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
 def test_reading_a_model_does_not_fill_the_memory(tmp_path, kind):
     """600 MB are read; the process grows by the 128 MB after which mappings are let go of, and one tensor of 30 MB."""
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"num_hidden_layers": 20}')
     tensors = {f"layers.{layer}.mlp.weight": torch.zeros(15, 2**20, dtype=torch.bfloat16) for layer in range(20)}
     if kind == "bin":
         torch.save(tensors, tmp_path / "pytorch_model.bin")
@@ -386,6 +386,26 @@ def test_buffers_are_no_weights(mistral_retriever, tmp_path):
     buffers = {"layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4), "layers.0.attn.bias": torch.ones(4) > 0}
     save_file({**tensors, **buffers}, folder / "model.safetensors")
     assert set(Checkpoint(folder).body) == set(tensors)
+
+
+@pytest.mark.parametrize("stated", [3, 5])
+def test_a_file_with_other_layers_than_its_configuration_states_is_refused(stated, bert_language_model, tmp_path):
+    folder = shutil.copytree(bert_language_model, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": stated}))
+    with pytest.raises(ValueError, match=rf"has the weights of 4 layers, its config\.json states {stated}"):
+        Checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"model_type": ["bert"]}, {"rope_scaling": "x"}, {"rope_parameters": 1}, {"text_config": "x"}]
+)
+def test_a_malformed_configuration_is_named(setting, bert_language_model, tmp_path):
+    folder = shutil.copytree(bert_language_model, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | setting))
+    with pytest.raises(ValueError, match=rf"model/config\.json: expected an? \w+ for '{next(iter(setting))}', found"):
+        Checkpoint(folder)
 
 
 def test_a_folder_without_layers_is_refused(tmp_path):

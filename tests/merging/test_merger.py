@@ -7,9 +7,10 @@ from mergekit.merge_methods import merge_tensors
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Dense
-from transformers import AutoModel
+from transformers import AutoModel, AutoTokenizer, NomicBertConfig, NomicBertModel
 
 from pyterrier_merge import MergedE5Encoder, MergeRecipe, Segment
+from pyterrier_merge.encoding.saving.folder import save_merge
 from pyterrier_merge.merging import blending
 from pyterrier_merge.merging.checkpoint import Checkpoint
 from pyterrier_merge.merging.merger import Merger
@@ -94,7 +95,6 @@ def test_merging_again_starts_from_the_parents(pair):
         {"method": "slerp"},
         {"method": "task_arithmetic", "parameters": {"lambda": 0.5}},
         {"embeddings": 0.25},
-        {"final_norm": 0.0},
     ],
 )
 def test_whatever_the_recipe_changes_is_merged_anew_and_back(change, pair):
@@ -231,6 +231,40 @@ def test_a_poisoned_parent_is_named_and_the_next_merge_is_clean(poison, bert_ret
     assert same(model, fresh)
 
 
+def test_large_weights_are_not_called_nan_nor_a_types_fault(bert_retriever, bert_language_model, tmp_path):
+    folder = shutil.copytree(bert_language_model, tmp_path / "large")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["bert.encoder.layer.3.output.dense.weight"][5, 7] = 1e30
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        ValueError, match=r"output\.dense\.weight.*large holds weights up to 1e\+30, whose squares over"
+    ):
+        merge(live(bert_retriever), MergeRecipe.halves(bert_retriever, folder, 0.5, 0.5))
+    settings = {"method": "task_arithmetic", "parameters": {"lambda": 1e38}}
+    with pytest.raises(
+        ValueError, match=r"torch\.float32 cannot hold; are the recipe's weights or parameters too large"
+    ):
+        merge(live(bert_retriever), MergeRecipe.halves(bert_retriever, bert_language_model, 0.5, 0.5, **settings))
+
+
+def test_names_that_transformers_changes_while_loading_are_told_from_lacking_weights(bert_retriever, tmp_path):
+    config = NomicBertConfig(vocab_size=25, hidden_size=32, num_hidden_layers=4, num_attention_heads=4)
+    folders = [tmp_path / "source", tmp_path / "domain"]
+    for folder in folders:
+        NomicBertModel(config).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(bert_retriever).save_pretrained(folder)
+    recipe = MergeRecipe.halves(*folders, 0.25, 0.75)
+    said = r"\(nomic_bert\) under other names .*'embeddings\.LayerNorm\.weight'.*'encoder\.layers\.0.*to a folder"
+    with pytest.raises(ValueError, match=said):
+        merge(live(folders[0]), recipe)
+    source, domain, merged = (
+        live(folder).state_dict() for folder in (*folders, save_merge(recipe, tmp_path / "merged", pooling="mean"))
+    )
+    for name, tensor in merged.items():
+        alpha = {None: 1, 0: 0.25, 1: 0.25}.get(layer_of(name), 0.75)
+        torch.testing.assert_close(tensor, alpha * source[name] + (1 - alpha) * domain[name])
+
+
 def test_parameters_that_the_source_lacks_are_an_error(bert_retriever, bert_language_model, tmp_path):
     folder = shutil.copytree(bert_retriever, tmp_path / "lacking")
     tensors = load_file(folder / "model.safetensors")
@@ -290,6 +324,12 @@ def test_a_head_that_is_not_there_is_not_merged(projected_pair, bert_retriever, 
         encoder = MergedE5Encoder.from_recipe(MergeRecipe.halves(source, domain, 0.5, 1, head=0.5), device="cpu")
         with pytest.raises(ValueError, match=message):
             encoder.encode_docs(["fever"])
+
+
+def test_a_final_norm_that_is_not_there_is_not_merged(bert_retriever, bert_language_model):
+    recipe = MergeRecipe.halves(bert_retriever, bert_language_model, 0.5, 1, final_norm=0.5)
+    with pytest.raises(ValueError, match="has no norm after its last layer to merge: leave `final_norm` out"):
+        merge(live(bert_retriever), recipe)
 
 
 def test_a_model_that_changes_its_part_is_not_taken_for_what_it_was(
