@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pyterrier_merge.models.names import _parts
+from pyterrier_merge.models.names import places
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +44,7 @@ def read_licences(name: str | Path) -> tuple[Licence, ...]:
     Args:
         name: As :func:`~pyterrier_merge.models.locate_model` takes it. A GGUF file's card lies beside it.
     """
-    places = [part.place for part in _parts(name)]
-    return tuple(read_licence(place.parent if place.is_file() else place) for place in places)
+    return tuple(read_licence(place.parent if place.is_file() else place) for place in places(name))
 
 
 def read_licence(folder: Path) -> Licence:
