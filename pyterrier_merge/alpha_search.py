@@ -79,10 +79,13 @@ def sweep(
         verbose: Show a progress bar.
 
     Raises:
+        TypeError: The encoder merges nothing.
         ValueError: The split is the test split, unknown or without judgements, the grid is empty or outside [0, 1], or
             the metric cannot be computed or looks deeper than ``num_results``.
         RuntimeError: A kept score is damaged.
     """
+    if not hasattr(encoder, "alpha_lower"):
+        raise TypeError(f"sweep sets the alphas of a MergedE5Encoder; found {encoder!r}, which has none")
     if split == "test":
         raise ValueError("alphas are not chosen on test queries: give another split")
     metric = metric or collection.measures[0]

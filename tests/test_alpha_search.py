@@ -6,7 +6,7 @@ import pyterrier as pt
 import pytest
 from pyterrier.measures import ERR, RR, R, nDCG
 
-from pyterrier_merge import MergedE5Encoder, sweep
+from pyterrier_merge import E5Encoder, MergedE5Encoder, sweep
 from pyterrier_merge.alpha_search import alpha_pairs
 
 
@@ -154,3 +154,8 @@ def test_a_metric_that_cannot_be_computed_is_refused(encoder, small_collection, 
     with pytest.raises(ValueError, match=message):
         sweep(encoder, small_collection, metric=metric, num_results=5, root=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_encoder_that_merges_nothing_is_refused(small_collection, bert_retriever):
+    with pytest.raises(TypeError, match=r"sweep sets the alphas of a MergedE5Encoder; found E5Encoder\(model="):
+        sweep(E5Encoder(bert_retriever, device="cpu"), small_collection)
