@@ -187,10 +187,11 @@ def blend(
         # Where the source is the base, its weight is what the others leave; mergekit takes none for it.
         values["weight"] = list(_required(weights)[1 if base is None and base_index == 0 else 0 :])
     inputs = [*tensors] if base is None else [base, *tensors]
-    devices = {tensor.device for tensor in inputs if tensor.device.type == "cuda"} if method.random else set()
-    with torch.random.fork_rng(devices=sorted(device.index for device in devices), enabled=method.random):
-        if method.random:
-            torch.manual_seed(_seed(seed, name))
+    devices = sorted({tensor.device.index for tensor in inputs if tensor.is_cuda}) if method.random else []
+    with torch.random.fork_rng(devices=devices, enabled=method.random):
+        if method.random:  # torch.manual_seed would set the generators of all GPUs, which nobody sets back
+            for generator in (torch.default_generator, *(torch.cuda.default_generators[index] for index in devices)):
+                generator.manual_seed(_seed(seed, name))
         return merge_tensors(
             inputs, method.name, parameters=values, base_index=base_index, name=name, dtype=torch.float32
         )
@@ -206,20 +207,26 @@ def _linear(
     import torch
 
     first, *others = tensors
-    (own, *rest), total = _coefficients(tuple(weights), first.device)
+    (own, *rest), total, divides = _coefficients(tuple(weights), first.device)
     merged = torch.mul(first, own, out=torch.empty_like(first, dtype=torch.float32) if memory is None else memory)
     for tensor, coefficient in zip(others, rest, strict=True):
         merged.addcmul_(tensor, coefficient)
-    return merged.div_(total) if normalize and total != 1 else merged
+    return merged.div_(total) if normalize and divides else merged
 
 
 @lru_cache(maxsize=64)
-def _coefficients(weights: tuple[float, ...], device: torch.device) -> tuple[tuple[torch.Tensor, ...], float]:
-    """Weights as vectors of one element, for such a vector and bfloat16 make float32; and mergekit's sum of them."""
+def _coefficients(
+    weights: tuple[float, ...], device: torch.device
+) -> tuple[tuple[torch.Tensor, ...], torch.Tensor, bool]:
+    """Weights as vectors of one element, for such a vector and bfloat16 make float32; mergekit's sum, if it is not 1.
+
+    The sum lies on the device, for what CUDA does with a number there is to multiply by its reciprocal.
+    """
     import torch
 
     coefficients = torch.tensor(weights, dtype=torch.float32)
-    return torch.split(coefficients.to(device), 1), float(coefficients.sum())
+    total = coefficients.sum()
+    return torch.split(coefficients.to(device), 1), total.to(device), float(total) != 1
 
 
 def _required(weights: Sequence[float] | None) -> Sequence[float]:

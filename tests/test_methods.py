@@ -95,6 +95,12 @@ def test_random_methods_draw_the_same_for_the_same_seed_and_name_only(name, tens
     assert not torch.equal(blend([source, domain], method, [0.5, 0.5], **{**settings, "name": "b"}), first)
 
 
+def test_random_methods_leave_the_generators_of_other_devices_alone(tensors, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda _seed: pytest.fail("all GPUs were given a seed"))
+    method = get_method("dare_linear")
+    assert blend(tensors[:2], method, [0.5, 0.5], parameters={"density": 0.5}).shape == tensors[0].shape
+
+
 @pytest.mark.parametrize("name", ["karcher", "model_stock", "sce", "ram", "multislerp", "nuslerp", "arcee_fusion"])
 def test_methods_are_mergekits_own_to_the_bit(name, tensors):
     method = get_method(name)

@@ -78,8 +78,9 @@ class Blender:
             name: Canonical name of the tensor.
 
         Returns:
-            ``(3, 1 + n_domains)`` float64 on the device of ``out``, which :meth:`describe` takes: squared norms of
-            source and domain models, squared distances of the source to each, and of ``out`` to each.
+            Float64 on the device of ``out``, which :meth:`describe` takes: squared norms of source and domain models,
+            squared distances of the source to each (both left out where an earlier merge told them), and of ``out`` to
+            each.
 
         Raises:
             ValueError: A parent lacks the tensor, or has it in another shape.
@@ -93,10 +94,10 @@ class Blender:
             if not self._method.elementwise:
                 self._write(out, tensors, segment, name)
             held, flat = out.view(-1), [tensor.reshape(-1) for tensor in tensors]
-            whole = _converts_as_it_reads(out)
-            step = held.numel() if whole else _PIECE
+            whole, size = _converts_as_it_reads(out), max(held.numel(), 1)  # a tensor of no elements is one empty piece
+            step = size if whole else _PIECE
             squares = []
-            for start in range(0, held.numel(), step):
+            for start in range(0, size, step):
                 piece = held[start : start + step]
                 now, room, *models = self._pieces(piece, [tensor[start : start + step] for tensor in flat])
                 compared = models[: len(parents.models)]
@@ -106,16 +107,16 @@ class Blender:
                 now.copy_(piece)
                 rooms = [room] * len(models) if whole else models  # done with, and in the cache
                 squares.append(torch.stack([*of_parents, *_squares_apart(now, compared, rooms)]))
-            total = torch.stack(squares).double().sum(dim=0)
-            return torch.cat([total.new_tensor(known), total] if known else [total]).view(3, -1)
+            return squares[0].double() if len(squares) == 1 else torch.stack(squares).double().sum(dim=0)
 
-    def describe(self, name: str, squares: Sequence[Sequence[float]], dtype: torch.dtype) -> TensorMerge:
+    def describe(self, name: str, squares: Sequence[float], dtype: torch.dtype) -> TensorMerge:
         """Return what happened to a tensor of type ``dtype``, from what :meth:`blend_into` returned.
 
         Raises:
             ValueError: A parent holds NaN or infinity, or the merge cannot be held in ``dtype``.
         """
-        norms, apart, distances = squares
+        squares, models = (*self._parents.squares.get(name, ()), *squares), len(self._parents.models)
+        norms, apart, distances = squares[:models], squares[models:-models], squares[-models:]
         base = self._parents.base
         damaged = [model for model, norm in zip(self._parents.models, norms, strict=True) if not math.isfinite(norm)]
         if not damaged and not all(map(math.isfinite, distances)):

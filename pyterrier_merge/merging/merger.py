@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pyterrier_merge.merging.blending import Blender, TensorMerge
@@ -76,8 +77,10 @@ class Merger:
             self._held.pop(name, None)
             self._written.add(name)
         squares = [blender.blend_into(self._parameters[name], name) for name in stale]
-        for name, values in zip(stale, torch.stack(squares).tolist() if squares else [], strict=True):
-            self._held[name] = (wanted[name], blender.describe(name, values, self._parameters[name].dtype))
+        figures = iter(torch.cat(squares).tolist() if squares else ())  # once: reading waits for the device
+        for name, own in zip(stale, squares, strict=True):
+            described = blender.describe(name, list(islice(figures, own.numel())), self._parameters[name].dtype)
+            self._held[name] = (wanted[name], described)
         merges = tuple(self._held[name][1] for name in self._parameters if name in self._held)
         require_change(merges, recipe)
         return merges

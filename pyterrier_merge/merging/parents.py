@@ -43,7 +43,7 @@ class Parents:
         self.base = None if recipe.base is None else Checkpoint(locate_model(recipe.base))
         self._names = (recipe.source, recipe.domains, recipe.base)
         self.squares: dict[str, tuple[float, ...]] = {}
-        self._resident: dict[tuple[Checkpoint, str], torch.Tensor] | None = None
+        self._resident: dict[tuple[Checkpoint, str, torch.device], torch.Tensor] | None = None
 
     @property
     def models(self) -> tuple[Checkpoint, ...]:
@@ -92,7 +92,7 @@ class Parents:
         Raises:
             ValueError: The checkpoint lacks it, or has it in another shape.
         """
-        key = (checkpoint, name)
+        key = (checkpoint, name, like.device)
         if self._resident is not None and key in self._resident:
             return self._resident[key]
         if name not in checkpoint.body:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 EMBEDDINGS, FINAL_NORM, PROJECTION_HEAD = "embeddings", "final norm", "projection head"
@@ -42,6 +43,7 @@ def place_of(name: str) -> Place:
     return Place(3, PROJECTION_HEAD) if is_projection(name) else Place(2, FINAL_NORM)
 
 
+@lru_cache(maxsize=2**14)
 def layer_of(name: str) -> int | None:
     """Return the number of the layer, from 0, that a canonical name belongs to; None outside the layers."""
     match = LAYER.match(name)

@@ -165,8 +165,9 @@ class MergedWeights:
         out = torch.empty_like(planned, device=self._device)
         squares = self._blender.blend_into(out, name).tolist()
         merge = self._blender.describe(name, squares, out.dtype)
-        norms, _, distances = squares
-        return out.cpu(), WrittenTensor(merge, tuple(norms), tuple(distances))
+        models = len(self._parents.models)
+        norms = self._parents.squares[name][:models]
+        return out.cpu(), WrittenTensor(merge, norms, tuple(squares[-models:]))
 
 
 def by_layer(written: Iterable[WrittenTensor]) -> tuple[PlaceMerge, ...]:

@@ -187,6 +187,32 @@ def test_large_tensors_are_merged_in_pieces_to_the_same_bits(pair, monkeypatch):
     assert [merged.to_source for merged in cut] == pytest.approx([merged.to_source for merged in whole], rel=1e-5)
 
 
+def test_what_is_known_of_the_parents_is_measured_once(pair):
+    recipe = MergeRecipe.halves(*pair, 0.3, 0.7)
+    parents = Parents(recipe)
+    blender = blending.Blender(parents, recipe)
+    name = next(name for name in parents.source.body if layer_of(name) == 0)
+    out = torch.empty(parents.source.body[name].shape)
+    first = blender.blend_into(out, name).tolist()
+    told = blender.describe(name, first, out.dtype)
+    again = blender.blend_into(out, name).tolist()
+    assert again == first[4:]  # of norms, distances apart and moved, two each
+    assert blender.describe(name, again, out.dtype) == told
+
+
+def test_a_tensor_without_elements_is_merged(bert_retriever, bert_language_model, tmp_path):
+    folders = []
+    for folder in (bert_retriever, bert_language_model):
+        folders.append(shutil.copytree(folder, tmp_path / str(len(folders))))
+        tensors = load_file(folders[-1] / "model.safetensors")
+        prefix = "bert." if "bert.encoder.layer.0.output.dense.bias" in tensors else ""
+        tensors[f"{prefix}encoder.layer.0.adapter.weight"] = torch.empty(0, 32)
+        save_file(tensors, folders[-1] / "model.safetensors", metadata={"format": "pt"})
+    recipe = MergeRecipe.halves(*folders, 0.5, 1)
+    merged = load_file(save_merge(recipe, tmp_path / "merged") / "model.safetensors")
+    assert merged["encoder.layer.0.adapter.weight"].shape == (0, 32)
+
+
 def test_the_arithmetic_in_the_model_is_mergekits_to_the_bit(pair):
     model = live(pair[0])
     merge(model, MergeRecipe.halves(*pair, 0.3, 0.7))

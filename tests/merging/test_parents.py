@@ -32,6 +32,15 @@ def test_parents_stay_on_a_gpu_that_has_room(bert_retriever, bert_language_model
         parents._resident = None
 
 
+def test_parents_that_stay_do_so_device_by_device(bert_retriever, bert_language_model, gpu_memory):
+    parents = Parents(MergeRecipe.halves(bert_retriever, bert_language_model, 0.5, 1))
+    gpu_memory(100)
+    parents.reside(torch.device("cuda", 0))
+    name = "encoder.layer.0.output.dense.bias"
+    for device in ("cpu", "meta"):
+        assert parents.read(parents.source, name, torch.empty(32, device=device)).device.type == device
+
+
 def test_parents_on_a_cpu_are_read_anew(bert_retriever, bert_language_model):
     parents = Parents(MergeRecipe.halves(bert_retriever, bert_language_model, 0.5, 1))
     parents.reside(torch.device("cpu"))
@@ -51,7 +60,7 @@ def test_no_method_writes_to_parents_that_stay(method, bert_retriever, bert_lang
     Merger(AutoModel.from_pretrained(bert_retriever, dtype=torch.float32), parents).merge(recipe)
     assert parents._resident
     files = {parents.source: Checkpoint(bert_retriever), parents.domains[0]: Checkpoint(bert_language_model)}
-    for (checkpoint, name), tensor in parents._resident.items():
+    for (checkpoint, name, _), tensor in parents._resident.items():
         assert torch.equal(tensor, files[checkpoint].tensor(name)), name
 
 
