@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from pyterrier_merge.recipe import MergeRecipe
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger(__name__)
 
 _SHARE_OF_FREE_MEMORY = 0.8  # of a GPU, that parents may take to stay there
 
@@ -71,8 +74,11 @@ class Parents:
         if not recipe.head.keeps_source and not any(map(is_projection, self.source.body)):
             raise ValueError(f"{self.source.folder} has no projection head to merge: leave `head` at 1")
         if recipe.final_norm is not None and not any(map(is_final_norm, self.source.body)):
-            raise ValueError(
-                f"{self.source.folder} has no norm after its last layer to merge: leave `final_norm` out (None)"
+            # no error: a gradient of mergekit's gives one to every model
+            logger.warning(
+                "%s has no norm after its last layer: final_norm=%s merges nothing",
+                self.source.folder,
+                recipe.final_norm,
             )
 
     def reside(self, device: torch.device) -> None:
