@@ -42,8 +42,8 @@ def load_retriever(
         folder: Where the files lie.
         name: What the user called the model, for messages and to know its family by.
         device: A torch device; ``meta`` for a model without weights.
-        dtype: What the transformer is made in, numbers that it computes from its configuration included; as it is
-            stored when None.
+        dtype: What the transformer will compute in. Where that is float32 it is loaded in it, so that the numbers
+            that it computes from its configuration are, too; else as it is stored.
         pooling: One of ``POOLING_MODES``, instead of the model's own.
         normalize: Whether vectors are brought to length 1, instead of the model's own way.
         **contract: What :meth:`RetrieverContract.read` takes.
@@ -67,7 +67,10 @@ def load_retriever(
 
 def _placed(device: str, dtype: torch.dtype | None) -> dict[str, Any]:
     """Settings of transformers' loading."""
-    return {**({"device_map": "meta"} if device == "meta" else {}), **({} if dtype is None else {"dtype": dtype})}
+    placed: dict[str, Any] = {"device_map": "meta"} if device == "meta" else {}
+    if str(dtype) == "torch.float32":  # another type would round dense modules, too
+        placed["dtype"] = dtype
+    return placed
 
 
 def _with_modules(
