@@ -48,7 +48,6 @@ def check(
             from pyterrier_merge.experiment.plots import distance_plot
 
             distance_plot(report, plot)
-            typer.secho(f"plot: {plot}", err=True)
         elif plot is not None:
             typer.secho(f"no plot in {plot}: the distances of models that cannot be merged are not measured", err=True)
     if not mergeable:
