@@ -64,9 +64,8 @@ class ForwardPass:
             "attention_mask": torch.tensor([padded([1] * len(row), 0) for row in ids], device=self.device),
         }
         first, *rest = self.model
-        with torch.autocast(
-            torch.device(self.device).type, enabled=False
-        ):  # the caller's would hold in his thread alone
+        # the caller's autocast would hold in his own thread alone
+        with torch.autocast(torch.device(self.device).type, enabled=False):
             features = first(features)
             features["token_embeddings"] = features["token_embeddings"].float()
             for module in rest:
