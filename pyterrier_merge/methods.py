@@ -214,6 +214,14 @@ def _linear(
     return merged.div_(total) if normalize and divides else merged
 
 
+def linear_divisor(weights: Sequence[float], parameters: Mapping[str, Any]) -> float | None:
+    """What mergekit's linear method divides by: the sum of the weights, in float32; None where that changes nothing."""
+    import torch
+
+    _, total, divides = _coefficients(tuple(weights), torch.device("cpu"))
+    return float(total) if parameters.get("normalize", True) and divides else None
+
+
 @lru_cache(maxsize=64)
 def _coefficients(
     weights: tuple[float, ...], device: torch.device

@@ -11,10 +11,14 @@ from pathlib import Path
 # ir_datasets reads it once, when it is imported, and other libraries import ir_datasets.
 os.environ["IR_DATASETS_HOME"] = tempfile.mkdtemp(prefix="ir_datasets-")
 
+import torch
+
+if not torch.cuda.is_available():  # kernels are run step by step; read when Triton is imported, by other libraries too
+    os.environ["TRITON_INTERPRET"] = "1"
+
 import pandas as pd
 import pyterrier as pt
 import pytest
-import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     BertConfig,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-_ON_CPU, _ELSEWHERE = 2_048, 32_768  # tokens
+_ON_CPU, _ELSEWHERE = 2_048, 16_384  # tokens
 
 
 def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

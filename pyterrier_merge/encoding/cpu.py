@@ -10,7 +10,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import eager_mask
 
-from pyterrier_merge.encoding.cpu_layers import use_fast_layers
+from pyterrier_merge.encoding.fast_layers import use_fast_layers
 
 ATTENTION = "pyterrier_merge"
 BLOCK = 1 << 20  # attention weights that are held at once: 2 to 4 MB, which stay in the processor's cache

@@ -39,15 +39,18 @@ class ForwardPass:
     brings those to length 1 again: sentence-transformers leaves that to its cosine similarity.
     """
 
-    def __init__(self, model: SentenceTransformer, device: str) -> None:
+    def __init__(self, model: SentenceTransformer, device: str, *, looks_back: bool = False) -> None:
         """Take a model whose transformer has its type already.
 
         Args:
             model: The model, on ``device``.
             device: A torch device.
+            looks_back: No token sees one that comes after it, see :func:`~.causality.looks_back`. Padding behind a text
+                needs no mask then, and without one GPUs have faster kernels.
         """
         self.model = model
         self.device = device
+        self.looks_back = looks_back
         self._room: int = sys.maxsize  # tokens of a batch that fit into memory, as far as it is known
 
     def __call__(self, ids: Ids, *, padding_side: str = "right") -> torch.Tensor:
@@ -66,7 +69,10 @@ class ForwardPass:
         first, *rest = self.model
         # the caller's autocast would hold in his own thread alone
         with torch.autocast(torch.device(self.device).type, enabled=False):
-            features = first(features)
+            mask = features["attention_mask"]
+            if self.looks_back and padding_side == "right":
+                del features["attention_mask"]
+            features = {**first(features), "attention_mask": mask}
             features["token_embeddings"] = features["token_embeddings"].float()
             for module in rest:
                 features = module(features)
@@ -114,7 +120,10 @@ class Workers:
             devices: The others; none for a single device.
         """
         self.first = first
-        self._others = [ForwardPass(copy.deepcopy(first.model).to(device), device) for device in devices]
+        self._others = [
+            ForwardPass(copy.deepcopy(first.model).to(device), device, looks_back=first.looks_back)
+            for device in devices
+        ]
         self._followed = self._versions()
 
     def run(self, batches: Iterable[tuple[Key, Ids]]) -> Iterator[tuple[Key, np.ndarray]]:

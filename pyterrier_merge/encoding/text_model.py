@@ -56,7 +56,9 @@ class TextModel:
             ValueError: The folder holds no retrieval model, or the contract cannot be kept.
             RuntimeError: The self-test failed; the message says in what.
         """
+        from pyterrier_merge.encoding.causality import looks_back
         from pyterrier_merge.encoding.cpu import use_fast_kernels
+        from pyterrier_merge.encoding.fast_layers import use_fast_layers
         from pyterrier_merge.encoding.forward_pass import ForwardPass, Workers
 
         self._model: Any
@@ -67,10 +69,11 @@ class TextModel:
         _cast(self.body, self.dtype)
         for module in list(self._model)[1:]:
             module.float()  # pooling, dense layers and normalisation
-        if devices[0].startswith("cpu"):
-            use_fast_kernels(self.body)
+        on_cpu = devices[0].startswith("cpu")
+        (use_fast_kernels if on_cpu else use_fast_layers)(self.body)
         self.dim = int(self._model.get_embedding_dimension())
-        self._forward_pass = ForwardPass(self._model, devices[0])
+        unmasked = not on_cpu and looks_back(self.body)  # on a CPU no kernel gains by it
+        self._forward_pass = ForwardPass(self._model, devices[0], looks_back=unmasked)
         self._require_sound(name)
         self._workers = Workers(self._forward_pass, devices[1:])
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from pyterrier_merge.merging.distances import damage, relative_distance
 from pyterrier_merge.merging.parents import Parents
 from pyterrier_merge.merging.places import is_embedding, is_final_norm, is_projection, layer_of
-from pyterrier_merge.methods import blend, get_method
+from pyterrier_merge.methods import blend, get_method, linear_divisor
 from pyterrier_merge.recipe import MergeRecipe, Segment
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger(__name__)
 
 _PIECE = 2**19  # elements: on a CPU, some pieces in float32 stay in the cache
 
@@ -90,6 +94,8 @@ class Blender:
         parents, segment = self._parents, self.segment(name)
         tensors = [parents.read(checkpoint, name, out) for checkpoint in parents.checkpoints]
         known = parents.squares.get(name)  # what is so of the parents stays so from merge to merge
+        if (in_one_pass := self._in_one_pass(out, tensors, segment)) is not None:
+            return in_one_pass[len(known or ()) :]
         with torch.no_grad():
             if not self._method.elementwise:
                 self._write(out, tensors, segment, name)
@@ -108,6 +114,17 @@ class Blender:
                 rooms = [room] * len(models) if whole else models  # done with, and in the cache
                 squares.append(torch.stack([*of_parents, *_squares_apart(now, compared, rooms)]))
             return squares[0].double() if len(squares) == 1 else torch.stack(squares).double().sum(dim=0)
+
+    def _in_one_pass(self, out: torch.Tensor, tensors: list[torch.Tensor], segment: Segment) -> torch.Tensor | None:
+        """Blend by the kernel and return all squares; None, and nothing done, where the merge is none that it does."""
+        weights = segment.weights(1)
+        if not out.is_cuda or self._method.name != "linear" or weights is None or len(tensors) != 2:
+            return None
+        if (interpolate := _kernel()) is None:
+            return None
+        total = linear_divisor(weights, dict(self._recipe.parameters))
+        squares: torch.Tensor = interpolate(out, *tensors, weights, total=total, exact=self._exact(weights, segment))
+        return squares
 
     def describe(self, name: str, squares: Sequence[float], dtype: torch.dtype) -> TensorMerge:
         """Return what happened to a tensor of type ``dtype``, from what :meth:`blend_into` returned.
@@ -187,6 +204,27 @@ def misfit(name: str, dtype: torch.dtype) -> str:
 def _converts_as_it_reads(tensor: torch.Tensor) -> bool:
     """Whether its device turns other types into float32 on the way: a CPU does so through fresh memory, every time."""
     return tensor.is_cuda
+
+
+@cache
+def _kernel() -> Callable[..., torch.Tensor] | None:
+    """What merges two models in one pass over a GPU's memory; None where Triton is not there or cannot compile."""
+    import torch
+
+    try:
+        from pyterrier_merge.merging.one_pass import interpolate
+
+        source, domain = torch.randn(2, 10_001, device="cuda").bfloat16()
+        weights = torch.tensor([0.3, 0.7], device="cuda")
+        expected = (source.float() * weights[0] + domain.float() * weights[1]).bfloat16()
+        out = torch.empty_like(source)
+        interpolate(out, source, domain, (0.3, 0.7))
+        if not torch.equal(out, expected):
+            raise RuntimeError("its numbers are others than torch's")  # noqa: TRY301 (one place for all that fails)
+    except Exception as error:  # noqa: BLE001 (a compiler may fail with anything, and torch computes the same)
+        logger.warning("Triton's kernel for merging does not work here, torch takes some times as long: %s", error)
+        return None
+    return interpolate
 
 
 def _squares_of_parents(models: Sequence[torch.Tensor], first: torch.Tensor, room: torch.Tensor) -> list[torch.Tensor]:

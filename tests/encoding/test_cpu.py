@@ -28,7 +28,7 @@ from transformers.models.modernbert import ModernBertConfig, ModernBertModel
 from pyterrier_merge import E5Encoder
 from pyterrier_merge.encoding import cpu
 from pyterrier_merge.encoding.cpu import ATTENTION, use_fast_kernels
-from pyterrier_merge.encoding.cpu_layers import GatedLayers, PackedLinear, RMSNorm
+from pyterrier_merge.encoding.fast_layers import GatedLayers, PackedLinear, RMSNorm
 
 SIZES = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 3, "intermediate_size": 64, "num_attention_heads": 4}
 BODIES = {

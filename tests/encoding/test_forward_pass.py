@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
 
 from pyterrier_merge import E5Encoder, MergedE5Encoder
 from pyterrier_merge.encoding.forward_pass import BATCHES_EACH, ForwardPass
@@ -82,6 +83,24 @@ def test_further_devices_follow_a_merge(bert_retriever, bert_language_model):
         torch.testing.assert_close(several.encode_docs(texts), alone.encode_docs(texts), rtol=0, atol=1e-6)
     assert several.fingerprint == alone.fingerprint
     assert several == alone
+
+
+def test_padding_behind_texts_needs_no_mask_where_tokens_look_back(mistral_retriever, monkeypatch):
+    model = SentenceTransformer(str(mistral_retriever), device="cpu")
+    ids = [[1, 7, 8, 9], [1, 5, 6, 7, 8, 9, 10], [1]]
+    masks, real = [], type(model.transformers_model).forward
+
+    def noted(self, *given, **named):
+        masks.append(named.get("attention_mask"))
+        return real(self, *given, **named)
+
+    monkeypatch.setattr(type(model.transformers_model), "forward", noted)
+    with torch.inference_mode():
+        expected = ForwardPass(model, "cpu")(ids)
+        unmasked = ForwardPass(model, "cpu", looks_back=True)
+        torch.testing.assert_close(unmasked(ids), expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(unmasked(ids, padding_side="left"), expected, rtol=0, atol=1e-6)
+    assert [mask is None for mask in masks] == [False, True, False]
 
 
 def test_texts_that_were_cut_are_counted(bert_retriever):

@@ -1,4 +1,4 @@
-"""Layers that compute on a CPU what they did before, in fewer passes over memory."""
+"""Layers that compute what they did before, in fewer passes over memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 PACKED_BYTES = 1 << 30  # layers are packed into copies: not those of a model that fills the memory
 PIECE = 1 << 16  # elements of a norm's input in float32 that stay in the cache
-ALIKE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}  # of a result's length: what rounding alone does
+ALIKE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}  # of a length: what rounding alone does
 _PACKED, _PACKED_STATE = "_packed", "_packed_state"  # kept out of torch's registers: no parameter, never saved
 _FUSED = {  # activation -> oneDNN's name of it, and of its algorithm
     "SiLU": ("swish", ""),
@@ -23,17 +23,21 @@ _FUSED = {  # activation -> oneDNN's name of it, and of its algorithm
 
 
 def use_fast_layers(body: nn.Module) -> None:
-    """Let linear layers multiply with packed weights, gated ones in two products, and RMS norms work piece by piece.
+    """Let a transformer compute RMS norms in one pass; on a CPU, let linear layers multiply with packed weights, too.
 
-    Parameters and their names stay, so that merges write to them as before. Gated layers and norms are told by what
-    they hold, and replaced where a trial on random numbers shows that they compute the same.
+    Gated layers take two products then, with the activation inside. Parameters and their names stay, so that merges
+    write to them as before. Gated layers and norms are told by what they hold, and replaced where a trial on random
+    numbers shows that they compute the same.
 
     Args:
-        body: The transformer, in the type that it computes in. More than 1 GB of linear layers stay as they are.
+        body: The transformer, on its device, in the type that it computes in. More than 1 GB of linear layers stay as
+            they are.
     """
     linear = [module for module in body.modules() if type(module) is nn.Linear]
-    dtype = next(body.parameters()).dtype
-    packed = sum(module.weight.nbytes for module in linear) <= PACKED_BYTES and _packs(dtype)
+    first = next(body.parameters())
+    dtype = first.dtype
+    small = sum(module.weight.nbytes for module in linear) <= PACKED_BYTES
+    packed = first.device.type == "cpu" and small and _packs(dtype)
     if packed:
         for layer in linear:
             layer.__class__ = PackedLinear
@@ -106,7 +110,7 @@ class GatedLayers(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """A root-mean-square norm in float32 (Zhang and Sennrich, 2019), some rows at a time."""
+    """A root-mean-square norm in float32 (Zhang and Sennrich, 2019): some rows at a time, or in a GPU's one kernel."""
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
@@ -117,6 +121,8 @@ class RMSNorm(nn.Module):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Return ``weight * states / sqrt(mean(states ** 2) + epsilon)``, over the last dimension."""
         weight: Any = self.weight
+        if not states.is_cpu and states.dtype == weight.dtype:
+            return nn.functional.rms_norm(states, weight.shape, weight, _epsilon(self))
         if _needs_gradients() or states.dtype != weight.dtype:
             wide = states.float()
             wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + _epsilon(self))
@@ -150,7 +156,7 @@ def _computes_alike(module: nn.Module, kind: type[nn.Module]) -> bool:
         for weight in weights:
             weight.copy_(torch.randn(weight.shape, generator=generator) * weight.shape[-1] ** -0.5)
         tokens = torch.randn(3, weights[0].shape[-1], generator=generator) + 1  # a norm that takes the mean away shows
-        tokens = tokens.to(weights[0].dtype)
+        tokens = tokens.to(weights[0])
         after = copy.deepcopy(before)
         after.__class__ = kind
         expected, found = before(tokens).float(), after(tokens).float()

@@ -1,0 +1,31 @@
+"""Whether a transformer reads from left to right only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+_TOKENS = 8  # before the place where two texts begin to differ, and after it
+
+
+def looks_back(body: nn.Module) -> bool:
+    """Whether a token's state depends on that token and those before it alone: tried, not read from a configuration.
+
+    Two texts that differ in their second halves are run without a mask: the states of their first halves are the same
+    to the bit then, and not otherwise.
+
+    Args:
+        body: The transformer, on its device. One whose attention is not marked as causal is not tried.
+    """
+    if not any(getattr(module, "is_causal", False) is True for module in body.modules()):
+        return False
+    device = next(body.parameters()).device
+    run: Any = body
+    ids = torch.arange(1, 1 + 3 * _TOKENS, device=device) % run.config.vocab_size
+    start, one, other = ids.split(_TOKENS)
+    with torch.inference_mode():
+        states = [run(input_ids=torch.cat([start, end])[None]).last_hidden_state[0] for end in (one, other)]
+    first, second = (state[:_TOKENS] for state in states)
+    return torch.equal(first, second) and not torch.equal(states[0], states[1])
