@@ -22,7 +22,14 @@ import numpy.typing as npt
 from more_itertools import chunked
 
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_file, fingerprint_texts
-from pyterrier_merge.retrieval.dense.docnos import JOURNAL, encode_journal, journal_entries, read_lookup, write_lookup
+from pyterrier_merge.retrieval.dense.docnos import (
+    JOURNAL,
+    encode_journal,
+    journal_entries,
+    longest_names,
+    lookup_width,
+    write_lookup,
+)
 from pyterrier_merge.retrieval.dense.seen import SeenDocnos
 from pyterrier_merge.retrieval.dense.vectors import (
     ARTIFACT_TYPE,
@@ -73,7 +80,8 @@ class VectorBuild:
         """
         self.path, self.part = path.resolve(), part_folder(path)
         self._format = FORMATS[dtype]
-        self._seen, self._longest = SeenDocnos(), 0
+        self._seen = SeenDocnos()
+        self._lengths: list[int] = []  # of the longest docnos
         self.part.mkdir(parents=True, exist_ok=True)
         self._files = ExitStack()
         try:
@@ -151,11 +159,12 @@ class VectorBuild:
         """
         if not self.count:
             raise ValueError(f"no document came: there is nothing to index at {self.path}")
-        write_lookup(self.part, (docno for docno, _ in self.entries()), count=self.count, longest=self._longest)
+        width = lookup_width(self._lengths, self.count)
+        write_lookup(self.part, (docno for docno, _ in self.entries()), count=self.count, width=width)
         for torn in self.part.glob(".*.part"):  # a job killed in write_file() leaves one
             torn.unlink()
         file = self.part / self._format.file
-        content = fingerprint_file(file), fingerprint_texts(name.decode() for name in read_lookup(self.part))
+        content = fingerprint_file(file), fingerprint_texts(docno for docno, _ in self.entries())
         self._write_metadata(bytes=file.stat().st_size, fingerprint=fingerprint([self._metadata["vec_size"], *content]))
         finish_folder(self.part, self.path, overwrite=overwrite)
         # not before: a job killed here above still needs it; and a process that came meanwhile tidies up, too
@@ -212,7 +221,7 @@ class VectorBuild:
 
     def _remember(self, docnos: Sequence[str]) -> None:
         self._seen.add(docnos)
-        self._longest = max(self._longest, *(len(docno.encode()) for docno in docnos))
+        self._lengths = longest_names(self._lengths, docnos)
 
     def _write_metadata(self, **changes: Any) -> None:
         self._metadata.update(changes)

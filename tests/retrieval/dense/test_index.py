@@ -255,6 +255,29 @@ class TestPyTerrier:
         theirs = pyterrier_dr.FlexIndex(index.path, verbose=False).np_retriever(num_results=min(5, len(docnos)))(query)
         assert ranking(theirs) == brute_force(docs, vectors(3, seed=1), 5)
 
+    def test_a_docno_that_is_much_longer_does_not_widen_the_others(self, index, monkeypatch):
+        pyterrier_dr = pytest.importorskip("pyterrier_dr")
+        monkeypatch.setattr("pyterrier_merge.retrieval.dense.docnos.SPACIOUS", 10_000)
+        matrix = whole_vectors(300)
+        matrix[::2] = matrix[0]
+        names = [f"n{i:03}" for i in np.random.default_rng(2).permutation(300)]
+        names[120] = "n15" + "x" * 5_000  # of those that tie
+        docs = documents(matrix, names)
+        with pytest.raises(RuntimeError, match="kept"):
+            index.indexer(shard_size=50).index(FailingDocuments(docs, fails_at=160))
+        index.index(docs)
+        assert (index.path / "docnos.npids").stat().st_size < 20_000
+        assert index.open().names.tolist() == [name.encode() for name in names]
+        query = queries(np.concatenate([matrix[:1], whole_vectors(20, seed=1)]))
+        found = index.retriever(200)(query)
+        assert ranking(found) == brute_force(docs, np.stack(query["query_vec"]), 200)
+        theirs = pyterrier_dr.FlexIndex(index.path, verbose=False)
+        found = found[found["qid"] == "q0"]
+        pairs = found[["qid", "query", "query_vec", "docno"]]
+        np.testing.assert_allclose(index.scorer()(pairs)["score"], found["score"], rtol=1e-5)
+        np.testing.assert_allclose(theirs.np_scorer()(pairs)["score"], found["score"], rtol=1e-5)
+        assert set(theirs.np_retriever(num_results=300)(query)["docno"]) == set(names)
+
     def test_identity_follows_the_content(self, tmp_path):
         index, same = FaissIndex(tmp_path / "i", verbose=False), FaissIndex(str(tmp_path / "i"))
         assert index.retriever(5) == same.retriever(5)
@@ -568,6 +591,18 @@ class TestFloat16:
     def test_other_dtypes_are_refused(self, tmp_path):
         with pytest.raises(ValueError, match="unknown dtype 'int8': choose one of float32, float16"):
             FaissIndex(tmp_path / "index", dtype="int8")
+
+
+class FailingDocuments(list):
+    """Documents of a known number, whose reading breaks off."""
+
+    def __init__(self, docs, *, fails_at):
+        super().__init__(docs)
+        self.fails_at = fails_at
+
+    def __iter__(self):
+        yield from self[: self.fails_at]
+        raise ConnectionResetError("the disk went away")
 
 
 class TestDuplicates:
