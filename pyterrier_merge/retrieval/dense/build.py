@@ -39,10 +39,11 @@ from pyterrier_merge.retrieval.dense.vectors import (
     read_metadata,
     stack_vectors,
 )
-from pyterrier_merge.storage import finish_folder, restore_folder, write_file
+from pyterrier_merge.storage import finish_folder, require_room, restore_folder, write_file
 from pyterrier_merge.version import __version__
 
 RECOVERED = 1 << 16  # docnos of the journal that are held at once
+JOURNAL_BYTES, INVERSE_BYTES = 64, 12  # a document's line, about, and its share of the way back from docnos
 
 
 def part_folder(path: Path) -> Path:
@@ -118,6 +119,26 @@ class VectorBuild:
     def truncated(self) -> int:
         """How many of them were too long for the encoder, and cut."""
         return self._metadata["truncated"]
+
+    def require_room(self, coming: int, *, dim: int | None = None) -> None:
+        """Refuse to go on where the disk lacks room; nothing is known of it before there is a vector.
+
+        Args:
+            coming: Documents that are still to come, as far as is known.
+            dim: Dimensions of a vector; those of the finished shards by default.
+
+        Raises:
+            OSError: The disk has no room for as many.
+        """
+        dim = dim or self._metadata["vec_size"]
+        if dim is None:
+            return
+        total = self.count + coming
+        width = lookup_width(self._lengths or [0], total)
+        needed = coming * (dim * self._format.itemsize + JOURNAL_BYTES) + total * (width + INVERSE_BYTES)
+        what = f"{coming:,} more vectors of {dim} {self._format.dtype} numbers"
+        mend = f"choose another path; {self.count:,} documents are kept, and the same call goes on after them"
+        require_room(self.path, needed, what, mend=mend)
 
     def append(self, prints: Mapping[str, str], vectors: Sequence[npt.ArrayLike], *, truncated: int = 0) -> None:
         """Write one shard (docno -> fingerprint, and vectors); when this returns, it is safe on disk.
