@@ -1,4 +1,4 @@
-"""Folders on disk: where caches live, and folders that appear finished or not at all."""
+"""Folders on disk: where caches live, what room there is, and folders that appear finished or not at all."""
 
 from __future__ import annotations
 
@@ -45,6 +45,25 @@ def refuse_existing(path: str | Path, *, overwrite: bool) -> None:
     here, place = Path.cwd(), Path(path).resolve()
     if place in (here, *here.parents):
         raise ValueError(f"{path} is or holds the current folder ({here}), which cannot be replaced: work in another")
+
+
+def require_room(folder: Path, needed: int, what: str, *, mend: str = "choose another folder") -> None:
+    """Raise ``OSError`` where the disk of ``folder``, which need not exist yet, has less than ``needed`` bytes free.
+
+    Args:
+        folder: Where to write.
+        needed: Bytes.
+        what: What is to be written, for the message.
+        mend: What to do, for the message, other than to make room.
+    """
+    folder = folder.resolve()
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise OSError(
+            f"no room for {what}: {needed:,} bytes ({needed / 1e9:.2f} GB) needed, {free:,} ({free / 1e9:.2f} GB) free "
+            f"on the disk of {folder}; make room, or {mend}"
+        )
 
 
 @contextmanager

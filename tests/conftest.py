@@ -5,7 +5,9 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import tempfile
+import types
 from pathlib import Path
 
 # ir_datasets reads it once, when it is imported, and other libraries import ir_datasets.
@@ -75,6 +77,21 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the data folder {SHARED.parent.name}/{SHARED.name} beside the project")
     return SHARED
+
+
+@pytest.fixture
+def disk(tmp_path_factory):
+    """A disk of its own at ``disk.folder``, whose size in bytes ``disk.resize(n)`` sets."""
+    folder, mount, umount = tmp_path_factory.mktemp("disk"), shutil.which("mount"), shutil.which("umount")
+
+    def resize(size: int) -> None:
+        subprocess.run([mount, "-o", f"remount,size={size}", folder], check=True)
+
+    begin = [mount, "-t", "tmpfs", "tmpfs", folder]
+    if not mount or subprocess.run(begin, capture_output=True, check=False).returncode:
+        pytest.skip("a small disk is mounted by root alone")
+    yield types.SimpleNamespace(folder=folder, resize=resize)
+    subprocess.run([umount, "--lazy", folder], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from pyterrier_merge import storage
-from pyterrier_merge.storage import finish_folder, finished_folder, restore_folder, write_file
+from pyterrier_merge.storage import finish_folder, finished_folder, require_room, restore_folder, write_file
+
+
+def test_room_is_that_of_the_disk_of_a_folder_that_is_to_be_made(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    asked = []
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: asked.append(place) or usage._replace(free=2_000_000))
+    require_room(tmp_path / "deep" / "er", 2_000_000, "it")
+    with pytest.raises(OSError, match=r"for it: 2,000,001 bytes \(0\.00 GB\) needed, 2,000,000 .*/deep/er; make"):
+        require_room(tmp_path / "deep" / "er", 2_000_001, "it")
+    assert asked == [tmp_path.resolve()] * 2
 
 
 def test_a_folder_appears_when_it_is_finished(tmp_path):

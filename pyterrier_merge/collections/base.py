@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyterrier as pt
 
+from pyterrier_merge.collections.documents import Documents
+
 if TYPE_CHECKING:
     from ir_measures.measures import Measure
 
@@ -65,7 +67,7 @@ class TestCollection(ABC):
         """16 hexadecimal digits that change when the documents or their text do; cheap, it reads no corpus."""
 
     def corpus_iter(self, verbose: bool = False) -> Iterator[dict[str, str]]:
-        """Iterate over the documents, in the same order each time.
+        """Iterate over the documents, in the same order each time; ``operator.length_hint`` says how many are left.
 
         Args:
             verbose: Show a progress bar.
@@ -73,7 +75,7 @@ class TestCollection(ABC):
         Yields:
             A dictionary with ``docno``, ``text`` (with the title, where there is one, in front) and further fields.
         """
-        documents = self._documents()
+        documents: Iterator[dict[str, str]] = Documents(self, self._documents())
         if verbose:
             documents = pt.tqdm(documents, total=self.num_docs, desc=self.name, unit="doc")
         return documents

@@ -62,8 +62,7 @@ def with_adapter(base: Path, adapter: Path, *, base_name: str) -> Path:
 
     Raises:
         ValueError: The adapter is no LoRA, is corrupt, does not fit the base, or changes nothing.
-        RuntimeError: The disk has no room for the result.
-        OSError: A file could not be written; nothing of the result stays.
+        OSError: The disk has no room for the result, or a file could not be written; nothing of the result stays.
     """
     _compare_names(base_name, str(_read_config(adapter).get("base_model_name_or_path")), adapter)
     identity = fingerprint(["adapter", _PROCEDURE, fingerprint_model(base), fingerprint_model(adapter)])

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from pyterrier_merge.storage import cache_folder, finished_folder, remove_unfinished
+from pyterrier_merge.storage import cache_folder, finished_folder, remove_unfinished, require_room
 
 _SPARE_BYTES = 2**26  # configurations and tokenizers
 
@@ -24,7 +23,7 @@ def kept_model(identity: str, write: Callable[[Path], None], *, size: Callable[[
         what: What is made, for messages.
 
     Raises:
-        RuntimeError: The disk has not that much room.
+        OSError: The disk has not that much room.
     """
     from filelock import FileLock
 
@@ -38,12 +37,7 @@ def kept_model(identity: str, write: Callable[[Path], None], *, size: Callable[[
 
 
 def _make(folder: Path, write: Callable[[Path], None], size: int, what: str) -> None:
-    cache = folder.parent
-    needed, free = size + _SPARE_BYTES, shutil.disk_usage(cache).free
-    if needed > free:
-        raise RuntimeError(
-            f"no room for {what}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free in {cache}; make room, or set "
-            "PYTERRIER_MERGE_CACHE to a folder of a larger disk"
-        )
+    mend = "set PYTERRIER_MERGE_CACHE to a folder of a larger disk"
+    require_room(folder.parent, size + _SPARE_BYTES, what, mend=mend)
     with finished_folder(folder) as building:
         write(building)

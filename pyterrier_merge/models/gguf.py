@@ -36,8 +36,8 @@ def convert_gguf(file: Path) -> Path:
     Raises:
         ValueError: The file is corrupt or truncated, of an architecture that transformers does not convert, or lacks
             weights of the body.
-        RuntimeError: The package ``gguf`` is missing, or the disk has no room for the result.
-        OSError: A file could not be written; nothing of the result stays.
+        RuntimeError: The package ``gguf`` is missing.
+        OSError: The disk has no room for the result, or a file could not be written; nothing of the result stays.
     """
     identity = fingerprint(["gguf", _PROCEDURE, file_digest(file)])
 

@@ -32,8 +32,9 @@ def locate_model(name: str | Path) -> Path:
         FileNotFoundError: No such folder or package, or it holds no weights.
         ValueError: The hub knows no such model or revision, a revision was given for a local folder, an adapter does
             not fit its base or lies beside weights, or a GGUF file cannot be read.
-        RuntimeError: The hub could not be reached and its cache does not hold the model, the disk has no room for a
-            merged or converted model, or the package ``gguf`` is missing.
+        RuntimeError: The hub could not be reached and its cache does not hold the model, or the package ``gguf`` is
+            missing.
+        OSError: The disk has no room for a merged or converted model.
     """
     model, *adapters = _parts(name)
     folder = convert_gguf(model.place) if model.place.is_file() else model.place

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from operator import length_hint
 
 import pandas as pd
 import pytest
@@ -31,6 +32,13 @@ def test_gives_back_what_it_was_given():
 def test_documents_may_be_an_iterator_and_are_read_again_each_time():
     collection = from_frames("mine", iter(DOCS), TOPICS, QRELS)
     assert list(collection.corpus_iter()) == list(collection.corpus_iter(verbose=True)) == DOCS
+
+
+def test_an_iterator_says_how_many_documents_are_left():
+    for verbose in (False, True):
+        documents = from_frames("mine", iter(DOCS), TOPICS, QRELS).corpus_iter(verbose=verbose)
+        assert length_hint(documents) == 2
+        assert [length_hint(documents) for _ in documents] == [1, 0]
 
 
 def test_changing_what_comes_out_or_went_in_changes_nothing():

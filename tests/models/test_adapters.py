@@ -401,7 +401,7 @@ def test_a_quantised_base_is_refused(mistral_retriever, tmp_path):
 def test_a_full_disk_is_said_before_anything_is_written(mistral_retriever, tmp_path, monkeypatch):
     adapter = _adapter(mistral_retriever, tmp_path / "adapter", scale=0.3)  # not in the cache yet
     monkeypatch.setattr(shutil, "disk_usage", lambda _: types.SimpleNamespace(free=5_000_000))
-    with pytest.raises(RuntimeError, match=r"no room for .*: 0\.1 GB needed, 0\.0 GB free in .*; make room, or set"):
+    with pytest.raises(OSError, match=r"no room for .* \(0\.07 GB\) needed, 5,000,000 .* free .*; make room, or set"):
         locate_model(f"{mistral_retriever}+{adapter}")
 
 

@@ -21,7 +21,7 @@ from pyterrier_merge.merging.writing import MergedWeights, WrittenTensor, by_lay
 from pyterrier_merge.models import PACKAGE_SCHEME, count_layers, locate_model, places, transformer_folder
 from pyterrier_merge.precision import DTYPES
 from pyterrier_merge.recipe import MergeRecipe
-from pyterrier_merge.storage import finished_folder, refuse_existing, write_file
+from pyterrier_merge.storage import finished_folder, refuse_existing, require_room, write_file
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -92,7 +92,8 @@ def save_merge(
     model, agreed = load_retriever(source, recipe.source, device="meta", **contract)
     weights = MergedWeights(recipe, dtype=dtype, device=device)
     files = list(_other_files(source, [source / part for part in weights.folders]))
-    require_space(folder, weights.num_bytes + sum(file.stat().st_size for file in files) + _SPARE_BYTES)
+    needed = weights.num_bytes + sum(file.stat().st_size for file in files) + _SPARE_BYTES
+    require_room(folder, needed, "the merged model", mend="choose another folder, or save in bfloat16")
     parents = read_parents(recipe)
     with finished_folder(folder, overwrite=overwrite) as beside:
         body = beside / transformer_folder(source).relative_to(source)
@@ -113,17 +114,6 @@ def save_merge(
         write_file(beside / "mergekit_config.yml", _yaml(recipe, count_layers(body)))
         write_file(beside / "README.md", model_card(title or folder.resolve().name, recipe, parents, record))
     return folder
-
-
-def require_space(folder: Path, needed: int) -> None:
-    """Raise ``OSError`` where the disk of a folder that is to be made has less than ``needed`` bytes free."""
-    there = next(parent for parent in (folder.resolve(), *folder.resolve().parents) if parent.exists())
-    free = shutil.disk_usage(there).free
-    if needed > free:
-        raise OSError(
-            f"{folder} needs {needed:,} bytes ({needed / 1e9:.2f} GB), and its disk has {free:,} free "
-            f"({free / 1e9:.2f} GB); make room, choose another folder, or save in bfloat16"
-        )
 
 
 def _require_place(folder: Path, recipe: MergeRecipe, *, overwrite: bool) -> None:

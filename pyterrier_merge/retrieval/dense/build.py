@@ -22,7 +22,14 @@ import numpy.typing as npt
 from more_itertools import chunked
 
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_file, fingerprint_texts
-from pyterrier_merge.retrieval.dense.docnos import JOURNAL, encode_journal, journal_entries, read_lookup, write_lookup
+from pyterrier_merge.retrieval.dense.docnos import (
+    JOURNAL,
+    encode_journal,
+    journal_entries,
+    longest_names,
+    lookup_width,
+    write_lookup,
+)
 from pyterrier_merge.retrieval.dense.seen import SeenDocnos
 from pyterrier_merge.retrieval.dense.vectors import (
     ARTIFACT_TYPE,
@@ -32,10 +39,11 @@ from pyterrier_merge.retrieval.dense.vectors import (
     read_metadata,
     stack_vectors,
 )
-from pyterrier_merge.storage import finish_folder, restore_folder, write_file
+from pyterrier_merge.storage import finish_folder, require_room, restore_folder, write_file
 from pyterrier_merge.version import __version__
 
 RECOVERED = 1 << 16  # docnos of the journal that are held at once
+JOURNAL_BYTES, INVERSE_BYTES = 64, 12  # a document's line, about, and its share of the way back from docnos
 
 
 def part_folder(path: Path) -> Path:
@@ -73,7 +81,8 @@ class VectorBuild:
         """
         self.path, self.part = path.resolve(), part_folder(path)
         self._format = FORMATS[dtype]
-        self._seen, self._longest = SeenDocnos(), 0
+        self._seen = SeenDocnos()
+        self._lengths: list[int] = []  # of the longest docnos
         self.part.mkdir(parents=True, exist_ok=True)
         self._files = ExitStack()
         try:
@@ -110,6 +119,26 @@ class VectorBuild:
     def truncated(self) -> int:
         """How many of them were too long for the encoder, and cut."""
         return self._metadata["truncated"]
+
+    def require_room(self, coming: int, *, dim: int | None = None) -> None:
+        """Refuse to go on where the disk lacks room; nothing is known of it before there is a vector.
+
+        Args:
+            coming: Documents that are still to come, as far as is known.
+            dim: Dimensions of a vector; those of the finished shards by default.
+
+        Raises:
+            OSError: The disk has no room for as many.
+        """
+        dim = dim or self._metadata["vec_size"]
+        if dim is None:
+            return
+        total = self.count + coming
+        width = lookup_width(self._lengths or [0], total)
+        needed = coming * (dim * self._format.itemsize + JOURNAL_BYTES) + total * (width + INVERSE_BYTES)
+        what = f"{coming:,} more vectors of {dim} {self._format.dtype} numbers"
+        mend = f"choose another path; {self.count:,} documents are kept, and the same call goes on after them"
+        require_room(self.path, needed, what, mend=mend)
 
     def append(self, prints: Mapping[str, str], vectors: Sequence[npt.ArrayLike], *, truncated: int = 0) -> None:
         """Write one shard (docno -> fingerprint, and vectors); when this returns, it is safe on disk.
@@ -151,11 +180,12 @@ class VectorBuild:
         """
         if not self.count:
             raise ValueError(f"no document came: there is nothing to index at {self.path}")
-        write_lookup(self.part, (docno for docno, _ in self.entries()), count=self.count, longest=self._longest)
+        width = lookup_width(self._lengths, self.count)
+        write_lookup(self.part, (docno for docno, _ in self.entries()), count=self.count, width=width)
         for torn in self.part.glob(".*.part"):  # a job killed in write_file() leaves one
             torn.unlink()
         file = self.part / self._format.file
-        content = fingerprint_file(file), fingerprint_texts(name.decode() for name in read_lookup(self.part))
+        content = fingerprint_file(file), fingerprint_texts(docno for docno, _ in self.entries())
         self._write_metadata(bytes=file.stat().st_size, fingerprint=fingerprint([self._metadata["vec_size"], *content]))
         finish_folder(self.part, self.path, overwrite=overwrite)
         # not before: a job killed here above still needs it; and a process that came meanwhile tidies up, too
@@ -212,7 +242,7 @@ class VectorBuild:
 
     def _remember(self, docnos: Sequence[str]) -> None:
         self._seen.add(docnos)
-        self._longest = max(self._longest, *(len(docno.encode()) for docno in docnos))
+        self._lengths = longest_names(self._lengths, docnos)
 
     def _write_metadata(self, **changes: Any) -> None:
         self._metadata.update(changes)

@@ -84,6 +84,8 @@ class FaissIndexer(pt.Indexer):
                 dimension, not finite, or beyond the range of float16 where that is what is stored; documents, an
                 encoder or a dtype other than those of the shards that are there.
             IndexBusyError: Another process is building the index.
+            OSError: The disk has no room: for all documents where ``len`` or ``operator.length_hint`` says how many
+                they are (of ``corpus_iter()``, too), else for the next shard. Finished shards are kept.
             RuntimeError: The documents themselves raised an error.
         """
         records: Any = documents.to_dict(orient="records") if isinstance(documents, pd.DataFrame) else documents
@@ -102,7 +104,10 @@ class FaissIndexer(pt.Indexer):
             ) as progress:
                 for shard in self._new_shards(_naming_failures(records), build):
                     prints = {document["docno"]: self._fingerprint(document) for document in shard}
+                    coming = max(len(shard), (total or 0) - build.count)
+                    build.require_room(coming)
                     vectors, truncated = self._vectors(shard)
+                    build.require_room(coming, dim=int(np.size(vectors[0])))
                     build.append(prints, vectors, truncated=truncated)
                     progress.update(len(shard))
             build.finish(overwrite=self.mode == "overwrite")

@@ -48,7 +48,8 @@ def best_first(vectors: StoredVectors, rows: IntArray, docids: IntArray, scores:
     same = (row[1:] == row[:-1]) & (score[1:] == score[:-1])
     tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
     among = order[tied]
-    order[tied] = among[np.lexsort((vectors.names[docids[among]], -scores[among], rows[among]))]
+    names = vectors.names[docids[among]].astype(np.bytes_)  # lexsort takes no objects
+    order[tied] = among[np.lexsort((names, -scores[among], rows[among]))]
     return order
 
 

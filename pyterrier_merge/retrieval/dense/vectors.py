@@ -171,7 +171,7 @@ class StoredVectors:
 
     @cached_property
     def names(self) -> npt.NDArray[np.bytes_]:
-        """``(n_docs,)`` docnos in UTF-8, in the order of the vectors."""
+        """``(n_docs,)`` docnos in UTF-8, in the order of the vectors; objects where a few are much longer."""
         return read_lookup(self.folder)
 
     def docnos(self, docids: IntArray) -> list[str]:
@@ -181,7 +181,7 @@ class StoredVectors:
     def docids(self, docnos: Sequence[str]) -> IntArray:
         """Return the places of documents, -1 for what is not there, or is no string."""
         encoded = [docno.encode("utf-8", "surrogatepass") if isinstance(docno, str) else b"" for docno in docnos]
-        wanted = np.array(encoded, dtype=np.bytes_)
+        wanted = np.array(encoded, dtype=self.names.dtype.type)
         places = np.searchsorted(self.names, wanted, sorter=self._by_name)
         docids = self._by_name[np.minimum(places, len(self._by_name) - 1)]
         docids[self.names[docids] != wanted] = -1

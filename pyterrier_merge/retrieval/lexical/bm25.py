@@ -138,6 +138,7 @@ class BM25(pt.Transformer):
             ValueError: A query is missing or, for a re-ranking collection, none of its topics; the corpus is empty or
                 a document of it cannot be indexed.
             RuntimeError: The engine is missing something, or did not index the whole corpus.
+            OSError: The disk has no room for the index.
         """
         pt.validate.query_frame(inp, extra_columns=["query"])
         queries = inp.drop(columns=["score", "rank"], errors="ignore")
@@ -165,6 +166,7 @@ class BM25(pt.Transformer):
 
         Raises:
             ValueError: There is another index or something else in ``index_path``, or the corpus cannot be indexed.
+            OSError: The disk has no room for it. That is seen while documents are read, before the disk is full.
         """
         identity = {
             "documents": self.collection.fingerprint,
@@ -190,7 +192,7 @@ class BM25(pt.Transformer):
 
     def _build(self, folder: Path) -> None:
         engine = self._engine
-        corpus = CheckedCorpus(self.collection, engine, self._analysis, verbose=self.verbose)
+        corpus = CheckedCorpus(self.collection, engine, self._analysis, folder, verbose=self.verbose)
         docs = iter(corpus)
         first = list(itertools.islice(docs, 1))
         indexed = 0

@@ -1,15 +1,21 @@
-"""What a BM25 engine reads: a collection's documents, each checked on its way."""
+"""What a BM25 engine reads: a collection's documents, checked on their way, as long as the disk has room for them."""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from more_itertools import constrained_batches
+
 from pyterrier_merge.collections.names import clean_text, name_fault
+from pyterrier_merge.storage import require_room
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pyterrier_merge.collections.base import TestCollection
     from pyterrier_merge.retrieval.lexical.analysis import Analysis
     from pyterrier_merge.retrieval.lexical.engines import Engine
@@ -18,46 +24,77 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _KANA = re.compile("[\u3041-\u30ff]")  # of Japanese alone
+_BLOCK = 1 << 20  # bytes of text that are passed on at once
 _LOOKED_AT, _MANY = 100, 20  # documents, and how many of them with kana are no foreign words by chance
 
 
 class CheckedCorpus:
-    """The documents for an engine, each checked.
+    """The documents for an engine, each checked, in blocks for which the disk has room when they are passed on.
 
     Both engines read them in a thread of their own, where an error would go unheard and leave an index of half the
-    corpus: it is kept here instead.
+    corpus: it is kept here instead. Nor do they hear of a full disk: PISA ends the process, and Terrier says that the
+    documents have no terms. They finish an index of what they were given, so that there must be room for that first.
     """
 
-    def __init__(self, collection: TestCollection, engine: Engine, analysis: Analysis | None, *, verbose: bool) -> None:
+    def __init__(
+        self, collection: TestCollection, engine: Engine, analysis: Analysis | None, folder: Path, *, verbose: bool
+    ) -> None:
         self.error: Exception | None = None
         self.last_docno: str | None = None
         self._collection = collection
         self._engine = engine
         self._analysis = analysis
+        self._folder = folder
         self._verbose = verbose
 
     def __iter__(self) -> Iterator[dict[str, str]]:
-        seen: set[str] = set()
-        in_kana = 0
+        docs = size = 0
         try:
-            for doc in self._collection.corpus_iter(verbose=self._verbose):
-                docno = doc["docno"]
-                self._check(docno, seen)
-                seen.add(docno)
-                self.last_docno = docno
-                text = clean_text(doc["text"])
-                if len(seen) <= _LOOKED_AT and self._collection.language != "ja":
-                    in_kana += bool(_KANA.search(text))
-                    if in_kana == _MANY:
-                        logger.warning(
-                            "%s has Japanese texts and its language is %r: give language='ja' to find their words",
-                            self._collection.name,
-                            self._collection.language,
-                        )
-                yield {"docno": docno, "text": self._analysis.encoded(text) if self._analysis else text}
+            for block in constrained_batches(self._documents(), _BLOCK, get_len=_size, strict=False):
+                docs += len(block)
+                size += sum(map(_size, block))
+                self._require_room(docs, size)
+                for doc in block:
+                    self.last_docno = doc["docno"]
+                    yield doc
         except Exception as error:  # noqa: BLE001 (it is raised again where it is heard)
             self.error = error
+
+    def _documents(self) -> Iterator[dict[str, str]]:
+        seen: set[str] = set()
+        in_kana = 0
+        for doc in self._collection.corpus_iter(verbose=self._verbose):
+            docno = doc["docno"]
+            self._check(docno, seen)
+            seen.add(docno)
+            text = clean_text(doc["text"])
+            if len(seen) <= _LOOKED_AT and self._collection.language != "ja":
+                in_kana += bool(_KANA.search(text))
+                if in_kana == _MANY:
+                    logger.warning(
+                        "%s has Japanese texts and its language is %r: give language='ja' to find their words",
+                        self._collection.name,
+                        self._collection.language,
+                    )
+            yield {"docno": docno, "text": self._analysis.encoded(text) if self._analysis else text}
+
+    def _require_room(self, docs: int, size: int) -> None:
+        held = 0
+        for file in self._folder.iterdir():
+            with suppress(FileNotFoundError):  # the engine deletes what it has merged
+                held += 512 * file.stat().st_blocks
+        require_room(
+            self._folder.parent,
+            self._engine.disk_bytes(docs, size) - held,
+            f"{self._engine.label}'s index of {docs:,} of the {self._collection.num_docs:,} documents of "
+            f"{self._collection.name}",
+            mend="choose an index_path on a larger disk",
+        )
 
     def _check(self, docno: str, seen: set[str]) -> None:
         if fault := name_fault(docno, seen) or self._engine.fault(docno):
             raise ValueError(f"docno {docno!r} of {self._collection.name} {fault}; rename that document")
+
+
+def _size(doc: dict[str, str]) -> int:
+    return len(doc["docno"].encode()) + len(doc["text"].encode())

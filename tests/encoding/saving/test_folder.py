@@ -335,7 +335,7 @@ def test_the_folder_of_a_gguf_file_is_not_written_over_but_written_into(pair, tm
 def test_a_disk_without_room_is_refused_before_anything_is_written(pair, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**12, 10**12 - 1234, 1234))
-    with pytest.raises(OSError, match=r"deep/model needs 16,\d{3},\d{3} bytes .* has 1,234 free"):
+    with pytest.raises(OSError, match=r"16,\d{3},\d{3} bytes .* needed, 1,234 .* of .*deep/model; make room"):
         merged(*pair("bert")).save(tmp_path / "deep" / "model")
     assert list(tmp_path.iterdir()) == []
 

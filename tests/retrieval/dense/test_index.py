@@ -17,6 +17,7 @@ import pyterrier as pt
 import pytest
 from pyterrier.measures import R, nDCG
 
+from pyterrier_merge.collections import from_frames
 from pyterrier_merge.retrieval.dense import build
 from pyterrier_merge.retrieval.dense.build import IndexBusyError, VectorBuild
 from pyterrier_merge.retrieval.dense.docnos import JOURNAL
@@ -254,6 +255,29 @@ class TestPyTerrier:
         assert ranking(index.retriever(5)(query)) == brute_force(docs, vectors(3, seed=1), 5)
         theirs = pyterrier_dr.FlexIndex(index.path, verbose=False).np_retriever(num_results=min(5, len(docnos)))(query)
         assert ranking(theirs) == brute_force(docs, vectors(3, seed=1), 5)
+
+    def test_a_docno_that_is_much_longer_does_not_widen_the_others(self, index, monkeypatch):
+        pyterrier_dr = pytest.importorskip("pyterrier_dr")
+        monkeypatch.setattr("pyterrier_merge.retrieval.dense.docnos.SPACIOUS", 10_000)
+        matrix = whole_vectors(300)
+        matrix[::2] = matrix[0]
+        names = [f"n{i:03}" for i in np.random.default_rng(2).permutation(300)]
+        names[120] = "n15" + "x" * 5_000  # of those that tie
+        docs = documents(matrix, names)
+        with pytest.raises(RuntimeError, match="kept"):
+            index.indexer(shard_size=50).index(FailingDocuments(docs, fails_at=160))
+        index.index(docs)
+        assert (index.path / "docnos.npids").stat().st_size < 20_000
+        assert index.open().names.tolist() == [name.encode() for name in names]
+        query = queries(np.concatenate([matrix[:1], whole_vectors(20, seed=1)]))
+        found = index.retriever(200)(query)
+        assert ranking(found) == brute_force(docs, np.stack(query["query_vec"]), 200)
+        theirs = pyterrier_dr.FlexIndex(index.path, verbose=False)
+        found = found[found["qid"] == "q0"]
+        pairs = found[["qid", "query", "query_vec", "docno"]]
+        np.testing.assert_allclose(index.scorer()(pairs)["score"], found["score"], rtol=1e-5)
+        np.testing.assert_allclose(theirs.np_scorer()(pairs)["score"], found["score"], rtol=1e-5)
+        assert set(theirs.np_retriever(num_results=300)(query)["docno"]) == set(names)
 
     def test_identity_follows_the_content(self, tmp_path):
         index, same = FaissIndex(tmp_path / "i", verbose=False), FaissIndex(str(tmp_path / "i"))
@@ -568,6 +592,72 @@ class TestFloat16:
     def test_other_dtypes_are_refused(self, tmp_path):
         with pytest.raises(ValueError, match="unknown dtype 'int8': choose one of float32, float16"):
             FaissIndex(tmp_path / "index", dtype="int8")
+
+
+class TestDisk:
+    """A vector takes 24 * 4 bytes, a line of the journal is counted as 64, a name takes its width and 12."""
+
+    def test_documents_whose_number_is_known_must_all_fit(self, disk):
+        index, encoder = FaissIndex(disk.folder / "index", verbose=False), HashEncoder()
+        disk.resize(600_000)
+        with pytest.raises(OSError, match=r"no room for 5,000 more vectors of 24 float32 numbers: 860,000 bytes"):
+            (encoder >> index).index(corpus(5_000))
+        assert encoder.encoded == [f"text {i}" for i in range(1_000)]  # the first shard says what vectors are
+        assert nothing_left(index)
+        disk.resize(1_500_000)
+        (encoder >> index).index(corpus(5_000))
+        np.testing.assert_array_equal(index.open().matrix[4_999], vector_of("text 4999"))
+
+    def test_documents_of_an_unknown_number_are_kept_as_far_as_they_fit(self, disk):
+        index, encoder = FaissIndex(disk.folder / "index", verbose=False), HashEncoder()
+        disk.resize(700_000)
+        with pytest.raises(OSError, match=r"for 1,000 more vectors of .* needed, .*; 4,000 documents are kept, and"):
+            (encoder >> index).index(doc for doc in corpus(8_000))
+        assert len(encoder.encoded) == 4_000
+        disk.resize(2_500_000)
+        (encoder >> index).index(doc for doc in corpus(8_000))
+        assert encoder.encoded == [f"text {i}" for i in range(8_000)]
+        np.testing.assert_array_equal(index.open().matrix[7_999], vector_of("text 7999"))
+
+    def test_what_a_resumed_job_lacks_is_asked_for_before_it_encodes(self, index, monkeypatch):
+        with pytest.raises(RuntimeError, match="kept"):
+            (HashEncoder() >> index.indexer(shard_size=100)).index(FailingDocuments(corpus(1_000), fails_at=200))
+        encoder, usage = HashEncoder(), shutil.disk_usage(index.path.parent)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=140_000))
+        needed = 800 * (24 * 4 + 64) + 1_000 * (len("d199") + 12)
+        with pytest.raises(OSError, match=f"{needed:,} bytes .* needed, 140,000 .*; 200 documents are kept"):
+            (encoder >> index.indexer(shard_size=100)).index(corpus(1_000))
+        assert encoder.encoded == []
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed))
+        (encoder >> index.indexer(shard_size=100)).index(corpus(1_000))
+        assert len(index) == 1_000
+
+    def test_float16_takes_half(self, tmp_path, monkeypatch):
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1))
+        with pytest.raises(OSError, match=f"24 float16 numbers: {10 * (24 * 2 + 64) + 10 * 12:,} bytes"):
+            FaissIndex(tmp_path / "half", dtype="float16", verbose=False).index(documents(vectors(10)))
+
+    def test_a_collection_says_how_many_documents_it_has(self, index, monkeypatch):
+        topics = pd.DataFrame({"qid": ["1"], "query": ["x"]})
+        collection = from_frames("small", corpus(50), topics, topics.assign(docno="d1", label=1))
+        usage = shutil.disk_usage(index.path.parent)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1))
+        for verbose in (False, True):
+            with pytest.raises(OSError, match="no room for 50 more vectors"):
+                (HashEncoder() >> index.indexer(shard_size=10)).index(collection.corpus_iter(verbose=verbose))
+
+
+class FailingDocuments(list):
+    """Documents of a known number, whose reading breaks off."""
+
+    def __init__(self, docs, *, fails_at):
+        super().__init__(docs)
+        self.fails_at = fails_at
+
+    def __iter__(self):
+        yield from self[: self.fails_at]
+        raise ConnectionResetError("the disk went away")
 
 
 class TestDuplicates:

@@ -7,6 +7,7 @@ import itertools
 import math
 import os
 import pickle
+import random
 import shutil
 import subprocess
 import sys
@@ -204,6 +205,45 @@ def test_a_corpus_that_breaks_off_leaves_nothing(small, engine, home):
         bm25(broken, engine=engine)(queries("kidney"))
     assert indexes(home) == []
     assert len(bm25(small, engine=engine)(queries("kidney"))) == 2
+
+
+@both
+def test_a_small_disk_is_told_of_while_documents_are_read_and_filled_by_none(engine, disk, home, monkeypatch):
+    """The first megabyte of text fits, the second does not: what reads it goes on to the end with the first."""
+    draw, words = random.Random(0), [f"w{number}" for number in range(3_000)]
+    large = collection_of({f"d{number}": " ".join(draw.choices(words, k=200)) for number in range(2_500)})
+    topics = queries("w7 w77", "w2999")
+    expected = bm25(large, engine=engine)(topics)
+    disk.resize(6_300_000)
+    monkeypatch.setenv("PYTERRIER_MERGE_CACHE", str(disk.folder))
+    retriever = bm25(large, engine=engine)
+    with pytest.raises(OSError, match=r"no room for .*'s index of 1,\d{3} of the 2,500 .*: .* needed, .* free on"):
+        retriever(topics)
+    assert indexes(disk.folder / "indexes") == []
+    disk.resize(60_000_000)
+    pd.testing.assert_frame_equal(retriever(topics), expected)
+
+
+def test_bounds_that_the_disk_has_no_room_for_are_not_begun(small, disk, tmp_path, monkeypatch):
+    retriever = bm25(small, index_path=tmp_path / "mine")
+    retriever.index()
+    disk.resize(200_000)
+    monkeypatch.setenv("PYTERRIER_MERGE_CACHE", str(disk.folder))
+    with pytest.raises(OSError, match=r"no room for PISA's score bounds: .*; make room, or set PYTERRIER_MERGE_CACHE"):
+        retriever(queries("kidney"))
+    assert indexes(disk.folder / "bounds") == []
+    disk.resize(2_000_000)
+    assert len(retriever(queries("kidney"))) == 2
+
+
+@both
+def test_a_disk_without_room_is_named_before_the_engine_begins(small, engine, home, monkeypatch):
+    usage = shutil.disk_usage(home)
+    monkeypatch.setattr(ENGINES[engine], "build", lambda *_, **__: pytest.fail("begun"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=200_000))
+    with pytest.raises(OSError, match=rf"{ENGINES[engine].label}'s index of 7 of the 7 .* 200,000 \(0.00 GB\) free on"):
+        bm25(small, engine=engine).index()
+    assert indexes(home) == []
 
 
 @both

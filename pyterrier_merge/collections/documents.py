@@ -1,0 +1,27 @@
+"""An iterator over a collection's documents that says how many are still to come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyterrier_merge.collections.base import TestCollection
+
+
+class Documents(Iterator[dict[str, str]]):
+    """A collection's documents; ``operator.length_hint`` tells progress bars and disk checks what is left of them."""
+
+    def __init__(self, collection: TestCollection, documents: Iterator[dict[str, str]]) -> None:
+        """Begin with the first; nothing is counted or read yet."""
+        self._collection = collection
+        self._documents = documents
+        self._given = 0
+
+    def __next__(self) -> dict[str, str]:
+        document = next(self._documents)
+        self._given += 1
+        return document
+
+    def __length_hint__(self) -> int:
+        return max(0, self._collection.num_docs - self._given)
