@@ -151,8 +151,15 @@ class TextModel:
             and len(ends) > 1
         ):
             raise RuntimeError(f"{name}: the last token is the vector, and texts end with different tokens: {ends}")
-        left = may_be_padded_left(self.body.config)
-        require_sound(self._forward_pass, ids[:-1], dtype=self.dtype, name=name, padded_left=left)
+        config: Any = self.body.config
+        require_sound(
+            self._forward_pass,
+            ids[:-1],
+            dtype=self.dtype,
+            name=name,
+            layers=getattr(config, "num_hidden_layers", None),
+            padded_left=may_be_padded_left(config),
+        )
 
     def _tokenise(self, texts: list[str], prompt: str) -> tuple[list[list[int]], int]:
         return tokenise(self._model.tokenizer, texts, prompt, self.contract)

@@ -214,13 +214,9 @@ def _kernel() -> Callable[..., torch.Tensor] | None:
     try:
         from pyterrier_merge.merging.one_pass import interpolate
 
-        source, domain = torch.randn(2, 10_001, device="cuda").bfloat16()
-        weights = torch.tensor([0.3, 0.7], device="cuda")
-        expected = (source.float() * weights[0] + domain.float() * weights[1]).bfloat16()
-        out = torch.empty_like(source)
+        source, domain, out = torch.randn(3, 10_001, device="cuda")
         interpolate(out, source, domain, (0.3, 0.7))
-        if not torch.equal(out, expected):
-            raise RuntimeError("its numbers are others than torch's")  # noqa: TRY301 (one place for all that fails)
+        torch.testing.assert_close(out, 0.3 * source + 0.7 * domain)
     except Exception as error:  # noqa: BLE001 (a compiler may fail with anything, and torch computes the same)
         logger.warning("Triton's kernel for merging does not work here, torch takes some times as long: %s", error)
         return None

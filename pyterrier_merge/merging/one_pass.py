@@ -24,7 +24,7 @@ def interpolate(
 ) -> torch.Tensor:
     """Write ``weights[0] * source + weights[1] * domain`` to ``out``: computed in float32, rounded once.
 
-    Products are rounded before they are added, as on a CPU, so that the numbers are those that a CPU computes.
+    The second product is added before it is rounded, as torch does on a CPU, so that the numbers are those of a CPU.
 
     Args:
         out: Where to write: contiguous, on a GPU, of any floating-point type.
@@ -89,7 +89,7 @@ def _kernel(  # type: ignore[no-untyped-def]  # noqa: ANN202 (Triton takes annot
         elif exact == 1:
             merged = two
         else:
-            merged = one * own + two * other
+            merged = tl.fma(two, other, one * own)
             if divides:
                 merged = tl.div_rn(merged, total)
         written = merged.to(out.dtype.element_ty)

@@ -50,6 +50,20 @@ def test_small_differences_are_rounding_in_bfloat16_and_a_fault_in_float32():
         require_sound(rounded, IDS, dtype=torch.float32, name="model")
 
 
+def test_rounding_in_float32_adds_up_from_layer_to_layer():
+    def rounded(ids):
+        return vectors(ids) * (1 + 2e-5 * (len(ids) == 1))
+
+    require_sound(rounded, IDS, dtype=torch.float32, name="model", layers=32)
+    for layers in (None, 6, 12):
+        with pytest.raises(RuntimeError, match="expected 1e-05 at most"):
+            require_sound(rounded, IDS, dtype=torch.float32, name="model", layers=layers)
+    with pytest.raises(RuntimeError, match="the same alone and padded"):  # in bfloat16 nothing is added
+        require_sound(
+            lambda ids: vectors(ids) * (1 + 0.15 * (len(ids) == 1)), IDS, dtype=torch.bfloat16, name="model", layers=48
+        )
+
+
 def test_nan_is_found():
     with pytest.raises(RuntimeError, match="NaN or infinity"):
         require_sound(lambda ids: vectors(ids) * float("nan"), IDS, dtype=torch.float32, name="model")

@@ -1,6 +1,8 @@
 """The kernel's arithmetic: on a GPU where there is one, else step by step in Triton's interpreter."""
 
-import itertools
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -8,12 +10,13 @@ import torch
 pytest.importorskip("triton", reason="needs Triton, which torch brings along on Linux")
 
 from pyterrier_merge.merging.one_pass import interpolate
-from pyterrier_merge.methods import linear_divisor
+from pyterrier_merge.methods import blend, get_method, linear_divisor
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-# the interpreter cuts numbers off where it makes bfloat16 of them
-WRITTEN = [torch.float32, torch.float16, *([torch.bfloat16] if DEVICE == "cuda" else [])]
-READ = [torch.float32, torch.float16, torch.bfloat16]
+FLOAT, HALF, BRAIN = torch.float32, torch.float16, torch.bfloat16
+TYPES = [(FLOAT, FLOAT, FLOAT), (HALF, HALF, HALF), (BRAIN, BRAIN, FLOAT), (BRAIN, FLOAT, HALF), (HALF, BRAIN, FLOAT)]
+if DEVICE == "cuda":  # the interpreter cuts numbers off where it makes bfloat16 of them
+    TYPES += [(BRAIN, BRAIN, BRAIN), (FLOAT, BRAIN, BRAIN)]
 
 
 def pair(size, *dtypes):
@@ -28,15 +31,18 @@ def squares(source, domain, out):
 
 @pytest.mark.parametrize("size", [1, 8192, 9001], ids=str)
 @pytest.mark.parametrize("weights", [(0.4, 0.6), (3.0, 1.0), (1.5, -0.5)])
-@pytest.mark.parametrize("dtypes", itertools.product(READ, READ, WRITTEN), ids=str)
+@pytest.mark.parametrize("dtypes", TYPES, ids=str)
 def test_the_merge_is_rounded_once_and_measured(dtypes, weights, size):
     source, domain = pair(size, *dtypes[:2])
     out = torch.full((size,), torch.nan, dtype=dtypes[2], device=DEVICE)
     total = linear_divisor(weights, {})
     found = interpolate(out, source, domain, weights, total=total)
-    own, other = torch.tensor(weights, device=DEVICE)
-    expected = (source.float() * own + domain.float() * other) / (own + other)
-    assert torch.equal(out, expected.to(dtypes[2]))
+    expected = blend([source.cpu(), domain.cpu()], get_method("linear"), weights).to(dtypes[2])
+    if DEVICE == "cuda":
+        assert torch.equal(out.cpu(), expected)
+    else:  # the interpreter rounds both products
+        rounding = torch.finfo(dtypes[2]).eps
+        torch.testing.assert_close(out, expected, rtol=rounding, atol=rounding)
     torch.testing.assert_close(found, squares(source, domain, out), rtol=1e-5, atol=1e-12)
 
 
@@ -72,3 +78,24 @@ def test_a_tensor_without_elements_and_one_that_lies_otherwise():
     out = torch.empty(5, 20, device=DEVICE)
     interpolate(out, source, domain, (0.5, 0.5))
     torch.testing.assert_close(out, (source + domain) / 2)
+
+
+def test_the_kernel_compiles_without_a_gpu_and_rounds_as_it_says():
+    program = """
+import re
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from pyterrier_merge.merging.one_pass import _kernel
+signature = dict.fromkeys(("divides", "exact", "lanes", "steps"), "constexpr")
+signature |= dict.fromkeys(("out", "source", "domain"), "*bf16") | {"sums": "*fp32", "elements": "i32"}
+signature |= dict.fromkeys(("own", "other", "total"), "fp32")
+source = ASTSource(_kernel, signature, {"divides": True, "exact": -1, "lanes": 1024, "steps": 8})
+code = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": False}).asm["ptx"]
+print([len(re.findall(operation, code)) for operation in ("fma", r"cvt\\.rn\\.bf16", r"div\\.rn", r"div\\.full")])
+"""
+    command = [sys.executable, "-c", program]
+    ran = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "0"}, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    each = 1024 // (4 * 32)  # elements of a thread, of four warps
+    assert ran.stdout.strip() == str([each, each, each, 0])
