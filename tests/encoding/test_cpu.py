@@ -145,12 +145,33 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     assert int(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True).stdout) < 100
 
 
+def noted(monkeypatch):
+    """The shapes of the keys that torch's fused kernel is called with."""
+    keys, real = [], torch.nn.functional.scaled_dot_product_attention
+
+    def fused(query, key, value, **settings):
+        keys.append(tuple(key.shape))
+        return real(query, key, value, **settings)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", fused)
+    return keys
+
+
+def test_shared_keys_are_not_repeated_for_the_fused_kernel(monkeypatch, tiles):
+    model = body("llama, shared keys")
+    use_fast_kernels(model)
+    keys = noted(monkeypatch)
+    hidden(model, batch())
+    heads = model.config.num_key_value_heads
+    assert heads < model.config.num_attention_heads
+    assert {shape[1] for shape in keys} == ({heads} if tiles else set())
+
+
 def test_attention_and_packed_layers_are_really_used(monkeypatch, tiles):
     model = body("bert")
     use_fast_kernels(model)
     expected = hidden(model, batch())
-    fused, torchs = [], cpu.sdpa_attention_forward
-    monkeypatch.setattr(cpu, "sdpa_attention_forward", lambda *given, **more: fused.append(1) or torchs(*given, **more))
+    fused = noted(monkeypatch)
     for largest, calls in ((cpu.LARGEST, 3 if tiles else 0), (0, 3)):
         monkeypatch.setattr(cpu, "LARGEST", largest)
         fused.clear()
