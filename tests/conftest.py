@@ -214,7 +214,7 @@ def _save(folder: Path, model, tokenizer) -> Path:
 
 def _save_retriever(folder: Path, model, tokenizer, pooling: str) -> Path:
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Normalize, Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
     transformer = Transformer(str(_save(folder / "plain", model, tokenizer)), max_seq_length=32)
     pooled = Pooling(model.config.hidden_size, pooling_mode=pooling)

@@ -35,7 +35,7 @@ import pyterrier as pt
 import torch
 from pyterrier.measures import R, nDCG
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.models import Normalize, Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from transformers import (
     AutoConfig,
     AutoTokenizer,

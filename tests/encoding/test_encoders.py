@@ -257,7 +257,7 @@ def test_a_bad_text_is_counted_from_the_start_of_the_stream(encoder, monkeypatch
 
 
 def test_a_dense_module_works_in_any_dtype(bert_retriever, tmp_path):
-    from sentence_transformers.models import Dense
+    from sentence_transformers.sentence_transformer.modules import Dense
 
     model = SentenceTransformer(str(bert_retriever), device="cpu")
     torch.manual_seed(0)

@@ -6,7 +6,7 @@ import torch
 from mergekit.merge_methods import merge_tensors
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.models import Dense
+from sentence_transformers.sentence_transformer.modules import Dense
 from transformers import AutoModel, AutoTokenizer, NomicBertConfig, NomicBertModel
 
 from pyterrier_merge import MergedE5Encoder, MergeRecipe, Segment

@@ -203,7 +203,7 @@ def test_the_files_of_a_retriever_come_with_the_adapter_where_the_base_has_none(
 def _trained_retriever(base, out, *, targets, pooling, dense=False):
     """Save what sentence-transformers makes of a base with an adapter: other pooling, prompts and length than it."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Dense, Pooling
+    from sentence_transformers.sentence_transformer.modules import Dense, Pooling
 
     model = SentenceTransformer(str(base), device="cpu")
     model.add_adapter(LoraConfig(r=2, target_modules=targets, task_type="FEATURE_EXTRACTION"))
