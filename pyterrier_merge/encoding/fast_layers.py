@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 PACKED_BYTES = 1 << 30  # layers are packed into copies: not those of a model that fills the memory
-PIECE = 1 << 16  # elements of a norm's input in float32 that stay in the cache
 ALIKE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}  # of a length: what rounding alone does
 _PACKED, _PACKED_STATE = "_packed", "_packed_state"  # kept out of torch's registers: no parameter, never saved
 _FUSED = {  # activation -> oneDNN's name of it, and of its algorithm
@@ -110,7 +109,7 @@ class GatedLayers(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """A root-mean-square norm in float32 (Zhang and Sennrich, 2019): some rows at a time, or in a GPU's one kernel."""
+    """A root-mean-square norm in float32 (Zhang and Sennrich, 2019): in place, or in a GPU's one kernel."""
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
@@ -127,14 +126,9 @@ class RMSNorm(nn.Module):
             wide = states.float()
             wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + _epsilon(self))
             return weight * wide.to(states.dtype)
-        rows = states.reshape(-1, states.shape[-1])
-        out = torch.empty_like(rows)
-        step = max(1, PIECE // rows.shape[1])
-        for start in range(0, len(rows), step):
-            wide, normed = rows[start : start + step].float(), out[start : start + step]
-            mean = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(rows.shape[1])
-            normed.copy_(wide * mean.add_(_epsilon(self)).rsqrt_()).mul_(weight)
-        return out.view(states.shape)
+        wide = states.to(torch.float32, copy=True)
+        mean = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(wide.shape[-1])
+        return wide.mul_(mean.add_(_epsilon(self)).rsqrt_()).to(states.dtype).mul_(weight)
 
 
 def _needs_gradients() -> bool:
