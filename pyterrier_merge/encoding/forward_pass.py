@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BATCHES_EACH = 8  # with fewer, cores that have nothing left to do at the end cost more than is won
+BATCHES_EACH = 2  # a core that has no two of its own shares them with others
+SHARES, SMALLEST = 4, 256  # of few texts a core gets so many batches, of so many tokens at least
 MOST_WORKERS = 16  # of a CPU: each holds the activations of a batch, which are 0.3 GB of a 7B model's layer
 
 Ids = list[list[int]]
@@ -72,7 +73,8 @@ class ForwardPass:
             mask = features["attention_mask"]
             if self.looks_back and padding_side == "right":
                 del features["attention_mask"]
-            features = {**first(features), "attention_mask": mask}
+            features = first(features)
+            features.setdefault("attention_mask", mask)  # the pooling needs it
             features["token_embeddings"] = features["token_embeddings"].float()
             for module in rest:
                 features = module(features)
@@ -126,6 +128,11 @@ class Workers:
         ]
         self._followed = self._versions()
 
+    def budget(self, tokens: int, most: int) -> int:
+        """Return the tokens of a batch, ``most`` at most, with which ``tokens`` in all are enough for every core."""
+        cores = self._cores()
+        return most if cores == 1 else min(most, max(SMALLEST, tokens // (SHARES * cores)))
+
     def run(self, batches: Iterable[tuple[Key, Ids]]) -> Iterator[tuple[Key, np.ndarray]]:
         """Run batches without gradients.
 
@@ -139,13 +146,18 @@ class Workers:
         batches = iter(batches)
         if self._others:
             return _shared_out(batches, [self.first, *self._others])
-        cores = torch.get_num_threads() if self.first.device.startswith("cpu") else 1
-        ahead = list(itertools.islice(batches, BATCHES_EACH * min(cores, MOST_WORKERS))) if cores > 1 else []
+        cores = self._cores()
+        ahead = list(itertools.islice(batches, BATCHES_EACH * cores)) if cores > 1 else []
         workers = len(ahead) // BATCHES_EACH
         batches = itertools.chain(ahead, batches)
         if workers > 1:
-            return _shared_out(batches, [self.first] * workers, cores=cores // workers)
+            return _shared_out(batches, [self.first] * workers, cores=torch.get_num_threads() // workers)
         return ((key, _vectors(self.first, ids)) for key, ids in batches)
+
+    def _cores(self) -> int:
+        """How many may have batches of their own."""
+        on_cpu = self.first.device.startswith("cpu") and not self._others
+        return min(torch.get_num_threads(), MOST_WORKERS) if on_cpu else 1
 
     def _follow(self) -> None:
         """Copy the first model's weights to the others, where a merge has written to them since."""

@@ -110,7 +110,8 @@ class TextModel:
                 _chunks(texts, max(CHUNK, budget // SHORT)),
             ):
                 cut += cut_here
-                for batch in token_batches([len(row) for row in ids], budget):
+                lengths = [len(row) for row in ids]
+                for batch in token_batches(lengths, self._workers.budget(sum(lengths), budget)):
                     yield [rows[index] for index in batch], [ids[index] for index in batch]
 
         parts = list(self._workers.run(batches()))

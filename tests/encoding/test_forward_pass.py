@@ -7,6 +7,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from pyterrier_merge import E5Encoder, MergedE5Encoder
+from pyterrier_merge.encoding import forward_pass
 from pyterrier_merge.encoding.forward_pass import BATCHES_EACH, ForwardPass
 from pyterrier_merge.encoding.text_model import TextModel
 
@@ -153,6 +154,18 @@ def test_with_few_batches_cores_share_them(bert_retriever, monkeypatch, cores, b
     model.encode(["fever"] * batches, prompt="", budget=1)
     assert {number for _, number in seen} == {limit}
     assert len({thread for thread, _ in seen}) <= 2
+
+
+@pytest.mark.parametrize(("smallest", "texts"), [(1, 2), (9, 3), (256, 24)])
+def test_few_texts_are_divided_among_the_cores(bert_retriever, monkeypatch, cores, smallest, texts):
+    monkeypatch.setattr(forward_pass, "SMALLEST", smallest)
+    model, sizes, real = load(bert_retriever), [], ForwardPass.__call__
+    monkeypatch.setattr(ForwardPass, "__call__", lambda self, ids: sizes.append(len(ids)) or real(self, ids))
+    model.encode(["fever"] * 24, prompt="", budget=1000)  # 72 tokens: 6 a batch, four batches a core
+    assert sizes == [texts] * (24 // texts)
+    sizes.clear()
+    model.encode(["fever"] * 24, prompt="", budget=3)
+    assert sizes == [1] * 24
 
 
 def test_the_number_of_cores_is_left_as_it_was(bert_retriever, cores):
