@@ -17,7 +17,7 @@ from pyterrier_merge.merging.parents import Parents
 from pyterrier_merge.merging.places import Place, place_of
 from pyterrier_merge.models import locate_model
 from pyterrier_merge.models.files import projection_folders
-from pyterrier_merge.models.weights import TensorReader, stored_tensors
+from pyterrier_merge.models.weights import TensorReader, stored_tensors, writing_weights
 from pyterrier_merge.recipe import MergeRecipe
 from pyterrier_merge.storage import write_file
 
@@ -119,6 +119,7 @@ class MergedWeights:
             OSError: A file could not be written.
         """
         from huggingface_hub import split_torch_state_dict_into_shards
+        from safetensors.torch import save_file
 
         written: list[WrittenTensor] = []
         with pt.tqdm(
@@ -132,7 +133,8 @@ class MergedWeights:
                         shard[key], record = self._compute(part, key)
                         written.extend([record] if record else [])
                         bar.update(shard[key].nbytes)
-                    _write_shard(shard, folder / part / file)
+                    with writing_weights(folder / part / file):
+                        save_file(shard, folder / part / file, metadata={"format": "pt"})
                 if split.is_sharded:
                     index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
                     write_file(folder / part / "model.safetensors.index.json", json.dumps(index, indent=2))
@@ -205,19 +207,6 @@ def _summed(places: Sequence[Place], tensors: Sequence[WrittenTensor]) -> PlaceM
     far = [sum(squares) for squares in zip(*(tensor.distances for tensor in tensors), strict=True)]
     to_source, *to_domains = map(relative_distance, far, norms)
     return PlaceMerge(name, _weights(tensors), to_source, tuple(to_domains))
-
-
-def _write_shard(shard: dict[str, torch.Tensor], file: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    file.touch()
-    mode = file.stat().st_mode  # as the user's other files; safetensors makes files that their owner alone can read
-    try:
-        save_file(shard, file, metadata={"format": "pt"})
-    except SafetensorError as error:
-        raise OSError(f"{file} could not be written: {error}") from error
-    file.chmod(mode)
 
 
 def _most_common_dtype(tensors: Iterable[torch.Tensor]) -> str:

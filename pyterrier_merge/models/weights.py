@@ -70,14 +70,14 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 
 @contextmanager
-def writing_weights(folder: Path) -> Iterator[None]:
-    """Raise ``OSError`` where safetensors cannot write into a folder; its own error derives from none of Python's."""
+def writing_weights(place: Path) -> Iterator[None]:
+    """Raise ``OSError`` where safetensors cannot write a file, or into a folder: its own error is none of Python's."""
     from safetensors import SafetensorError
 
     try:
         yield
     except SafetensorError as error:
-        raise OSError(f"the weights could not be written into {folder} (is the disk full?): {error}") from error
+        raise OSError(f"the weights could not be written into {place} (is the disk full?): {error}") from error
 
 
 def require_unquantised(folder: Path) -> None:
