@@ -78,13 +78,34 @@ def test_merges_are_those_of_the_cpu(family, dtype, request):
         assert [name for name in on_gpu if not torch.equal(on_gpu[name], on_cpu[name])] == []
 
 
+def test_further_gpus_follow_a_merge(bert_retriever, bert_language_model):
+    settings = {"alpha_lower": 1, "alpha_upper": 1, "dtype": "float32", "batch_size": 1}
+    encoders = [
+        MergedE5Encoder(bert_retriever, bert_language_model, device=device, **settings) for device in ("cpu", TWICE)
+    ]
+    for alpha in (1, 0.25, 0.75):
+        for encoder in encoders:
+            encoder.alpha_lower = alpha
+        on_cpu, on_gpus = (encoder.encode_docs(TEXTS) for encoder in encoders)
+        np.testing.assert_allclose(on_gpus, on_cpu, rtol=0, atol=1e-5)
+
+
 def test_a_merge_takes_one_pass_where_it_can(bert_retriever, bert_language_model, monkeypatch):
-    assert _kernel() is not None
+    kernel, taken = _kernel(torch.device("cuda", 0)), []
+    assert kernel is not None
     settings = {"dtype": "bfloat16", "alpha_lower": 0.3, "alpha_upper": 1}
     one, several = (MergedE5Encoder(bert_retriever, bert_language_model, **settings) for _ in range(2))
+
+    def counted(*given, **more):
+        taken.append(1)
+        return kernel(*given, **more)
+
+    monkeypatch.setattr("pyterrier_merge.merging.blending._kernel", lambda _device: counted)
     one.encode_docs(TEXTS)
-    monkeypatch.setattr("pyterrier_merge.merging.blending._kernel", lambda: None)
+    assert len(taken) == len(one.tensor_merges)
+    monkeypatch.setattr("pyterrier_merge.merging.blending._kernel", lambda _device: None)
     several.encode_docs(TEXTS)
+    assert len(taken) == len(one.tensor_merges)
     for merge, other in zip(one.tensor_merges, several.tensor_merges, strict=True):
         assert merge.to_source == pytest.approx(other.to_source, rel=1e-2, abs=1e-6)  # rounded otherwise in bfloat16
         assert merge.apart == pytest.approx(other.apart, rel=1e-4)
@@ -104,7 +125,9 @@ def test_what_is_random_is_the_same_every_time(bert_retriever, bert_language_mod
         MergedE5Encoder(bert_retriever, bert_language_model, alpha_lower=0.5, alpha_upper=1, **settings)
         for _ in range(2)
     ]
+    _kernel.cache_clear()  # its trial is to leave the generator alone, too
     generator = torch.cuda.get_rng_state()
+    MergedE5Encoder(bert_retriever, bert_language_model, alpha_lower=0.5, alpha_upper=1).encode_docs(TEXTS)
     first, second = (encoder.encode_docs(TEXTS) for encoder in encoders)
     assert np.array_equal(first, second)
     assert torch.equal(generator, torch.cuda.get_rng_state())

@@ -67,7 +67,10 @@ class TestCollection(ABC):
         """16 hexadecimal digits that change when the documents or their text do; cheap, it reads no corpus."""
 
     def corpus_iter(self, verbose: bool = False) -> Iterator[dict[str, str]]:
-        """Iterate over the documents, in the same order each time; ``operator.length_hint`` says how many are left.
+        """Iterate over the documents, in the same order each time.
+
+        ``operator.length_hint`` says how many are left, to progress bars and disk checks; ``list()`` asks, too. Where
+        they lie in files that were never counted, they are counted then, in a pass of its own.
 
         Args:
             verbose: Show a progress bar.

@@ -21,10 +21,10 @@ def looks_back(body: nn.Module) -> bool:
     """
     if not any(getattr(module, "is_causal", False) is True for module in body.modules()):
         return False
-    device = next(body.parameters()).device
     run: Any = body
-    ids = torch.arange(1, 1 + 3 * _TOKENS, device=device) % run.config.vocab_size
-    start, one, other = ids.split(_TOKENS)
+    embeddings = run.get_input_embeddings().weight
+    ids = torch.arange(1, 1 + 3 * _TOKENS, device=embeddings.device) % len(embeddings)
+    start, one, other = ids.view(3, _TOKENS)
     with torch.inference_mode():
         states = [run(input_ids=torch.cat([start, end])[None]).last_hidden_state[0] for end in (one, other)]
     first, second = (state[:_TOKENS] for state in states)

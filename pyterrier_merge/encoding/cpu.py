@@ -69,7 +69,7 @@ def attention(
         value: ``(texts, key_heads, tokens, size)``.
         attention_mask: Added to the products, ``(texts, 1, tokens, tokens)``; None where every token sees every other.
         scaling: What products are multiplied by; one by the root of the size when None.
-        **kwargs: What the fused kernel takes beyond; a position bias is left to it.
+        **kwargs: For transformers' own function, which computes gradients and takes a position bias.
 
     Returns:
         ``(texts, tokens, heads, size)``, and None in place of the weights.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from inspect import signature
 from typing import Any
 
 import torch
@@ -113,9 +114,10 @@ class RMSNorm(nn.Module):
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
-        """Whether a module may be one: a vector of weights, an epsilon, and nothing else."""
+        """Whether a module may be one: a vector of weights, an epsilon, and nothing else; it takes states alone."""
         parameters = dict(module.named_parameters())
-        return set(parameters) == {"weight"} and parameters["weight"].ndim == 1 and _epsilon(module) is not None
+        vector = set(parameters) == {"weight"} and parameters["weight"].ndim == 1
+        return vector and _epsilon(module) is not None and len(signature(module.forward).parameters) == 1
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Return ``weight * states / sqrt(mean(states ** 2) + epsilon)``, over the last dimension."""

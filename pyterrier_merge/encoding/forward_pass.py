@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BATCHES_EACH = 2  # a core that has no two of its own shares them with others
+BATCHES_EACH = 2  # with fewer than so many for each core, several cores share one batch
 SHARES, SMALLEST = 4, 256  # of few texts a core gets so many batches, of so many tokens at least
 MOST_WORKERS = 16  # of a CPU: each holds the activations of a batch, which are 0.3 GB of a 7B model's layer
 
@@ -129,7 +129,7 @@ class Workers:
         self._followed = self._versions()
 
     def budget(self, tokens: int, most: int) -> int:
-        """Return the tokens of a batch, ``most`` at most, with which ``tokens`` in all are enough for every core."""
+        """Return the tokens of a batch, ``most`` at most, with which a few texts of ``tokens`` go round all cores."""
         cores = self._cores()
         return most if cores == 1 else min(most, max(SMALLEST, tokens // (SHARES * cores)))
 

@@ -101,17 +101,18 @@ class TextModel:
         Raises:
             ValueError: A text is not a string, or a vector came out as NaN.
         """
-        cut = 0
+        cut, size = 0, max(CHUNK, budget // SHORT)
 
         def batches() -> Iterator[tuple[list[int], list[list[int]]]]:
             nonlocal cut
             for rows, ids, cut_here in _one_ahead(
                 lambda chunk: (chunk[0], *self._tokenise(chunk[1], prompt)),
-                _chunks(texts, max(CHUNK, budget // SHORT)),
+                _chunks(texts, size),
             ):
                 cut += cut_here
                 lengths = [len(row) for row in ids]
-                for batch in token_batches(lengths, self._workers.budget(sum(lengths), budget)):
+                few = len(ids) < size
+                for batch in token_batches(lengths, self._workers.budget(sum(lengths), budget) if few else budget):
                     yield [rows[index] for index in batch], [ids[index] for index in batch]
 
         parts = list(self._workers.run(batches()))
@@ -152,7 +153,8 @@ class TextModel:
             and len(ends) > 1
         ):
             raise RuntimeError(f"{name}: the last token is the vector, and texts end with different tokens: {ends}")
-        config: Any = self.body.config
+        body: Any = self.body
+        config = body.config.get_text_config()
         require_sound(
             self._forward_pass,
             ids[:-1],

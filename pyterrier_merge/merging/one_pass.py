@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch.autograd.graph import increment_version
 
 _LANES, _STEPS = 1024, 8  # a program takes so many elements at a time, and so many times
 
@@ -42,7 +43,7 @@ def interpolate(
     sums = torch.empty(programs, 6, dtype=torch.float32, device=out.device)
     with torch.cuda.device_of(out):  # type: ignore[no-untyped-call]
         _kernel[(programs,)](
-            out,
+            out.view(-1),  # an error where it is not contiguous
             source.contiguous(),
             domain.contiguous(),
             sums,
@@ -55,6 +56,7 @@ def interpolate(
             steps=_STEPS,
             enable_fp_fusion=False,
         )
+    increment_version(out)  # others go by it, who hold a copy: torch has not seen that it was written to
     return sums.double().sum(dim=0)
 
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import AutoModel, LlamaConfig, LlamaModel
+from transformers import AutoModel, Gemma3Config, Gemma3Model, LlamaConfig, LlamaModel
 
 from pyterrier_merge.encoding.causality import looks_back
 
@@ -33,6 +33,15 @@ def test_a_decoder_that_was_made_to_look_both_ways_is_none(llama, monkeypatch):
     monkeypatch.setattr(LlamaModel, "forward", both_ways)
     assert all(layer.self_attn.is_causal for layer in llama.layers)
     assert not looks_back(llama)
+
+
+def test_a_model_of_texts_and_pictures_is_tried_too():
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = {"vocab_size": 50, **sizes, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0}
+    vision = {**sizes, "image_size": 28, "patch_size": 14}
+    config = Gemma3Config(text_config=text, vision_config=vision, image_token_index=49, mm_tokens_per_image=4)
+    assert not hasattr(config, "vocab_size")
+    assert looks_back(Gemma3Model(config).eval())
 
 
 def test_a_model_that_tells_no_two_texts_apart_proves_nothing(llama):

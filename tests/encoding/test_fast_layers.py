@@ -121,8 +121,12 @@ def test_what_only_looks_alike_stays():
         def forward(self, x):
             return self.down_proj(self.act_fn(self.up_proj(x)) * self.gate_proj(x))
 
+    class TakesAGate(LlamaRMSNorm):
+        def forward(self, hidden_states, gate=None):
+            return super().forward(hidden_states if gate is None else hidden_states * gate)
+
     config = LlamaConfig(hidden_size=24, intermediate_size=40, num_attention_heads=4)
-    for plain in (OneMore(24), TurnedRound(config), gated("relu")):
+    for plain in (OneMore(24), TakesAGate(24), TurnedRound(config), gated("relu")):
         assert type(fast(plain)) is type(plain)
 
 

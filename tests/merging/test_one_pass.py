@@ -62,6 +62,20 @@ def test_a_single_model_is_written_to_the_bit():
         assert torch.equal(out.view(torch.int32), model.view(torch.int32))
 
 
+def test_who_holds_a_copy_can_tell_that_it_was_written_to():
+    source, domain = pair(10, torch.float32, torch.float32)
+    out = torch.empty(10, device=DEVICE)
+    before = out._version
+    interpolate(out, source, domain, (0.5, 0.5))
+    assert out._version > before
+
+
+def test_what_does_not_lie_in_one_piece_is_not_written_to():
+    source, domain = (model.view(5, 2) for model in pair(10, torch.float32, torch.float32))
+    with pytest.raises(RuntimeError, match="view"):
+        interpolate(torch.empty(2, 5, device=DEVICE).T, source, domain, (0.5, 0.5))
+
+
 def test_what_is_not_finite_shows_in_the_squares():
     source, domain = pair(5000, torch.float32, torch.float32)
     domain[4321] = torch.nan

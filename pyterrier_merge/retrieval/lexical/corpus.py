@@ -86,8 +86,7 @@ class CheckedCorpus:
         require_room(
             self._folder.parent,
             self._engine.disk_bytes(docs, size) - held,
-            f"{self._engine.label}'s index of {docs:,} of the {self._collection.num_docs:,} documents of "
-            f"{self._collection.name}",
+            f"{self._engine.label}'s index of the first {docs:,} documents of {self._collection.name}",
             mend="choose an index_path on a larger disk",
         )
 
