@@ -1,88 +1,17 @@
-"""The recipe of a merge: which models, how many segments, how much of each. Pure data; nothing is loaded here."""
+"""The recipe of a merge."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.methods import MergeMethod, divides_by_sum, get_method
-from pyterrier_merge.models import count_layers, fingerprint_model, locate_model, transformer_folder
-
-
-def check_alpha(name: str, alpha: Any) -> float:
-    """Return ``alpha`` as a float; ``ValueError`` where it is not a number within [0, 1]."""
-    value = _number(alpha)
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} is the weight of the source model, a number within [0, 1]; found {alpha!r}")
-    return value
-
-
-def _check_weight(weight: Any) -> float:
-    value = _number(weight)
-    if not math.isfinite(value):
-        raise ValueError(f"a weight is a finite number; found {weight!r}")
-    return value
-
-
-def _number(value: Any) -> float:
-    """NaN where it is none."""
-    try:
-        return math.nan if isinstance(value, (bool, str)) else float(value)
-    except (TypeError, OverflowError):
-        return math.nan
-
-
-@dataclass(frozen=True, repr=False)
-class Segment:
-    """A run of neighbouring layers that share their weights.
-
-    Attributes:
-        alpha: Weight of the source (retrieval) model, in [0, 1]; the domain models share ``1 - alpha`` equally. A
-            segment of alpha 1 is the source's own, to the bit, whatever the method. None goes with methods that take
-            no weights.
-        size: Share of the layers, relative to the other segments' sizes: ``(1, 1)`` are halves, ``(16, 16)`` as well.
-        domain_weights: A weight for each domain model instead; then alpha is any number too.
-    """
-
-    alpha: float | None
-    size: int = 1
-    domain_weights: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if self.domain_weights is not None:
-            alpha, *others = map(_check_weight, (self.alpha, *self.domain_weights))
-            object.__setattr__(self, "alpha", alpha)
-            object.__setattr__(self, "domain_weights", tuple(others))
-        elif self.alpha is not None:
-            object.__setattr__(self, "alpha", check_alpha("alpha", self.alpha))
-        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
-            raise ValueError(f"a segment's size is a whole number of at least 1, found {self.size!r}")
-
-    @property
-    def keeps_source(self) -> bool:
-        """Whether the source's weights stay as they are."""
-        return self.alpha == 1 and not any(self.domain_weights or ())
-
-    def weights(self, num_domains: int) -> tuple[float, ...] | None:
-        """Return the weights of the source and of each domain model; None where the method decides."""
-        if self.alpha is None:
-            return None
-        shared = (1 - self.alpha) / num_domains
-        return (self.alpha, *(self.domain_weights if self.domain_weights is not None else [shared] * num_domains))
-
-    def __repr__(self) -> str:
-        return _repr(self)
-
-    def __str__(self) -> str:
-        weights = (self.alpha, *(self.domain_weights or ()))
-        return ":".join("-" if weight is None else f"{weight:g}" for weight in weights)
+from pyterrier_merge.recipe.identity import merge_fingerprint
+from pyterrier_merge.recipe.segment import KEPT, Segment, check_alpha, concise
 
 
 @dataclass(frozen=True, repr=False)
@@ -119,9 +48,9 @@ class MergeRecipe:
     method: str = "linear"
     parameters: tuple[tuple[str, Any], ...] = ()
     base: str | None = None
-    embeddings: Segment = Segment(1)
+    embeddings: Segment = KEPT
     final_norm: Segment | None = None
-    head: Segment = Segment(1)
+    head: Segment = KEPT
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -171,34 +100,7 @@ class MergeRecipe:
 
         Locates the models (and fetches them where they are on the hub).
         """
-        folder = locate_model(self.source)
-        source = fingerprint_model(folder)
-        if self.keeps_source:
-            return source
-        layers = self.layer_segments(count_layers(transformer_folder(folder)))
-        places = {
-            "layers": layers,
-            "embeddings": [self.embeddings],
-            "final_norm": [self.final_norm or layers[-1]],
-            "head": [self.head],
-        }
-        base = None if self.base is None else fingerprint_model(locate_model(self.base))
-        if base == source and self._takes_source_for_base:
-            base = None
-        content: dict[str, Any] = {
-            place: [None if segment.keeps_source else [self._decisive_weights(segment, base)] for segment in segments]
-            for place, segments in places.items()
-        }
-        content.update(
-            source=source,
-            domains=[fingerprint_model(locate_model(name)) for name in self.domains],
-            base=base,
-            method=self.method,
-            parameters=self._chosen_parameters(),
-        )
-        if self.method != "linear" and self._method.random:
-            content["seed"] = self.seed
-        return fingerprint(content)
+        return merge_fingerprint(self)
 
     def layer_ranges(self, num_layers: int) -> tuple[range, ...]:
         """Return the layers of each segment, lowest first.
@@ -239,41 +141,6 @@ class MergeRecipe:
     @property
     def _method(self) -> MergeMethod:
         return get_method(self.method)
-
-    @property
-    def _normalises(self) -> bool:
-        """Whether weights are divided by their sum, in the end and nowhere else."""
-        return self.method == "linear" and dict(self.parameters).get("normalize", True)
-
-    @property
-    def _takes_source_for_base(self) -> bool:
-        """Whether the source as base is the same, to the bit, as none: its own difference, 0, must count nowhere."""
-        chosen = dict(self._chosen_parameters())
-        alone = not any(isinstance(value, tuple) for value in chosen.values())
-        takes = self._method.base == "required" and self._method.weighted and not self._method.random
-        return takes and alone and not chosen.get("normalize", self._method.parameters.get("normalize"))
-
-    def _decisive_weights(self, segment: Segment, base: str | None) -> tuple[float, ...] | None:
-        """Weights of the same merge, to the bit: where their sum is divided by, it is within [1, 2) (or (-2, -1])."""
-        weights = segment.weights(len(self.domains))
-        if weights is None:
-            return None
-        if self._normalises:
-            _, exponent = math.frexp(sum(weights))
-            return tuple(math.ldexp(weight, 1 - exponent) for weight in weights)
-        if self.method in ("linear", "slerp") or base is not None or self._method.base != "required":
-            return weights
-        return tuple(float(np.float32(weight)) for weight in weights[1:])  # as mergekit takes them, and none for a base
-
-    def _chosen_parameters(self) -> list[tuple[str, Any]]:
-        """The parameters that are not the method's defaults, written in one way."""
-        chosen = []
-        for name, value in self.parameters:
-            alike = isinstance(value, tuple) and len(set(value)) == 1
-            value = value[0] if alike else value  # one for all models
-            if value != self._method.parameters[name]:
-                chosen.append((name, value))
-        return chosen
 
     def _all_segments(self) -> tuple[Segment, ...]:
         norm = () if self.final_norm is None else (self.final_norm,)
@@ -321,18 +188,11 @@ class MergeRecipe:
             raise ValueError(f"the weights of segment {segment} add up to 0, and {self.method} divides by their sum")
 
     def __repr__(self) -> str:
-        return _repr(self)
+        return concise(self)
 
     def __str__(self) -> str:
         weights = ", ".join(map(str, self.segments))
         return f"{' + '.join([self.source, *self.domains])} ({self.method}; {weights})"
-
-
-def _repr(value: Segment | MergeRecipe) -> str:
-    """What a dataclass prints, without the fields that have their default."""
-    named = ((field.name, getattr(value, field.name), field.default) for field in fields(value))
-    given = ", ".join(f"{name}={content!r}" for name, content, default in named if content != default)
-    return f"{type(value).__name__}({given})"
 
 
 def _cancel(weights: tuple[float, ...]) -> bool:
