@@ -3,6 +3,7 @@
 import logging
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -162,8 +163,6 @@ def index(tmp_path_factory):
 
 @pytest.fixture
 def queries():
-    import pandas as pd
-
     vectors = np.random.default_rng(1).standard_normal((7, 24)).astype(np.float32)
     return pd.DataFrame({"qid": [f"q{row}" for row in range(7)], "query_vec": list(vectors)})
 

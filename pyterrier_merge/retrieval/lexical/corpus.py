@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from more_itertools import constrained_batches
@@ -50,11 +51,12 @@ class CheckedCorpus:
     def __iter__(self) -> Iterator[dict[str, str]]:
         docs = size = 0
         try:
-            for block in constrained_batches(self._documents(), _BLOCK, get_len=_size, strict=False):
+            measured = ((doc, _size(doc)) for doc in self._documents())
+            for block in constrained_batches(measured, _BLOCK, get_len=itemgetter(1), strict=False):
                 docs += len(block)
-                size += sum(map(_size, block))
+                size += sum(each for _, each in block)
                 self._require_room(docs, size)
-                for doc in block:
+                for doc, _ in block:
                     self.last_docno = doc["docno"]
                     yield doc
         except Exception as error:  # noqa: BLE001 (it is raised again where it is heard)
