@@ -44,7 +44,7 @@ def use_fast_layers(body: nn.Module) -> None:
     alike: dict[type, bool] = {}
     for module in list(body.modules()) if dtype in ALIKE else ():
         fitting = next((kind for kind in (GatedLayers, RMSNorm) if kind.fits(module)), None)
-        if fitting is None:
+        if fitting is None or len(signature(module.forward).parameters) > 1:  # a norm may take a gate, too
             continue
         if type(module) not in alike:
             alike[type(module)] = _computes_alike(module, fitting)
@@ -114,10 +114,9 @@ class RMSNorm(nn.Module):
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
-        """Whether a module may be one: a vector of weights, an epsilon, and nothing else; it takes states alone."""
+        """Whether a module may be one: a vector of weights, an epsilon, and nothing else."""
         parameters = dict(module.named_parameters())
-        vector = set(parameters) == {"weight"} and parameters["weight"].ndim == 1
-        return vector and _epsilon(module) is not None and len(signature(module.forward).parameters) == 1
+        return set(parameters) == {"weight"} and parameters["weight"].ndim == 1 and _epsilon(module) is not None
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Return ``weight * states / sqrt(mean(states ** 2) + epsilon)``, over the last dimension."""

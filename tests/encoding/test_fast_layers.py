@@ -117,6 +117,10 @@ def test_what_only_looks_alike_stays():
         def forward(self, hidden_states):
             return super().forward(hidden_states) * (1 + self.weight) / self.weight
 
+    class TakesAFactor(LlamaMLP):
+        def forward(self, x, factor=1):
+            return super().forward(x) * factor
+
     class TurnedRound(LlamaMLP):
         def forward(self, x):
             return self.down_proj(self.act_fn(self.up_proj(x)) * self.gate_proj(x))
@@ -126,7 +130,7 @@ def test_what_only_looks_alike_stays():
             return super().forward(hidden_states if gate is None else hidden_states * gate)
 
     config = LlamaConfig(hidden_size=24, intermediate_size=40, num_attention_heads=4)
-    for plain in (OneMore(24), TakesAGate(24), TurnedRound(config), gated("relu")):
+    for plain in (OneMore(24), TakesAGate(24), TakesAFactor(config), TurnedRound(config), gated("relu")):
         assert type(fast(plain)) is type(plain)
 
 
