@@ -13,7 +13,7 @@ _NUMBERS = ("learning_rate", "head_learning_rate", "weight_decay", "mask_probabi
 class DomainTraining:
     """How a domain model is trained.
 
-    The defaults are made for five minutes on two cores; what was tried is in
+    The defaults are made for four minutes on two cores; what was tried is in
     ``experiments/benchmarks/results/domain_training.json``.
 
     Attributes:
@@ -34,7 +34,7 @@ class DomainTraining:
             instructions for it.
     """
 
-    steps: int = 1000
+    steps: int = 800
     batch_size: int = 32
     learning_rate: float = 7e-5
     warmup_steps: int = 20
