@@ -50,7 +50,7 @@ class BM25(pt.Transformer):
         b: Length normalisation, from 0 to 1.
         num_results: Results per query, at least 1.
         index_path: Folder of the index; by default one in PyTerrier's home, named after documents, engine and analysis.
-        threads: Threads that PISA builds and searches with; by default one per processor. Terrier uses one.
+        threads: Threads that PISA builds and searches with; one per processor when None. Terrier uses one.
         verbose: Show progress and the engine's own messages.
 
     Attributes:
@@ -88,6 +88,8 @@ class BM25(pt.Transformer):
         self._backend = ENGINES[engine](None if self._analysis else language)
         if num_results < 1:
             raise ValueError(f"num_results must be at least 1, not {num_results}")
+        if threads is not None and threads < 1:  # PISA never ends with fewer
+            raise ValueError(f"threads must be at least 1, not {threads}; None is one per processor")
         self.collection = collection
         self.engine = engine
         self.k1 = k1

@@ -470,6 +470,7 @@ def test_pickle_carries_no_open_index(small):
         ({"b": math.nan}, "b must be from 0 to 1, not nan"),
         ({"b": 1.1}, "b must be from 0 to 1, not 1.1"),
         ({"num_results": 0}, "num_results must be at least 1, not 0"),
+        ({"threads": -1}, "threads must be at least 1, not -1; None is one per processor"),
     ],
 )
 def test_refuses_settings(small, options, message):
