@@ -14,7 +14,7 @@ import pyterrier as pt
 from pyterrier_merge.collections.names import name_fault
 from pyterrier_merge.fingerprint import fingerprint_texts
 from pyterrier_merge.retrieval.dense.build import VectorBuild
-from pyterrier_merge.retrieval.dense.vectors import read_metadata
+from pyterrier_merge.retrieval.dense.vectors import FloatArray, as_vector, read_metadata
 
 if TYPE_CHECKING:
     from pyterrier_merge.retrieval.dense.index import FaissIndex
@@ -81,8 +81,8 @@ class FaissIndexer(pt.Indexer):
         Raises:
             FileExistsError: There is an index already and the mode is ``create``, or something that is no index.
             ValueError: No document; a docno that is empty, no string, or not unique; no text; a vector of a wrong
-                dimension, not finite, or beyond the range of float16 where that is what is stored; documents, an
-                encoder or a dtype other than those of the shards that are there.
+                dimension, not finite, no numbers, or beyond the range of float16 where that is what is stored;
+                documents, an encoder or a dtype other than those of the shards that are there.
             IndexBusyError: Another process is building the index.
             OSError: The disk has no room: for all documents where ``len`` or ``operator.length_hint`` says how many
                 they are (of ``corpus_iter()``, too), else for the next shard. Finished shards are kept.
@@ -139,7 +139,7 @@ class FaissIndexer(pt.Indexer):
             if encoded["docno"].tolist() != [document["docno"] for document in shard]:
                 raise ValueError(f"{self.encoder!r} does not keep the documents: expected one row for each, in order")
             return list(encoded["doc_vec"]), int(encoded.attrs.get("truncated", 0))
-        return [document["doc_vec"] for document in shard], 0
+        return [_vector(document) for document in shard], 0
 
     def _new_shards(self, documents: Iterable[Document], build: VectorBuild) -> Iterator[list[Document]]:
         """Yield the documents that are not in the build yet, shard by shard; check all."""
@@ -196,7 +196,7 @@ class FaissIndexer(pt.Indexer):
         if isinstance(text, str):
             return fingerprint_texts([text])
         if self.encoder is None:
-            return fingerprint_texts([np.asarray(document[column], dtype=np.float32).tobytes().hex()])
+            return fingerprint_texts([_vector(document).tobytes().hex()])
         raise ValueError(f"document {document['docno']!r} has {text!r} as its {column}, expected a string")
 
     def __repr__(self) -> str:
@@ -215,6 +215,10 @@ def encoder_identity(stage: pt.Transformer) -> str | None:
     # of two functions in pt.apply the repr is the same, and of a class without a repr of its own it is never
     telling = hasattr(model, "encode_docs") and " at 0x" not in repr(model)
     return getattr(model, "fingerprint", None) or (repr(model) if telling else None)
+
+
+def _vector(document: Document) -> FloatArray:
+    return as_vector(f"document {document['docno']!r}", document["doc_vec"])
 
 
 def _unfit_docno(place: int, docno: Any, fault: str) -> ValueError:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 import pytest
+import torch
 from pyterrier.measures import R, nDCG
 
 from pyterrier_merge.collections import from_frames
@@ -193,6 +194,9 @@ class TestSearch:
         broken[1, 3] = np.nan
         with pytest.raises(ValueError, match="'q1' is not finite"):
             index.retriever()(queries(broken))
+        words = queries(vectors(1)).assign(query_vec=[["x"] * DIM])
+        with pytest.raises(ValueError, match="query 'q0' has a vector that NumPy cannot read as numbers"):
+            index.retriever()(words)
         with pytest.raises(ValueError, match="num_results"):
             index.retriever(0)
 
@@ -397,6 +401,7 @@ class TestIndexing:
             pd.DataFrame(documents(matrix)),
             documents(matrix.astype(np.float64)),
             [{"docno": doc["docno"], "doc_vec": doc["doc_vec"].tolist()} for doc in documents(matrix)],
+            [{"docno": doc["docno"], "doc_vec": torch.tensor(doc["doc_vec"])} for doc in documents(matrix)],
         ]
         prints = set()
         for i, given in enumerate(inputs):
@@ -468,6 +473,9 @@ class TestIndexing:
             (lambda docs: docs[3].update(doc_vec=np.full(DIM, np.nan)), r"'d3' is not finite"),
             (lambda docs: docs[3].update(doc_vec=np.full(DIM, np.inf)), r"'d3' is not finite"),
             (lambda docs: docs[3].pop("doc_vec"), r"'d3' has no doc_vec.*put an encoder"),
+            (lambda docs: docs[0].update(doc_vec=["x"] * DIM), r"'d0' has a vector .* cannot read as numbers"),
+            (lambda docs: docs[3].update(doc_vec=[[1], [1, 2]]), r"'d3' has a vector .* cannot read as numbers"),
+            (lambda docs: docs[3].update(doc_vec={}, text="x"), r"'d3' has a vector .* cannot read as numbers"),
             (lambda docs: docs[3].update(docno=" d3"), r"document 3 has the docno ' d3', which has white space"),
             (lambda docs: docs.insert(3, ("d3", "text")), r"document 3 is \('d3', 'text'\), expected a mapping"),
             (lambda docs: docs.clear(), "nothing to index"),
