@@ -135,7 +135,9 @@ class FaissIndexer(pt.Indexer):
     def _vectors(self, shard: list[Document]) -> tuple[list[np.ndarray], int]:
         """The vectors of documents, and how many of their texts the encoder says that it has cut."""
         if self.encoder is not None:
-            encoded = self.encoder.transform(pd.DataFrame(shard, dtype=object))  # pandas' strings are no surrogates
+            # a bi-encoder itself would score documents that come with a query
+            encoder = self.encoder.doc_encoder() if hasattr(self.encoder, "doc_encoder") else self.encoder
+            encoded = encoder.transform(pd.DataFrame(shard, dtype=object))  # pandas' strings are no surrogates
             if encoded["docno"].tolist() != [document["docno"] for document in shard]:
                 raise ValueError(f"{self.encoder!r} does not keep the documents: expected one row for each, in order")
             return list(encoded["doc_vec"]), int(encoded.attrs.get("truncated", 0))
