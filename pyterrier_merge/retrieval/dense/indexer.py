@@ -30,7 +30,8 @@ class FaissIndexer(pt.Indexer):
 
     Called again with the same documents, it skips those of the finished shards, after checking that their docnos and
     texts are what they were. It encodes by itself where the encoder is known: given as ``encoder``, or standing just
-    before the index in ``encoder >> index``. Then what is skipped is not encoded either.
+    before the index in ``encoder >> index``, in brackets after other stages: ``stages >> (encoder >> index)``. Then
+    what is skipped is not encoded either, and the index refuses queries of another encoder.
     """
 
     schematic: ClassVar = {"label": "FaissIndexer"}
@@ -103,6 +104,13 @@ class FaissIndexer(pt.Indexer):
                 total=total, initial=done, desc="indexing", unit="doc", disable=not self._index.verbose
             ) as progress:
                 for shard in self._new_shards(_naming_failures(records), build):
+                    if self.encoder is None and not build.count and "text" in shard[0]:
+                        logger.warning(
+                            "%s: it is not known what encoded these texts, so queries of another encoder will not be "
+                            "refused: write (encoder >> index), in brackets after other stages, or "
+                            "index.indexer(encoder=encoder)",
+                            self._index.path,
+                        )
                     prints = {document["docno"]: self._fingerprint(document) for document in shard}
                     coming = max(len(shard), (total or 0) - build.count)
                     build.require_room(coming)

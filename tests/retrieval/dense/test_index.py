@@ -791,6 +791,18 @@ class TestResumption:
         assert caplog.messages == [f"{index.path}: it was begun by an unknown encoder; was it this one?"]
         np.testing.assert_array_equal(index.open().matrix, [vector_of(f"text {i}") for i in range(5)])
 
+    def test_an_encoder_after_other_stages_is_known_in_brackets_and_missed_without(self, tmp_path, caplog):
+        stage, known, unknown = pt.apply.title(lambda _: "x"), FaissIndex(tmp_path / "a"), FaissIndex(tmp_path / "b")
+        (stage >> (HashEncoder("abc") >> known)).index(corpus(3))
+        known.indexer(mode="overwrite").index(documents(vectors(3)))  # no text, no encoder
+        (stage >> (HashEncoder("abc") >> known.indexer(mode="overwrite"))).index(corpus(3))
+        assert known.metadata["encoder"] == "abc"
+        assert not caplog.records
+        (stage >> HashEncoder("abc") >> unknown.indexer(shard_size=1)).index(corpus(3))
+        assert unknown.metadata["encoder"] is None
+        [message] = caplog.messages
+        assert message.startswith(f"{unknown.path}: it is not known what encoded these texts")
+
     def test_another_encoder_is_refused(self, index):
         self.fail_at(HashEncoder("one"), index, 25, shard_size=10)
         with pytest.raises(ValueError, match="encoded with one, and this one is two"):
