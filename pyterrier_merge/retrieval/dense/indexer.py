@@ -70,11 +70,14 @@ class FaissIndexer(pt.Indexer):
             return [["docno", "doc_vec"]]
         return [["docno", getattr(self.encoder, "text_field", "text")]]
 
-    def index(self, documents: Iterable[Document] | pd.DataFrame) -> FaissIndex:  # type: ignore[override]
+    def index(  # type: ignore[override]
+        self, documents: Iterable[Document] | pd.DataFrame, batch_size: int | None = None
+    ) -> FaissIndex:
         """Index ``documents``, or those that an earlier call had not reached.
 
         Args:
             documents: Dictionaries, or a frame, with ``docno`` and ``doc_vec`` (``text`` where the encoder is known).
+            batch_size: Stands in for ``shard_size``: PyTerrier's pipelines take it, and ``encoder >> index`` is one.
 
         Returns:
             The index, finished.
@@ -89,6 +92,8 @@ class FaissIndexer(pt.Indexer):
                 they are (of ``corpus_iter()``, too), else for the next shard. Finished shards are kept.
             RuntimeError: The documents themselves raised an error.
         """
+        if batch_size is not None:
+            return self._index.indexer(mode=self.mode, encoder=self.encoder, shard_size=batch_size).index(documents)
         records: Any = documents.to_dict(orient="records") if isinstance(documents, pd.DataFrame) else documents
         identity = None if self.encoder is None else encoder_identity(self.encoder)
         name = None if identity is None or " at 0x" in repr(self.encoder) else repr(encoder_model(self.encoder))

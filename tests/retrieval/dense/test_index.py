@@ -412,6 +412,13 @@ class TestIndexing:
         (HashEncoder() >> index).index(pd.DataFrame(corpus(7)))
         np.testing.assert_array_equal(index.open().matrix[6], vector_of("text 6"))
 
+    def test_takes_a_batch_size_as_pipelines_do(self, index):
+        with pytest.raises(ValueError, match="document 7 is None"):
+            (HashEncoder("abc") >> index).index(iter([*corpus(7), None]), batch_size=3)
+        assert read_metadata(build.part_folder(index.path))["doc_count"] == 6
+        (HashEncoder("abc") >> index).index(iter(corpus(7)), batch_size=2)
+        assert (len(index), index.metadata["encoder"]) == (7, "abc")
+
     def test_stages_before_the_encoder_are_kept(self, index):
         split = pt.apply.generic(
             lambda docs: pd.concat([docs.assign(docno=docs["docno"] + part) for part in "ab"], ignore_index=True)
