@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from pyterrier_merge.retrieval.dense.docnos import read_lookup
 
@@ -115,6 +116,13 @@ def stack_vectors(owners: Sequence[str], vectors: Collection[npt.ArrayLike], dim
             "float32: normalise the vectors"
         )
     return block
+
+
+def without_vectors(queries: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame without ``query_vec``, and without word of their encoder: later stages may add other vectors."""
+    left = queries.drop(columns="query_vec")
+    left.attrs.pop("query_encoder", None)
+    return left
 
 
 def norms(block: FloatArray) -> npt.NDArray[np.float64]:
