@@ -35,6 +35,7 @@ from pyterrier_merge.retrieval.dense.vectors import (
     ARTIFACT_TYPE,
     FORMATS,
     METADATA,
+    as_vector,
     norms,
     read_metadata,
     stack_vectors,
@@ -149,8 +150,8 @@ class VectorBuild:
             truncated: How many of these documents the encoder has cut.
 
         Raises:
-            ValueError: A vector of another dimension than the first, one that is not finite, or one that the stored
-                dtype cannot hold.
+            ValueError: A vector of another dimension than the first, one that is not finite or no numbers, or one that
+                the stored dtype cannot hold.
         """
         owners = [f"document {docno!r}" for docno in prints]
         if self._metadata["vec_size"] is None:
@@ -260,6 +261,7 @@ class VectorBuild:
 
 
 def _dimension(owner: str, vector: npt.ArrayLike) -> int:
-    if np.ndim(vector) != 1 or not np.size(vector):
-        raise ValueError(f"{owner} has a vector of shape {np.shape(vector)}, expected one dimension")
-    return int(np.size(vector))
+    shape = as_vector(owner, vector).shape
+    if len(shape) != 1 or not shape[0]:
+        raise ValueError(f"{owner} has a vector of shape {shape}, expected one dimension")
+    return shape[0]

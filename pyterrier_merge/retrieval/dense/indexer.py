@@ -14,7 +14,7 @@ import pyterrier as pt
 from pyterrier_merge.collections.names import name_fault
 from pyterrier_merge.fingerprint import fingerprint_texts
 from pyterrier_merge.retrieval.dense.build import VectorBuild
-from pyterrier_merge.retrieval.dense.vectors import read_metadata
+from pyterrier_merge.retrieval.dense.vectors import FloatArray, as_vector, read_metadata
 
 if TYPE_CHECKING:
     from pyterrier_merge.retrieval.dense.index import FaissIndex
@@ -30,7 +30,8 @@ class FaissIndexer(pt.Indexer):
 
     Called again with the same documents, it skips those of the finished shards, after checking that their docnos and
     texts are what they were. It encodes by itself where the encoder is known: given as ``encoder``, or standing just
-    before the index in ``encoder >> index``. Then what is skipped is not encoded either.
+    before the index in ``encoder >> index``, in brackets after other stages: ``stages >> (encoder >> index)``. Then
+    what is skipped is not encoded either, and the index refuses queries of another encoder.
     """
 
     schematic: ClassVar = {"label": "FaissIndexer"}
@@ -69,11 +70,14 @@ class FaissIndexer(pt.Indexer):
             return [["docno", "doc_vec"]]
         return [["docno", getattr(self.encoder, "text_field", "text")]]
 
-    def index(self, documents: Iterable[Document] | pd.DataFrame) -> FaissIndex:  # type: ignore[override]
+    def index(  # type: ignore[override]
+        self, documents: Iterable[Document] | pd.DataFrame, batch_size: int | None = None
+    ) -> FaissIndex:
         """Index ``documents``, or those that an earlier call had not reached.
 
         Args:
             documents: Dictionaries, or a frame, with ``docno`` and ``doc_vec`` (``text`` where the encoder is known).
+            batch_size: Stands in for ``shard_size``: PyTerrier's pipelines take it, and ``encoder >> index`` is one.
 
         Returns:
             The index, finished.
@@ -81,13 +85,15 @@ class FaissIndexer(pt.Indexer):
         Raises:
             FileExistsError: There is an index already and the mode is ``create``, or something that is no index.
             ValueError: No document; a docno that is empty, no string, or not unique; no text; a vector of a wrong
-                dimension, not finite, or beyond the range of float16 where that is what is stored; documents, an
-                encoder or a dtype other than those of the shards that are there.
+                dimension, not finite, no numbers, or beyond the range of float16 where that is what is stored;
+                documents, an encoder or a dtype other than those of the shards that are there.
             IndexBusyError: Another process is building the index.
             OSError: The disk has no room: for all documents where ``len`` or ``operator.length_hint`` says how many
                 they are (of ``corpus_iter()``, too), else for the next shard. Finished shards are kept.
             RuntimeError: The documents themselves raised an error.
         """
+        if batch_size is not None:
+            return self._index.indexer(mode=self.mode, encoder=self.encoder, shard_size=batch_size).index(documents)
         records: Any = documents.to_dict(orient="records") if isinstance(documents, pd.DataFrame) else documents
         identity = None if self.encoder is None else encoder_identity(self.encoder)
         name = None if identity is None or " at 0x" in repr(self.encoder) else repr(encoder_model(self.encoder))
@@ -103,6 +109,13 @@ class FaissIndexer(pt.Indexer):
                 total=total, initial=done, desc="indexing", unit="doc", disable=not self._index.verbose
             ) as progress:
                 for shard in self._new_shards(_naming_failures(records), build):
+                    if self.encoder is None and not build.count and "text" in shard[0]:
+                        logger.warning(
+                            "%s: it is not known what encoded these texts, so queries of another encoder will not be "
+                            "refused: write (encoder >> index), in brackets after other stages, or "
+                            "index.indexer(encoder=encoder)",
+                            self._index.path,
+                        )
                     prints = {document["docno"]: self._fingerprint(document) for document in shard}
                     coming = max(len(shard), (total or 0) - build.count)
                     build.require_room(coming)
@@ -135,11 +148,13 @@ class FaissIndexer(pt.Indexer):
     def _vectors(self, shard: list[Document]) -> tuple[list[np.ndarray], int]:
         """The vectors of documents, and how many of their texts the encoder says that it has cut."""
         if self.encoder is not None:
-            encoded = self.encoder.transform(pd.DataFrame(shard, dtype=object))  # pandas' strings are no surrogates
+            # a bi-encoder itself would score documents that come with a query
+            encoder = self.encoder.doc_encoder() if hasattr(self.encoder, "doc_encoder") else self.encoder
+            encoded = encoder.transform(pd.DataFrame(shard, dtype=object))  # pandas' strings are no surrogates
             if encoded["docno"].tolist() != [document["docno"] for document in shard]:
                 raise ValueError(f"{self.encoder!r} does not keep the documents: expected one row for each, in order")
             return list(encoded["doc_vec"]), int(encoded.attrs.get("truncated", 0))
-        return [document["doc_vec"] for document in shard], 0
+        return [_vector(document) for document in shard], 0
 
     def _new_shards(self, documents: Iterable[Document], build: VectorBuild) -> Iterator[list[Document]]:
         """Yield the documents that are not in the build yet, shard by shard; check all."""
@@ -196,7 +211,7 @@ class FaissIndexer(pt.Indexer):
         if isinstance(text, str):
             return fingerprint_texts([text])
         if self.encoder is None:
-            return fingerprint_texts([np.asarray(document[column], dtype=np.float32).tobytes().hex()])
+            return fingerprint_texts([_vector(document).tobytes().hex()])
         raise ValueError(f"document {document['docno']!r} has {text!r} as its {column}, expected a string")
 
     def __repr__(self) -> str:
@@ -215,6 +230,10 @@ def encoder_identity(stage: pt.Transformer) -> str | None:
     # of two functions in pt.apply the repr is the same, and of a class without a repr of its own it is never
     telling = hasattr(model, "encode_docs") and " at 0x" not in repr(model)
     return getattr(model, "fingerprint", None) or (repr(model) if telling else None)
+
+
+def _vector(document: Document) -> FloatArray:
+    return as_vector(f"document {document['docno']!r}", document["doc_vec"])
 
 
 def _unfit_docno(place: int, docno: Any, fault: str) -> ValueError:

@@ -12,7 +12,13 @@ import pyterrier as pt
 from pyterrier_merge.retrieval.dense.devices import device_names
 from pyterrier_merge.retrieval.dense.search import CANDIDATES, SPARE, rescored, search
 from pyterrier_merge.retrieval.dense.structure import Structure
-from pyterrier_merge.retrieval.dense.vectors import FloatArray, IntArray, StoredVectors, stack_vectors
+from pyterrier_merge.retrieval.dense.vectors import (
+    FloatArray,
+    IntArray,
+    StoredVectors,
+    stack_vectors,
+    without_vectors,
+)
 
 if TYPE_CHECKING:
     from pyterrier_merge.retrieval.dense.index import FaissIndex
@@ -99,7 +105,7 @@ class FaissRetriever(pt.Transformer):
             ImportError: faiss is not installed.
         """
         pt.validate.query_frame(inp, extra_columns=["query_vec"], context=self)
-        queries = inp.drop(columns="query_vec") if self.drop_query_vec else inp
+        queries = without_vectors(inp) if self.drop_query_vec else inp
         if inp.empty:
             return queries.assign(
                 docno=pd.Series(dtype=str),

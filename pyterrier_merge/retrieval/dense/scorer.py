@@ -9,7 +9,7 @@ import pandas as pd
 import pyterrier as pt
 
 from pyterrier_merge.retrieval.dense.ranking import best_first, inner_products
-from pyterrier_merge.retrieval.dense.vectors import stack_vectors
+from pyterrier_merge.retrieval.dense.vectors import stack_vectors, without_vectors
 
 if TYPE_CHECKING:
     from pyterrier_merge.retrieval.dense.index import FaissIndex
@@ -46,7 +46,8 @@ class FaissScorer(pt.Transformer):
             ImportError: faiss is not installed.
         """
         pt.validate.result_frame(inp, extra_columns=["query_vec"], context=self)
-        results = inp.drop(columns=["score", "rank", *(["query_vec"] if self.drop_query_vec else [])], errors="ignore")
+        results = without_vectors(inp) if self.drop_query_vec else inp
+        results = results.drop(columns=["score", "rank"], errors="ignore")
         if inp.empty:
             return results.assign(score=pd.Series(dtype=np.float32), rank=pd.Series(dtype=np.int64))
         self.index.require_encoder(inp.attrs.get("query_encoder"))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from pyterrier_merge.retrieval.dense.docnos import read_lookup
 
@@ -68,6 +69,22 @@ def read_metadata(folder: Path) -> dict[str, Any] | None:
     return metadata if kind in {(ARTIFACT_TYPE, known.name) for known in FORMATS.values()} else None
 
 
+def as_vector(owner: str, vector: npt.ArrayLike) -> FloatArray:
+    """Return a vector, of any library that NumPy reads, as float32.
+
+    Args:
+        owner: What it belongs to, in words: "document 'd1'".
+        vector: The vector.
+
+    Raises:
+        ValueError: It does not consist of numbers.
+    """
+    try:
+        return np.asarray(vector, dtype=np.float32)
+    except (TypeError, ValueError, RuntimeError) as error:  # the last is torch's
+        raise ValueError(f"{owner} has a vector that NumPy cannot read as numbers: {error}") from error
+
+
 def stack_vectors(owners: Sequence[str], vectors: Collection[npt.ArrayLike], dim: int) -> FloatArray:
     """Return vectors as ``(n, dim)`` float32.
 
@@ -77,16 +94,17 @@ def stack_vectors(owners: Sequence[str], vectors: Collection[npt.ArrayLike], dim
         dim: Dimensions that each must have.
 
     Raises:
-        ValueError: A vector of another dimension, one that is not finite, or one so long that an inner product with
-            another might not be finite.
+        ValueError: A vector of another dimension, one that is not finite, one so long that an inner product with
+            another might not be finite, or one that does not consist of numbers.
     """
-    for owner, vector in zip(owners, vectors, strict=True):
-        if np.shape(vector) != (dim,):
+    read = [as_vector(owner, vector) for owner, vector in zip(owners, vectors, strict=True)]
+    for owner, vector in zip(owners, read, strict=True):
+        if vector.shape != (dim,):
             raise ValueError(
-                f"{owner} has a vector of shape {np.shape(vector)}, expected ({dim},): "
+                f"{owner} has a vector of shape {vector.shape}, expected ({dim},): "
                 "encode all documents and queries with one encoder"
             )
-    block = np.asarray(list(vectors), dtype=np.float32)
+    block = np.asarray(read)
     if len(broken := np.flatnonzero(~np.isfinite(block).all(axis=1))):
         raise ValueError(
             f"the vector of {owners[broken[0]]} is not finite (NaN or infinity): "
@@ -98,6 +116,13 @@ def stack_vectors(owners: Sequence[str], vectors: Collection[npt.ArrayLike], dim
             "float32: normalise the vectors"
         )
     return block
+
+
+def without_vectors(queries: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame without ``query_vec``, and without word of their encoder: later stages may add other vectors."""
+    left = queries.drop(columns="query_vec")
+    left.attrs.pop("query_encoder", None)
+    return left
 
 
 def norms(block: FloatArray) -> npt.NDArray[np.float64]:

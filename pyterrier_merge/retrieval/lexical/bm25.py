@@ -50,7 +50,7 @@ class BM25(pt.Transformer):
         b: Length normalisation, from 0 to 1.
         num_results: Results per query, at least 1.
         index_path: Folder of the index; by default one in PyTerrier's home, named after documents, engine and analysis.
-        threads: Threads that PISA builds and searches with; by default one per processor. Terrier uses one.
+        threads: Threads that PISA builds and searches with; one per processor when None. Terrier uses one.
         verbose: Show progress and the engine's own messages.
 
     Attributes:
@@ -85,9 +85,11 @@ class BM25(pt.Transformer):
                 f"the engine {engine!r} cannot analyse {collection.name}: its language is {language!r}, and supported "
                 f"are {', '.join(sorted({*languages, *ANALYSES}))}"
             )
-        self._engine = ENGINES[engine](None if self._analysis else language)
+        self._backend = ENGINES[engine](None if self._analysis else language)
         if num_results < 1:
             raise ValueError(f"num_results must be at least 1, not {num_results}")
+        if threads is not None and threads < 1:  # PISA never ends with fewer
+            raise ValueError(f"threads must be at least 1, not {threads}; None is one per processor")
         self.collection = collection
         self.engine = engine
         self.k1 = k1
@@ -96,7 +98,7 @@ class BM25(pt.Transformer):
         self.index_path = None if index_path is None else Path(index_path)
         self.threads = threads
         self.verbose = verbose
-        self.name = f"BM25 ({self._engine.label})"
+        self.name = f"BM25 ({self._backend.label})"
         self.schematic = {"label": self.name}
         self._given = GivenCandidates(collection) if collection.reranking else None
         self._opened: tuple[tuple[float, float], Search] | None = None
@@ -172,7 +174,7 @@ class BM25(pt.Transformer):
             "documents": self.collection.fingerprint,
             "engine": self.engine,
             "language": self.collection.language,
-            **self._engine.settings(),
+            **self._backend.settings(),
             **(self._analysis.settings() if self._analysis else {}),
         }
         path = self.index_path or cache_folder("indexes") / f"bm25-{self.engine}-{fingerprint(identity)}"
@@ -191,7 +193,7 @@ class BM25(pt.Transformer):
         return path
 
     def _build(self, folder: Path) -> None:
-        engine = self._engine
+        engine = self._backend
         corpus = CheckedCorpus(self.collection, engine, self._analysis, folder, verbose=self.verbose)
         docs = iter(corpus)
         first = list(itertools.islice(docs, 1))
@@ -247,7 +249,7 @@ class BM25(pt.Transformer):
     def _open(self) -> Search:
         if self._opened is None or self._opened[0] != (self.k1, self.b):  # a grid search sets k1 and b
             path, threads = self.index(), self._num_threads()
-            search = self._engine.open(path, k1=self.k1, b=self.b, threads=threads, verbose=self.verbose)
+            search = self._backend.open(path, k1=self.k1, b=self.b, threads=threads, verbose=self.verbose)
             self._opened = ((self.k1, self.b), search)
         return self._opened[1]
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 import pytest
+import torch
 from pyterrier.measures import R, nDCG
 
 from pyterrier_merge.collections import from_frames
@@ -193,6 +194,9 @@ class TestSearch:
         broken[1, 3] = np.nan
         with pytest.raises(ValueError, match="'q1' is not finite"):
             index.retriever()(queries(broken))
+        words = queries(vectors(1)).assign(query_vec=[["x"] * DIM])
+        with pytest.raises(ValueError, match="query 'q0' has a vector that NumPy cannot read as numbers"):
+            index.retriever()(words)
         with pytest.raises(ValueError, match="num_results"):
             index.retriever(0)
 
@@ -397,6 +401,7 @@ class TestIndexing:
             pd.DataFrame(documents(matrix)),
             documents(matrix.astype(np.float64)),
             [{"docno": doc["docno"], "doc_vec": doc["doc_vec"].tolist()} for doc in documents(matrix)],
+            [{"docno": doc["docno"], "doc_vec": torch.tensor(doc["doc_vec"])} for doc in documents(matrix)],
         ]
         prints = set()
         for i, given in enumerate(inputs):
@@ -406,6 +411,13 @@ class TestIndexing:
     def test_a_frame_of_texts_goes_through_a_pipeline(self, index):
         (HashEncoder() >> index).index(pd.DataFrame(corpus(7)))
         np.testing.assert_array_equal(index.open().matrix[6], vector_of("text 6"))
+
+    def test_takes_a_batch_size_as_pipelines_do(self, index):
+        with pytest.raises(ValueError, match="document 7 is None"):
+            (HashEncoder("abc") >> index).index(iter([*corpus(7), None]), batch_size=3)
+        assert read_metadata(build.part_folder(index.path))["doc_count"] == 6
+        (HashEncoder("abc") >> index).index(iter(corpus(7)), batch_size=2)
+        assert (len(index), index.metadata["encoder"]) == (7, "abc")
 
     def test_stages_before_the_encoder_are_kept(self, index):
         split = pt.apply.generic(
@@ -468,6 +480,9 @@ class TestIndexing:
             (lambda docs: docs[3].update(doc_vec=np.full(DIM, np.nan)), r"'d3' is not finite"),
             (lambda docs: docs[3].update(doc_vec=np.full(DIM, np.inf)), r"'d3' is not finite"),
             (lambda docs: docs[3].pop("doc_vec"), r"'d3' has no doc_vec.*put an encoder"),
+            (lambda docs: docs[0].update(doc_vec=["x"] * DIM), r"'d0' has a vector .* cannot read as numbers"),
+            (lambda docs: docs[3].update(doc_vec=[[1], [1, 2]]), r"'d3' has a vector .* cannot read as numbers"),
+            (lambda docs: docs[3].update(doc_vec={}, text="x"), r"'d3' has a vector .* cannot read as numbers"),
             (lambda docs: docs[3].update(docno=" d3"), r"document 3 has the docno ' d3', which has white space"),
             (lambda docs: docs.insert(3, ("d3", "text")), r"document 3 is \('d3', 'text'\), expected a mapping"),
             (lambda docs: docs.clear(), "nothing to index"),
@@ -782,6 +797,18 @@ class TestResumption:
         unknown.index(corpus(5))
         assert caplog.messages == [f"{index.path}: it was begun by an unknown encoder; was it this one?"]
         np.testing.assert_array_equal(index.open().matrix, [vector_of(f"text {i}") for i in range(5)])
+
+    def test_an_encoder_after_other_stages_is_known_in_brackets_and_missed_without(self, tmp_path, caplog):
+        stage, known, unknown = pt.apply.title(lambda _: "x"), FaissIndex(tmp_path / "a"), FaissIndex(tmp_path / "b")
+        (stage >> (HashEncoder("abc") >> known)).index(corpus(3))
+        known.indexer(mode="overwrite").index(documents(vectors(3)))  # no text, no encoder
+        (stage >> (HashEncoder("abc") >> known.indexer(mode="overwrite"))).index(corpus(3))
+        assert known.metadata["encoder"] == "abc"
+        assert not caplog.records
+        (stage >> HashEncoder("abc") >> unknown.indexer(shard_size=1)).index(corpus(3))
+        assert unknown.metadata["encoder"] is None
+        [message] = caplog.messages
+        assert message.startswith(f"{unknown.path}: it is not known what encoded these texts")
 
     def test_another_encoder_is_refused(self, index):
         self.fail_at(HashEncoder("one"), index, 25, shard_size=10)

@@ -204,6 +204,14 @@ def similarity(query: str, docno: str) -> float:
     return float(letters(query) @ letters(texts[docno]))
 
 
+@pytest.mark.parametrize("further", [{"qid": "1", "query": "pain"}, {"query_vec": None}])
+def test_documents_that_come_with_a_query_are_encoded_all_the_same(bert_retriever, tmp_path, further):
+    encoder = E5Encoder(bert_retriever, dtype="float32", device="cpu")
+    index = FaissIndex(tmp_path / "index", verbose=False)
+    (encoder >> index).index([{**doc, **further} for doc in DOCS])
+    np.testing.assert_array_equal(index.open().matrix, encoder.encode_docs([doc["text"] for doc in DOCS]))
+
+
 def test_an_index_tells_how_many_documents_were_cut_and_takes_any_text(bert_retriever, tmp_path, caplog):
     """Also after a resume: what an earlier job has counted stays counted."""
     encoder = E5Encoder(bert_retriever, dtype="float32", device="cpu")

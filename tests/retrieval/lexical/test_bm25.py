@@ -434,6 +434,15 @@ def test_identity(small):
     assert [bm25(small, engine=engine).name for engine in ("pisa", "terrier")] == ["BM25 (PISA)", "BM25 (Terrier)"]
 
 
+@both
+def test_inspection_gives_the_settings_back(small, engine):
+    """PyTerrier looks at ``_name`` before ``name``, and builds copies with what it finds."""
+    retriever = bm25(small, engine=engine, k1=0.9, num_results=7)
+    found = {attribute.name: attribute.value for attribute in pt.inspect.transformer_attributes(retriever)}
+    assert (found["engine"], found["k1"], found["num_results"]) == (engine, 0.9, 7)
+    assert pt.inspect.transformer_apply_attributes(retriever) == retriever
+
+
 def test_rank_cutoff(small):
     retriever = bm25(small)
     assert retriever.fuse_rank_cutoff(1000) is retriever
@@ -461,6 +470,7 @@ def test_pickle_carries_no_open_index(small):
         ({"b": math.nan}, "b must be from 0 to 1, not nan"),
         ({"b": 1.1}, "b must be from 0 to 1, not 1.1"),
         ({"num_results": 0}, "num_results must be at least 1, not 0"),
+        ({"threads": -1}, "threads must be at least 1, not -1; None is one per processor"),
     ],
 )
 def test_refuses_settings(small, options, message):
