@@ -156,8 +156,9 @@ class E5Encoder(pyterrier_dr.BiEncoder):
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Add ``query_vec``, ``doc_vec`` or ``score``, by the columns that are there (see ``pyterrier_dr.BiEncoder``).
 
-        Query frames carry the encoder's fingerprint in their ``attrs``, which an index compares with its own; all, how
-        many of their texts were cut (``truncated``; of queries, each text counts once).
+        Vectors carry the encoder's fingerprint (:class:`~pyterrier_merge.encoding.encoded_vector.EncodedVector`), which
+        an index compares with its own; frames, in their ``attrs``, how many of their texts were cut (``truncated``; of
+        queries, each text counts once).
 
         Raises:
             ValueError: A query or a text is no string; the message names its ``qid`` or ``docno``.

@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+import pandas as pd
 from pyterrier_dr.biencoder import BiDocEncoder, BiQueryEncoder
 
+from pyterrier_merge.encoding.encoded_vector import EncodedVector
+
 if TYPE_CHECKING:
-    import pandas as pd
+    from pyterrier_merge.encoding.encoders import E5Encoder
 
 
 _HERE = threading.local()  # a call's own count, when other threads encode with the same encoder
@@ -26,7 +29,7 @@ def truncated_here() -> int:
 
 
 class QueryEncoder(BiQueryEncoder):
-    """Adds ``query_vec``. Frames carry the encoder's fingerprint in their ``attrs``, which an index compares."""
+    """Adds ``query_vec``, which knows its encoder. Frames carry in their ``attrs`` how many texts were cut."""
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Encode ``query``.
@@ -36,15 +39,13 @@ class QueryEncoder(BiQueryEncoder):
         """
         _require_strings(inp, "query", "qid")
         before = truncated_here()
-        result: pd.DataFrame = super().transform(inp)
-        if len(result):
-            result.attrs["truncated"] = truncated_here() - before
-            result.attrs["query_encoder"] = self.bi_encoder_model.fingerprint
+        result = _marked(super().transform(inp), "query_vec", self.bi_encoder_model)
+        result.attrs["truncated"] = truncated_here() - before
         return result
 
 
 class DocEncoder(BiDocEncoder):
-    """Adds ``doc_vec``. Frames carry in their ``attrs`` how many of their texts were cut (``truncated``)."""
+    """Adds ``doc_vec``, which knows its encoder. Frames carry in their ``attrs`` how many texts were cut."""
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Encode the column with the text.
@@ -54,9 +55,16 @@ class DocEncoder(BiDocEncoder):
         """
         _require_strings(inp, self.text_field, "docno")
         before = truncated_here()
-        result: pd.DataFrame = super().transform(inp)
+        result = _marked(super().transform(inp), "doc_vec", self.bi_encoder_model)
         result.attrs["truncated"] = truncated_here() - before
         return result
+
+
+def _marked(encoded: pd.DataFrame, column: str, encoder: E5Encoder) -> pd.DataFrame:
+    if len(encoded):  # inspection sends no rows, and no model is to be loaded for it
+        marked = EncodedVector.of(encoded[column], encoder.fingerprint)
+        encoded[column] = pd.Series(marked, encoded.index, dtype=object)
+    return encoded
 
 
 def _require_strings(inp: pd.DataFrame, column: str, key: str) -> None:

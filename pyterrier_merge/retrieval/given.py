@@ -53,9 +53,7 @@ class GivenCandidates(pt.Transformer):
                 f"{self.collection.name} gives candidates for its own topics alone, and {len(unknown)} of {len(inp)} "
                 f"queries are none of them: {', '.join(map(repr, unknown[:NAMED]))} ..."
             )
-        given = inp.merge(self.candidates, on="qid", how="left")
-        given.attrs = dict(inp.attrs)
-        return given
+        return inp.merge(self.candidates, on="qid", how="left")
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or another process gets: the collection; it reads the candidates itself."""

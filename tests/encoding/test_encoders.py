@@ -212,9 +212,12 @@ def test_a_copy_shares_no_weights(bert_pair, duplicate):
     np.testing.assert_array_equal(encoder.encode_docs(TEXTS), vectors)
 
 
-def test_queries_carry_the_fingerprint_of_their_encoder(bert_pair):
+def test_vectors_know_the_fingerprint_of_their_encoder(bert_pair):
     encoder = merged(bert_pair, 0.5, 1)
-    assert encoder(pd.DataFrame({"qid": ["1"], "query": ["fever"]})).attrs["query_encoder"] == encoder.fingerprint
+    queries = encoder(pd.DataFrame({"qid": ["1"], "query": ["fever"]}))
+    docs = encoder.transform_iter([{"docno": "1", "text": "fever"}])
+    vectors = queries["query_vec"][0], next(iter(docs))["doc_vec"]
+    assert [vector.encoder for vector in vectors] == [encoder.fingerprint] * 2
 
 
 def test_an_index_asks_for_what_it_lacks_alone(encoder, tmp_path, monkeypatch):
@@ -495,7 +498,7 @@ def test_the_halves_of_an_encoder_say_as_much_as_the_whole(encoder, tmp_path):
     topics = pd.DataFrame({"qid": ["q1", "q2"], "query": ["fever", "pain " * 100]})
     docs = pd.DataFrame({"docno": ["d1", "d2"], "text": ["fever", "pain " * 100]})
     found = encoder.query_encoder()(topics)
-    assert found.attrs == encoder(topics).attrs == {"query_encoder": encoder.fingerprint, "truncated": 1}
+    assert found.attrs == encoder(topics).attrs == {"truncated": 1}
     assert encoder.doc_encoder()(docs).attrs["truncated"] == 1
     with pytest.raises(ValueError, match="'query' of qid 'q1' is None, expected a string"):
         encoder.query_encoder()(topics.assign(query=None))

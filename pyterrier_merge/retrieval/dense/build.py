@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from more_itertools import chunked
 
+from pyterrier_merge.encoding.encoded_vector import encoders_of
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_file, fingerprint_texts
 from pyterrier_merge.retrieval.dense.docnos import (
     JOURNAL,
@@ -71,7 +72,8 @@ class VectorBuild:
 
         Args:
             path: Where the finished index will stand.
-            encoder: Identity of the encoder, where it is known.
+            encoder: Identity of the encoder; None where the vectors have to tell (see
+                :class:`~pyterrier_merge.encoding.encoded_vector.EncodedVector`).
             encoder_name: What it is called, for messages.
             dtype: What vectors are stored in, a key of ``FORMATS``.
 
@@ -82,6 +84,7 @@ class VectorBuild:
         """
         self.path, self.part = path.resolve(), part_folder(path)
         self._format = FORMATS[dtype]
+        self._told = encoder is not None
         self._seen = SeenDocnos()
         self._lengths: list[int] = []  # of the longest docnos
         self.part.mkdir(parents=True, exist_ok=True)
@@ -117,6 +120,11 @@ class VectorBuild:
         return suspects and suspects.intersection(docno for docno, _ in self.entries())
 
     @property
+    def encoder(self) -> str | None:
+        """The encoder of the vectors, as far as it is known."""
+        return self._metadata["encoder"]
+
+    @property
     def truncated(self) -> int:
         """How many of them were too long for the encoder, and cut."""
         return self._metadata["truncated"]
@@ -150,10 +158,11 @@ class VectorBuild:
             truncated: How many of these documents the encoder has cut.
 
         Raises:
-            ValueError: A vector of another dimension than the first, one that is not finite or no numbers, or one that
-                the stored dtype cannot hold.
+            ValueError: A vector of another dimension or another encoder than the first, one that is not finite or no
+                numbers, or one that the stored dtype cannot hold.
         """
         owners = [f"document {docno!r}" for docno in prints]
+        self._learn_encoder(vectors)
         if self._metadata["vec_size"] is None:
             self._metadata["vec_size"] = _dimension(owners[0], vectors[0])
         block = stack_vectors(owners, vectors, self._metadata["vec_size"])
@@ -220,12 +229,25 @@ class VectorBuild:
             "version": __version__,
         }
         for key, what, found in (("encoder", "encoded with", encoder), ("vec_dtype", "stored in", self._format.dtype)):
-            if (recorded := metadata[key]) != found:
+            if (recorded := metadata[key]) != found and (self._told or key != "encoder"):
                 raise ValueError(
                     f"{self.part} holds documents {what} {recorded or 'an unknown encoder'}, and this one is "
                     f"{found or 'unknown'}: go on with the same {key}, or delete that folder to start afresh"
                 )
         return metadata
+
+    def _learn_encoder(self, vectors: Sequence[npt.ArrayLike]) -> None:
+        """Take the encoder from the first vectors, where it was not told, and refuse later ones of another."""
+        if self._told:
+            return
+        known = encoders_of(vectors) | ({self.encoder} if self.count else set())
+        if len(known) > 1:
+            names = ", ".join(sorted(encoder or "an unknown one" for encoder in known))
+            raise ValueError(
+                f"the vectors are of several encoders ({names}): encode all documents with one, or delete {self.part} "
+                "to start afresh"
+            )
+        [self._metadata["encoder"]] = known
 
     def _recover(self) -> None:
         count, dim = self._metadata["doc_count"], self._metadata["vec_size"] or 0

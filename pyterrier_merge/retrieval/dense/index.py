@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pandas as pd
 import pyterrier as pt
 
+from pyterrier_merge.encoding.encoded_vector import encoders_of
 from pyterrier_merge.retrieval.dense.build import part_folder
 from pyterrier_merge.retrieval.dense.indexer import Document, FaissIndexer, encoder_model
 from pyterrier_merge.retrieval.dense.retriever import EXACT, FaissRetriever
@@ -170,6 +171,11 @@ class FaissIndex(pt.Artifact, pt.Indexer):
                 f"{self!r} was encoded with {indexed}, the queries with {found}: "
                 f"search with the same encoder{f', {name},' if name else ''} or index the documents with this one"
             )
+
+    def require_encoder_of(self, vectors: Iterable[Any]) -> None:
+        """Refuse query vectors as :meth:`require_encoder` does: those of this package's encoders know their own."""
+        for found in encoders_of(vectors):
+            self.require_encoder(found)
 
     def require_encoder_before(self, left: pt.Transformer) -> None:
         """Refuse the encoder ``left`` of a pipeline as :meth:`require_encoder` does, where the index is built."""

@@ -31,7 +31,7 @@ class FaissIndexer(pt.Indexer):
     Called again with the same documents, it skips those of the finished shards, after checking that their docnos and
     texts are what they were. It encodes by itself where the encoder is known: given as ``encoder``, or standing just
     before the index in ``encoder >> index``, in brackets after other stages: ``stages >> (encoder >> index)``. Then
-    what is skipped is not encoded either, and the index refuses queries of another encoder.
+    what is skipped is not encoded either.
     """
 
     schematic: ClassVar = {"label": "FaissIndexer"}
@@ -86,7 +86,8 @@ class FaissIndexer(pt.Indexer):
             FileExistsError: There is an index already and the mode is ``create``, or something that is no index.
             ValueError: No document; a docno that is empty, no string, or not unique; no text; a vector of a wrong
                 dimension, not finite, no numbers, or beyond the range of float16 where that is what is stored;
-                documents, an encoder or a dtype other than those of the shards that are there.
+                documents, an encoder or a dtype other than those of the shards that are there; vectors of several
+                encoders.
             IndexBusyError: Another process is building the index.
             OSError: The disk has no room: for all documents where ``len`` or ``operator.length_hint`` says how many
                 they are (of ``corpus_iter()``, too), else for the next shard. Finished shards are kept.
@@ -102,20 +103,13 @@ class FaissIndexer(pt.Indexer):
             done = build.count
             if done:
                 logger.info("%s: resuming at document %d", self._index.path, done)
-                if identity is None:
+                if build.encoder is None:
                     logger.warning("%s: it was begun by an unknown encoder; was it this one?", self._index.path)
             total = length_hint(records) or None
             with pt.tqdm(
                 total=total, initial=done, desc="indexing", unit="doc", disable=not self._index.verbose
             ) as progress:
                 for shard in self._new_shards(_naming_failures(records), build):
-                    if self.encoder is None and not build.count and "text" in shard[0]:
-                        logger.warning(
-                            "%s: it is not known what encoded these texts, so queries of another encoder will not be "
-                            "refused: write (encoder >> index), in brackets after other stages, or "
-                            "index.indexer(encoder=encoder)",
-                            self._index.path,
-                        )
                     prints = {document["docno"]: self._fingerprint(document) for document in shard}
                     coming = max(len(shard), (total or 0) - build.count)
                     build.require_room(coming)

@@ -12,13 +12,7 @@ import pyterrier as pt
 from pyterrier_merge.retrieval.dense.devices import device_names
 from pyterrier_merge.retrieval.dense.search import CANDIDATES, SPARE, rescored, search
 from pyterrier_merge.retrieval.dense.structure import Structure
-from pyterrier_merge.retrieval.dense.vectors import (
-    FloatArray,
-    IntArray,
-    StoredVectors,
-    stack_vectors,
-    without_vectors,
-)
+from pyterrier_merge.retrieval.dense.vectors import FloatArray, IntArray, StoredVectors, stack_vectors
 
 if TYPE_CHECKING:
     from pyterrier_merge.retrieval.dense.index import FaissIndex
@@ -99,13 +93,14 @@ class FaissRetriever(pt.Transformer):
 
         Raises:
             FileNotFoundError: The index is not built.
-            ValueError: A query vector of a wrong dimension, or not finite; a device that is not there; a factory string
-                that FAISS cannot build over these vectors, or a parameter that its structure does not have.
+            ValueError: A query vector of a wrong dimension, not finite, or another encoder's; a device that is not
+                there; a factory string that FAISS cannot build over these vectors, or a parameter that its structure
+                does not have.
             RuntimeError: Vectors or structure are damaged, or FAISS has no GPU.
             ImportError: faiss is not installed.
         """
         pt.validate.query_frame(inp, extra_columns=["query_vec"], context=self)
-        queries = without_vectors(inp) if self.drop_query_vec else inp
+        queries = inp.drop(columns="query_vec") if self.drop_query_vec else inp
         if inp.empty:
             return queries.assign(
                 docno=pd.Series(dtype=str),
@@ -113,7 +108,7 @@ class FaissRetriever(pt.Transformer):
                 score=pd.Series(dtype=np.float32),
                 rank=pd.Series(dtype=np.int64),
             )
-        self.index.require_encoder(inp.attrs.get("query_encoder"))
+        self.index.require_encoder_of(inp["query_vec"])
         vectors = self.index.open()
         matrix = stack_vectors([f"query {qid!r}" for qid in inp["qid"]], inp["query_vec"], vectors.shape[1])
         scores, docids = self._search(vectors, matrix)

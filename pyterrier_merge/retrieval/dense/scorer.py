@@ -9,7 +9,7 @@ import pandas as pd
 import pyterrier as pt
 
 from pyterrier_merge.retrieval.dense.ranking import best_first, inner_products
-from pyterrier_merge.retrieval.dense.vectors import stack_vectors, without_vectors
+from pyterrier_merge.retrieval.dense.vectors import stack_vectors
 
 if TYPE_CHECKING:
     from pyterrier_merge.retrieval.dense.index import FaissIndex
@@ -42,15 +42,14 @@ class FaissScorer(pt.Transformer):
 
         Raises:
             FileNotFoundError: The index is not built.
-            ValueError: A docno that is not in the index; a query vector of a wrong dimension, or not finite.
+            ValueError: A docno that is not in the index; a query vector of a wrong dimension, not finite, or
+                another encoder's.
             ImportError: faiss is not installed.
         """
         pt.validate.result_frame(inp, extra_columns=["query_vec"], context=self)
-        results = without_vectors(inp) if self.drop_query_vec else inp
-        results = results.drop(columns=["score", "rank"], errors="ignore")
+        results = inp.drop(columns=["score", "rank", *(["query_vec"] if self.drop_query_vec else [])], errors="ignore")
         if inp.empty:
             return results.assign(score=pd.Series(dtype=np.float32), rank=pd.Series(dtype=np.int64))
-        self.index.require_encoder(inp.attrs.get("query_encoder"))
         vectors = self.index.open()
         docids = vectors.docids(inp["docno"].tolist())
         if len(missing := np.flatnonzero(docids < 0)):
@@ -62,6 +61,7 @@ class FaissScorer(pt.Transformer):
         rows, qids = pd.factorize(inp["qid"])
         first = np.flatnonzero(~inp["qid"].duplicated())
         owners = [f"query {qid!r}" for qid in qids]
+        self.index.require_encoder_of(inp["query_vec"].iloc[first])
         queries = stack_vectors(owners, inp["query_vec"].iloc[first], vectors.shape[1])
         scores = inner_products(vectors, queries, rows, docids)
         order = best_first(vectors, rows, docids, scores)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from pyterrier_merge.retrieval.dense.docnos import read_lookup
 
@@ -70,7 +69,7 @@ def read_metadata(folder: Path) -> dict[str, Any] | None:
 
 
 def as_vector(owner: str, vector: npt.ArrayLike) -> FloatArray:
-    """Return a vector, of any library that NumPy reads, as float32.
+    """Return a vector, of any library that NumPy reads, as float32; one that knows its encoder stays what it is.
 
     Args:
         owner: What it belongs to, in words: "document 'd1'".
@@ -80,7 +79,7 @@ def as_vector(owner: str, vector: npt.ArrayLike) -> FloatArray:
         ValueError: It does not consist of numbers.
     """
     try:
-        return np.asarray(vector, dtype=np.float32)
+        return np.asanyarray(vector, dtype=np.float32)
     except (TypeError, ValueError, RuntimeError) as error:  # the last is torch's
         raise ValueError(f"{owner} has a vector that NumPy cannot read as numbers: {error}") from error
 
@@ -116,13 +115,6 @@ def stack_vectors(owners: Sequence[str], vectors: Collection[npt.ArrayLike], dim
             "float32: normalise the vectors"
         )
     return block
-
-
-def without_vectors(queries: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame without ``query_vec``, and without word of their encoder: later stages may add other vectors."""
-    left = queries.drop(columns="query_vec")
-    left.attrs.pop("query_encoder", None)
-    return left
 
 
 def norms(block: FloatArray) -> npt.NDArray[np.float64]:

@@ -19,6 +19,7 @@ import torch
 from pyterrier.measures import R, nDCG
 
 from pyterrier_merge.collections import from_frames
+from pyterrier_merge.encoding.encoded_vector import EncodedVector
 from pyterrier_merge.retrieval.dense import build
 from pyterrier_merge.retrieval.dense.build import IndexBusyError, VectorBuild
 from pyterrier_merge.retrieval.dense.docnos import JOURNAL
@@ -59,10 +60,8 @@ class HashEncoder(pt.Transformer):
             v.query_frame(extra_columns=["query"], mode="query")
             v.document_frame(extra_columns=["text"], mode="doc")
         if v.mode == "query":
-            queries = inp.assign(query_vec=[vector_of(text) for text in inp["query"]])
-            queries.attrs["query_encoder"] = self.fingerprint
-            return queries
-        return inp.assign(doc_vec=list(self.encode_docs(inp["text"].tolist())))
+            return inp.assign(query_vec=EncodedVector.of(map(vector_of, inp["query"]), self.fingerprint))
+        return inp.assign(doc_vec=EncodedVector.of(self.encode_docs(inp["text"].tolist()), self.fingerprint))
 
 
 def vector_of(text: str) -> np.ndarray:
@@ -339,6 +338,17 @@ class TestPyTerrier:
         assert index.retriever(1)(HashEncoder("one")(topics))["docno"].tolist() == ["d3"]
         with pytest.raises(ValueError, match="encoded with one, the queries with two"):
             index.retriever(1)(HashEncoder("two")(topics))
+        both = pd.concat([HashEncoder("one")(topics), HashEncoder("two")(topics.assign(qid="q2"))])
+        ways = (  # of vectors to the index, past the frame that they were put into
+            lambda: index.retriever(1)(both),
+            lambda: index.scorer()(both.assign(docno="d3")),
+            lambda: (HashEncoder("two") >> index.retriever(1))(topics.to_dict(orient="records")),
+            lambda: list((HashEncoder("two") >> index.retriever(1)).transform_iter(topics.to_dict(orient="records"))),
+            lambda: index.retriever(1)(pickle.loads(pickle.dumps(both[1:]))),
+        )
+        for way in ways:
+            with pytest.raises(ValueError, match="encoded with one, the queries with two"):
+                way()
         index.indexer(mode="overwrite").index(documents(vectors(5)))  # now nobody knows
         assert len(index.retriever(1)(HashEncoder("two")(topics))) == 1
 
@@ -798,17 +808,31 @@ class TestResumption:
         assert caplog.messages == [f"{index.path}: it was begun by an unknown encoder; was it this one?"]
         np.testing.assert_array_equal(index.open().matrix, [vector_of(f"text {i}") for i in range(5)])
 
-    def test_an_encoder_after_other_stages_is_known_in_brackets_and_missed_without(self, tmp_path, caplog):
-        stage, known, unknown = pt.apply.title(lambda _: "x"), FaissIndex(tmp_path / "a"), FaissIndex(tmp_path / "b")
-        (stage >> (HashEncoder("abc") >> known)).index(corpus(3))
-        known.indexer(mode="overwrite").index(documents(vectors(3)))  # no text, no encoder
-        (stage >> (HashEncoder("abc") >> known.indexer(mode="overwrite"))).index(corpus(3))
-        assert known.metadata["encoder"] == "abc"
-        assert not caplog.records
-        (stage >> HashEncoder("abc") >> unknown.indexer(shard_size=1)).index(corpus(3))
-        assert unknown.metadata["encoder"] is None
-        [message] = caplog.messages
-        assert message.startswith(f"{unknown.path}: it is not known what encoded these texts")
+    def test_the_vectors_tell_their_encoder_where_no_one_else_does(self, index, tmp_path):
+        stage = pt.apply.title(lambda _: "x")
+        (stage >> (HashEncoder("abc") >> FaissIndex(tmp_path / "known"))).index(corpus(3))
+        (stage >> HashEncoder("abc") >> index.indexer(shard_size=1)).index(corpus(3))
+        assert [each.metadata["encoder"] for each in (FaissIndex(tmp_path / "known"), index)] == ["abc", "abc"]
+        with pytest.raises(ValueError, match="encoded with abc, the queries with def"):
+            (HashEncoder("def") >> index.retriever())([{"qid": "q1", "query": "text 1"}])
+
+    @pytest.mark.parametrize("shard_size", [4, 9])
+    @pytest.mark.parametrize(
+        ("others", "names"),
+        [(HashEncoder("two"), "one, two"), (pt.apply.doc_vec(lambda _: np.ones(DIM)), "an unknown one, one")],
+    )
+    def test_vectors_of_several_encoders_are_refused(self, index, shard_size, others, names):
+        docs = pd.DataFrame(corpus(9))
+        mixed = pd.concat([HashEncoder("one")(docs[:4]), others(docs[4:])])
+        with pytest.raises(ValueError, match=rf"the vectors are of several encoders \({names}\).*delete"):
+            index.indexer(shard_size=shard_size).index(mixed)
+
+    def test_vectors_of_a_killed_jobs_encoder_finish_its_work(self, index):
+        self.fail_at(HashEncoder("one"), index, 25, shard_size=10)
+        ready = HashEncoder("one")(pd.DataFrame(corpus(25)))
+        with pytest.raises(ValueError, match=r"of several encoders \(one, two\)"):
+            index.index(HashEncoder("two")(ready))
+        assert index.index(ready).metadata["encoder"] == "one"
 
     def test_another_encoder_is_refused(self, index):
         self.fail_at(HashEncoder("one"), index, 25, shard_size=10)

@@ -181,11 +181,6 @@ class TestReranking:
         with pytest.raises(ValueError, match=r"questions gives candidates for its own topics alone, and 1 of 2.*'new'"):
             GivenCandidates(questions)(pd.DataFrame({"qid": ["qt", "new"], "query": ["a", "b"]}))
 
-    def test_the_queries_encoder_stays_known(self, questions):
-        topics = questions.topics("test")
-        topics.attrs["query_encoder"] = "letters"
-        assert GivenCandidates(questions)(topics).attrs == {"query_encoder": "letters"}
-
     def test_a_collection_without_candidates_is_refused(self, collection):
         with pytest.raises(ValueError, match="small gives no candidates"):
             GivenCandidates(collection)

@@ -9,6 +9,7 @@ import pandas as pd
 import pyterrier as pt
 import pytest
 
+from pyterrier_merge.encoding.encoded_vector import EncodedVector
 from pyterrier_merge.retrieval.dense.index import FaissIndex
 
 DIM = 24
@@ -78,25 +79,10 @@ def test_refuses_broken_vectors_and_other_encoders(index, tmp_path):
         FaissIndex(tmp_path / "missing").scorer()(given)
     encoded = FaissIndex(tmp_path / "encoded", verbose=False)
     encoded.indexer(encoder=NamedEncoder("one")).index([{"docno": "d1", "text": "t"}])
-    given.attrs["query_encoder"] = "two"
     with pytest.raises(ValueError, match="encoded with one, the queries with two"):
-        encoded.scorer()(given)
+        encoded.scorer()(given.assign(query_vec=EncodedVector.of(given["query_vec"], "two")))
     with pytest.raises(ValueError, match="encoded with one, the queries with two"):
         (NamedEncoder("two") >> encoded.scorer()).compile()
-
-
-def test_an_encoder_whose_vectors_were_dropped_is_forgotten(index, tmp_path):
-    """Other vectors may take their place, whose encoder is not told."""
-    asked = queries(1)
-    asked.attrs["query_encoder"] = "one"
-    other = FaissIndex(tmp_path / "other", verbose=False)
-    other.indexer(encoder=NamedEncoder("two")).index([{"docno": "d1", "text": "t"}])
-    stages = index.retriever(1, drop_query_vec=True), index.scorer(drop_query_vec=True)
-    for stage, frame in zip(stages, (asked, asked.assign(docno="d1")), strict=True):
-        found = stage(frame).assign(query_vec=[np.zeros(other.metadata["vec_size"])], docno="d1")
-        assert len(other.scorer()(found)) == 1
-        assert frame.attrs["query_encoder"] == "one"
-        assert "query_vec" in frame
 
 
 def test_an_empty_frame_opens_nothing(tmp_path):

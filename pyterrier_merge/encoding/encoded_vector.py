@@ -1,0 +1,45 @@
+"""Vectors that know which encoder they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+
+class EncodedVector(np.ndarray):
+    """A vector, ``(dim,)`` float32, with the fingerprint of its encoder.
+
+    An index compares it with its own, whichever way the vector came: in frames that were joined or cut, in lists of
+    dictionaries, from another process. What is computed from a vector has no fingerprint.
+
+    Attributes:
+        encoder: The fingerprint; None where it is not known.
+    """
+
+    encoder: str | None = None
+
+    @staticmethod
+    def of(vectors: Iterable[np.ndarray], encoder: str | None) -> list[EncodedVector]:
+        """Return vectors, not copied, that know their encoder."""
+        return [_marked(vector, encoder) for vector in vectors]
+
+    def __array_wrap__(self, array: np.ndarray, context: Any = None, return_scalar: bool = False) -> Any:
+        """What a function of NumPy's gives: a plain array, or a number."""
+        return array[()] if return_scalar else array
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What another process gets."""
+        return _marked, (np.asarray(self), self.encoder)
+
+
+def encoders_of(vectors: Iterable[Any]) -> set[str | None]:
+    """Return the fingerprints of the encoders of vectors; None is among them where one does not know its own."""
+    return {getattr(vector, "encoder", None) for vector in vectors}
+
+
+def _marked(vector: np.ndarray, encoder: str | None) -> EncodedVector:
+    marked = vector.view(EncodedVector)
+    marked.encoder = encoder
+    return marked
