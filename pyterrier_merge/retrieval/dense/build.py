@@ -260,6 +260,9 @@ class VectorBuild:
         if self.count != count or os.fstat(self._vectors.fileno()).st_size < size:
             raise RuntimeError(f"{self.part} is damaged: some of its {count} documents are missing; delete it")
         self._vectors.truncate(size)
+        for other in FORMATS.values():  # of a job that was to store them so, and was killed in its first shard
+            if other is not self._format:
+                (self.part / other.file).unlink(missing_ok=True)
         with (self.part / JOURNAL).open("rb") as lines:
             self._names.truncate(sum(len(line) for line, _ in zip(lines, range(count), strict=False)))
 

@@ -845,7 +845,7 @@ class TestResumption:
         for name in ("vecs.f4", "docnos.jsonl"):
             with (part / name).open("ab") as file:
                 file.write(b"torn")
-        for name in ("docnos.npids", ".pt_meta.json.123.part"):
+        for name in ("docnos.npids", ".pt_meta.json.123.part", "vecs.f2"):
             (part / name).write_bytes(b"torn")
         (HashEncoder() >> index).index(corpus(25))
         np.testing.assert_array_equal(index.open().matrix, [vector_of(f"text {i}") for i in range(25)])

@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import pickle
 import shutil
-import tarfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Thread
 
 import numpy as np
 import pandas as pd
 import pyterrier as pt
 import pytest
-from lz4.frame import LZ4FrameFile
 
 from pyterrier_merge.retrieval.dense import structure as room
 from pyterrier_merge.retrieval.dense.index import FaissIndex
@@ -323,14 +323,19 @@ def test_pickles_without_what_it_holds(index):
     pd.testing.assert_frame_equal(pickle.loads(stored)(queries()), found)
 
 
-def test_a_packaged_index_takes_its_structures_along(index, tmp_path, monkeypatch):
-    retriever = index.retriever(5, factory="HNSW8")
-    found = retriever(queries())
-    package = index.build_package(str(tmp_path / "package.tar.lz4"), verbose=False)
-    with LZ4FrameFile(package) as stream, tarfile.open(fileobj=stream, mode="r|") as files:
-        files.extractall(tmp_path / "elsewhere", filter="data")
+def test_a_shared_index_takes_its_structures_along(index, tmp_path, monkeypatch):
+    found = index.retriever(5, factory="HNSW8")(queries())
+    index.build_package(str(tmp_path / "package.tar.lz4"), verbose=False)
+    monkeypatch.setattr(pt.io, "pyterrier_home", lambda: str(tmp_path / "home"))
     monkeypatch.setattr(room, "_built", lambda *_: pytest.fail("built again"))
-    pd.testing.assert_frame_equal(FaissIndex(tmp_path / "elsewhere").retriever(5, factory="HNSW8")(queries()), found)
+    served = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("localhost", 0), served) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        shared = FaissIndex.from_url(f"http://localhost:{server.server_port}/package.tar.lz4")
+        server.shutdown()
+    assert isinstance(shared, FaissIndex)
+    assert shared.fingerprint == index.fingerprint
+    pd.testing.assert_frame_equal(shared.retriever(5, factory="HNSW8")(queries()), found)
 
 
 StructureCase = pt.testing.transformer_test_class(lambda: FaissIndex("missing").retriever(factory="IVF8,Flat"))
