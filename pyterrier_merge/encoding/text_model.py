@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -169,20 +170,24 @@ class TextModel:
 
 
 def _cast(body: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Cast what is stored of a transformer.
+    """Cast a transformer, as if transformers had loaded it in ``dtype``.
 
-    What it computes from its configuration, such as the frequencies of rotary positions, keeps its type, as in a model
-    that transformers loads in ``dtype``: rounded to bfloat16, a position of some hundreds lies several off.
+    Numbers that it computes from its configuration get the type that they have there: frequencies of rotary positions
+    stay in float32 (rounded to bfloat16, a position of some hundreds lies several off), and a table of sinusoidal
+    positions does not, for it is added to the embeddings.
     """
-    computed = [
-        (module, name, module.get_buffer(name))
-        for module in body.modules()
-        for name in module._non_persistent_buffers_set
-        if module._buffers[name] is not None
-    ]
+    import torch
+
+    model: Any = body
+    with torch.device("meta"):
+        alike = type(model)._from_config(copy.deepcopy(model.config), dtype=dtype)
+    types = {name: buffer.dtype for name, buffer in alike.named_buffers()}
+    buffers = dict(body.named_buffers())
     body.to(dtype)
-    for module, name, buffer in computed:
-        module._buffers[name] = buffer
+    for name, buffer in buffers.items():
+        if buffer.is_floating_point():
+            place, _, own = name.rpartition(".")
+            body.get_submodule(place)._buffers[own] = buffer.to(types.get(name, dtype))
 
 
 def _chunks(texts: Iterable[str], size: int) -> Iterator[tuple[list[int], list[str]]]:
