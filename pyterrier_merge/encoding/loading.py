@@ -78,6 +78,8 @@ def _with_modules(
 ) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
 
+    if pooling is None:
+        _require_one_vector(folder)
     model = SentenceTransformer(str(folder), model_kwargs=placed, device=None if device == "meta" else device)
     if getattr(model, "transformers_model", None) is None:
         raise ValueError(
@@ -128,6 +130,17 @@ def _from_plain_checkpoint(
     _normalize(model, own if normalize is None else normalize)
     logger.info("%s has no modules.json: %s pooling", name, pooling)
     return model
+
+
+def _require_one_vector(folder: Path) -> None:
+    """Refuse sentence-transformers' other kinds, whose modules it would replace by a mean over the tokens."""
+    file = folder / "config_sentence_transformers.json"
+    kind = read_json(file).get("model_type", "SentenceTransformer") if file.is_file() else "SentenceTransformer"
+    if kind != "SentenceTransformer":
+        raise ValueError(
+            f"{folder} is a {kind}, and no model that gives a text one vector; say pooling='mean' or another to pool "
+            "its transformer all the same"
+        )
 
 
 def _require_no_classifier(folder: Path) -> None:

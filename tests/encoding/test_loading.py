@@ -4,9 +4,10 @@ import shutil
 
 import numpy as np
 import pytest
+import sentence_transformers
 import torch
 from safetensors.torch import load_file, save_file
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.sentence_transformer.modules import CNN, Dense, Pooling, Router, Transformer
 from transformers import AutoModel, AutoTokenizer, Gemma3TextConfig, Gemma3TextModel, LlamaConfig, LlamaModel
 
@@ -223,6 +224,19 @@ def test_weights_that_are_not_there_are_refused(bert_retriever, tmp_path):
     save_file(lacking, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"no weights for 2 parameters .* 'encoder\.layer\.3\.output\.dense\.bias'"):
         E5Encoder(folder, **PLAIN).encode_docs(TEXTS)
+
+
+@pytest.mark.parametrize("kind", ["CrossEncoder", "SparseEncoder", "MultiVectorEncoder"])
+def test_what_gives_a_text_no_vector_of_its_own_is_refused(kind, bert_language_model, tmp_path):
+    getattr(sentence_transformers, kind)(str(bert_language_model), device="cpu").save(str(tmp_path / "model"))
+    with pytest.raises(ValueError, match=f"model is a {kind}, and no model that gives a text one vector"):
+        E5Encoder(tmp_path / "model", **PLAIN).encode_docs(TEXTS)
+
+
+def test_the_transformer_of_a_sparse_encoder_may_be_pooled(bert_language_model, tmp_path):
+    SparseEncoder(str(bert_language_model), device="cpu").save(str(tmp_path / "model"))
+    encoder = E5Encoder(tmp_path / "model", pooling="cls", normalize=True, **PLAIN)
+    np.testing.assert_allclose(encoder.encode_docs(TEXTS), by_hand(bert_language_model, "cls", True), atol=1e-6)
 
 
 @pytest.mark.parametrize("keep", [4, 1000, -10])
