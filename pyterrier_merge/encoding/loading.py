@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,7 @@ def _with_modules(
     if found := _BLIND & {type(module).__name__ for module in model}:
         raise ValueError(f"{folder} has a module that does not heed padding ({', '.join(found)}): not supported")
     _require_plain_texts(model, folder)
+    _require_token_vectors(model[0], folder)
     _require_whole(transformer_folder(folder), type(model.transformers_model))
     if pooling is not None:
         _pool_otherwise(model, name, pooling)
@@ -121,6 +123,7 @@ def _from_plain_checkpoint(
             "plain language model goes in as the domain model)"
         )
     transformer = Transformer(str(folder), model_kwargs=placed)
+    _require_token_vectors(transformer, folder)
     _require_whole(folder, type(transformer.model))
     if family is not None and family.max_length is not None:
         transformer.max_seq_length = min(family.max_length, transformer.max_seq_length or family.max_length)
@@ -200,6 +203,17 @@ def _require_plain_texts(model: SentenceTransformer, folder: Path) -> None:
             f"{folder}: sentence-transformers reads its texts with {', '.join(found)}, which is not supported: vectors "
             "would not be those that the model was trained for"
         )
+
+
+def _require_token_vectors(first: Any, folder: Path) -> None:
+    """Refuse a transformer that gives something else (a pooler's output), or that is told more than ids and a mask."""
+    if first.module_output_name != "token_embeddings":
+        raise ValueError(
+            f"the transformer of {folder} gives a {first.module_output_name}, and no vectors of tokens: not supported"
+        )
+    types = first.tokenizer("text").get("token_type_ids", [])
+    if any(types) and "token_type_ids" in signature(first.model.forward).parameters:
+        raise ValueError(f"the tokenizer of {folder} gives tokens of a text several types ({types}): not supported")
 
 
 def _stated(transformer: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.sentence_transformer.modules import CNN, Dense, Pooling, Router, Transformer
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModel, AutoTokenizer, Gemma3TextConfig, Gemma3TextModel, LlamaConfig, LlamaModel
 
 from pyterrier_merge import E5Encoder, MergedE5Encoder
@@ -280,6 +281,30 @@ def test_texts_that_are_read_in_another_way_are_refused(settings, message, mistr
     folder = saved_with(tmp_path / "model", mistral_language_model, tmp_path, **settings)
     with pytest.raises(ValueError, match=message):
         E5Encoder(folder, **PLAIN).encode_docs(TEXTS)
+
+
+def test_a_transformer_that_gives_no_vectors_of_tokens_is_refused(bert_retriever, tmp_path):
+    pooler = {"text": {"method": "forward", "method_output_name": "pooler_output"}}
+    first = Transformer(str(bert_retriever), modality_config=pooler, module_output_name="sentence_embedding")
+    SentenceTransformer(modules=[first], device="cpu").save(str(tmp_path / "model"))
+    with pytest.raises(ValueError, match="gives a sentence_embedding, and no vectors of tokens"):
+        E5Encoder(tmp_path / "model", **PLAIN).encode_docs(TEXTS)
+
+
+@pytest.mark.parametrize("pooling", [None, "mean"])
+def test_types_of_tokens_that_the_model_would_not_be_told_are_refused(pooling, bert_retriever, tmp_path):
+    """As XLNet's tokenizer has them; sentence-transformers hands them on."""
+    folder = shutil.copytree(bert_retriever, tmp_path / "model")
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    tokenizer = AutoTokenizer.from_pretrained(folder, model_input_names=names)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="[CLS]:1 $A:0 [SEP]:0", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.save_pretrained(folder)
+    if pooling:
+        (folder / "modules.json").unlink()
+    with pytest.raises(ValueError, match=r"gives tokens of a text several types \(\[1, 0, 0\]\)"):
+        E5Encoder(folder, pooling=pooling, **PLAIN).encode_docs(TEXTS)
 
 
 def test_a_template_that_lies_beside_a_plain_checkpoint_is_not_used(mistral_language_model, tmp_path):
