@@ -72,10 +72,9 @@ class TextModel:
             module.float()  # pooling, dense layers and normalisation
         on_cpu = devices[0].startswith("cpu")
         (use_fast_kernels if on_cpu else use_fast_layers)(self.body)
-        self.dim = int(self._model.get_embedding_dimension())
         unmasked = not on_cpu and looks_back(self.body)  # on a CPU no kernel gains by it
         self._forward_pass = ForwardPass(self._model, devices[0], looks_back=unmasked)
-        self._require_sound(name)
+        self.dim = self._require_sound(name)  # as it comes out: files may say another (EmbeddingGemma 2 projects)
         self._workers = Workers(self._forward_pass, devices[1:])
 
     @property
@@ -144,8 +143,11 @@ class TextModel:
         order = [index for batch in batches for index in batch]
         return vectors[torch.tensor(order, device=vectors.device).argsort()], cut
 
-    def _require_sound(self, name: str) -> None:
-        """The self-test: the same vector alone and in any batch; texts end alike where the last token is the vector."""
+    def _require_sound(self, name: str) -> int:
+        """The self-test: the same vector alone and in any batch; texts end alike where the last token is the vector.
+
+        Returns the length of a vector.
+        """
         ids, _ = self._tokenise([*TEXTS, "pain " * self.contract.max_length], self.contract.document_prompt)
         ends = {row[-1] for row in ids}
         if (
@@ -156,7 +158,7 @@ class TextModel:
             raise RuntimeError(f"{name}: the last token is the vector, and texts end with different tokens: {ends}")
         body: Any = self.body
         config = body.config.get_text_config()
-        require_sound(
+        return require_sound(
             self._forward_pass,
             ids[:-1],
             dtype=self.dtype,

@@ -307,6 +307,16 @@ def test_types_of_tokens_that_the_model_would_not_be_told_are_refused(pooling, b
         E5Encoder(folder, pooling=pooling, **PLAIN).encode_docs(TEXTS)
 
 
+def test_vectors_are_as_long_as_they_come_out(bert_retriever, tmp_path):
+    """Not as the pooling's file says: sentence-transformers does not look there either."""
+    folder = shutil.copytree(bert_retriever, tmp_path / "model")
+    file = folder / "1_Pooling" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "embedding_dimension": 16}))
+    found = E5Encoder(folder, **PLAIN)
+    np.testing.assert_array_equal(found.encode_docs(TEXTS), E5Encoder(bert_retriever, **PLAIN).encode_docs(TEXTS))
+    assert found.encode_docs([]).shape == (0, 32)
+
+
 def test_a_template_that_lies_beside_a_plain_checkpoint_is_not_used(mistral_language_model, tmp_path):
     plain = shutil.copytree(mistral_language_model, tmp_path / "plain")
     (plain / "chat_template.jinja").write_text("{% for m in messages %}<s>{{ m['content'] }}</s>{% endfor %}")
