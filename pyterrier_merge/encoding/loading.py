@@ -90,7 +90,7 @@ def _with_modules(
         raise ValueError(f"{folder} has a module that does not heed padding ({', '.join(found)}): not supported")
     _require_plain_texts(model, folder)
     _require_token_vectors(model[0], folder)
-    _require_whole(transformer_folder(folder), type(model.transformers_model))
+    _require_whole(transformer_folder(folder), model.transformers_model)
     if pooling is not None:
         _pool_otherwise(model, name, pooling)
     if normalize is None:
@@ -124,7 +124,7 @@ def _from_plain_checkpoint(
         )
     transformer = Transformer(str(folder), model_kwargs=placed)
     _require_token_vectors(transformer, folder)
-    _require_whole(folder, type(transformer.model))
+    _require_whole(folder, transformer.model)
     if family is not None and family.max_length is not None:
         transformer.max_seq_length = min(family.max_length, transformer.max_seq_length or family.max_length)
     dim = transformer.get_embedding_dimension()
@@ -230,8 +230,9 @@ def _require_readable(folder: Path) -> None:
 
 
 def _require_whole(folder: Path, body: Any) -> None:
-    """Refuse weights that are not there, of a transformer of class ``body``: they would be made up at random."""
-    _, info = body.from_pretrained(folder, device_map="meta", output_loading_info=True)
+    """Refuse weights that are not there, of a live transformer: they would be made up at random."""
+    # its configuration may be other than the file's: T5Gemma's encoder alone
+    _, info = type(body).from_pretrained(folder, config=body.config, device_map="meta", output_loading_info=True)
     missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))  # no vector goes through it
     if missing:
         raise ValueError(

@@ -10,7 +10,16 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.sentence_transformer.modules import CNN, Dense, Pooling, Router, Transformer
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoModel, AutoTokenizer, Gemma3TextConfig, Gemma3TextModel, LlamaConfig, LlamaModel
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    Gemma3TextConfig,
+    Gemma3TextModel,
+    LlamaConfig,
+    LlamaModel,
+    T5GemmaConfig,
+    T5GemmaModel,
+)
 
 from pyterrier_merge import E5Encoder, MergedE5Encoder
 from pyterrier_merge.encoding.contract import POOLING_MODES
@@ -315,6 +324,18 @@ def test_vectors_are_as_long_as_they_come_out(bert_retriever, tmp_path):
     found = E5Encoder(folder, **PLAIN)
     np.testing.assert_array_equal(found.encode_docs(TEXTS), E5Encoder(bert_retriever, **PLAIN).encode_docs(TEXTS))
     assert found.encode_docs([]).shape == (0, 32)
+
+
+def test_the_encoder_of_an_encoder_and_decoder_is_taken(bert_retriever, tmp_path):
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    half = {**sizes, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 60}
+    T5GemmaModel(T5GemmaConfig(encoder=half, decoder=half, vocab_size=60)).save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(bert_retriever).save_pretrained(tmp_path / "model")
+    first = Transformer(str(tmp_path / "model"))
+    modules = [first, Pooling(first.get_embedding_dimension(), pooling_mode="mean")]
+    expected = SentenceTransformer(modules=modules, device="cpu").encode(TEXTS)
+    encoder = E5Encoder(tmp_path / "model", pooling="mean", normalize=False, **PLAIN)
+    np.testing.assert_allclose(encoder.encode_docs(TEXTS), expected, atol=1e-5)
 
 
 def test_a_template_that_lies_beside_a_plain_checkpoint_is_not_used(mistral_language_model, tmp_path):
