@@ -225,4 +225,6 @@ def _missing_end(tokenizer: Any, pooling: str) -> tuple[int, ...]:
     if "lasttoken" not in pooling.split("+") or tokenizer.eos_token_id is None:
         return ()
     framed, bare = tokenizer("text")["input_ids"], tokenizer("text", add_special_tokens=False)["input_ids"]
-    return () if framed[-1] != bare[-1] else (tokenizer.eos_token_id,)  # Qwen3 ends with another token than its EOS
+    # Qwen3 ends with another token than its EOS; a tokenizer of other scripts may know no letter of that word
+    ended = framed[-1] != bare[-1] if bare else framed[-1:] == [tokenizer.eos_token_id]
+    return () if ended else (tokenizer.eos_token_id,)

@@ -11,6 +11,7 @@ from torch import nn
 
 PACKED_BYTES = 1 << 30  # layers are packed into copies: not those of a model that fills the memory
 ALIKE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}  # of a length: what rounding alone does
+SIZES = (1e-3, 1, 1e3)  # of what is tried: an epsilon shows in small numbers, a limit in large ones
 _PACKED, _PACKED_STATE = "_packed", "_packed_state"  # kept out of torch's registers: no parameter, never saved
 _FUSED = {  # activation -> oneDNN's name of it, and of its algorithm
     "SiLU": ("swish", ""),
@@ -27,7 +28,7 @@ def use_fast_layers(body: nn.Module) -> None:
 
     Gated layers take two products then, with the activation inside. Parameters and their names stay, so that merges
     write to them as before. Gated layers and norms are told by what they hold, and replaced where a trial on random
-    numbers shows that they compute the same.
+    numbers, small and large, shows that they compute the same.
 
     Args:
         body: The transformer, on its device, in the type that it computes in. More than 1 GB of linear layers stay as
@@ -41,14 +42,15 @@ def use_fast_layers(body: nn.Module) -> None:
     if packed:
         for layer in linear:
             layer.__class__ = PackedLinear
-    alike: dict[type, bool] = {}
+    alike: dict[tuple[Any, ...], bool] = {}
     for module in list(body.modules()) if dtype in ALIKE else ():
         fitting = next((kind for kind in (GatedLayers, RMSNorm) if kind.fits(module)), None)
         if fitting is None or len(signature(module.forward).parameters) > 1:  # a norm may take a gate, too
             continue
-        if type(module) not in alike:
-            alike[type(module)] = _computes_alike(module, fitting)
-        if alike[type(module)]:
+        kin = type(module), *_settings(module)
+        if kin not in alike:
+            alike[kin] = _computes_alike(module, fitting)
+        if alike[kin]:
             module.__class__ = fitting
 
 
@@ -142,6 +144,11 @@ def _epsilon(norm: nn.Module) -> Any:
     return found if isinstance(found, float) else None
 
 
+def _settings(module: nn.Module) -> list[tuple[str, Any]]:
+    """What tells one layer of a class from another, such as Gemma 3n's sparsity, which its first layers alone have."""
+    return [(name, value) for name, value in vars(module).items() if isinstance(value, int | float | str)]
+
+
 def _computes_alike(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether a module, its weights random, gives the same when it is made one of ``kind``."""
     before = copy.deepcopy(module)
@@ -151,11 +158,13 @@ def _computes_alike(module: nn.Module, kind: type[nn.Module]) -> bool:
         for weight in weights:
             weight.copy_(torch.randn(weight.shape, generator=generator) * weight.shape[-1] ** -0.5)
         tokens = torch.randn(3, weights[0].shape[-1], generator=generator) + 1  # a norm that takes the mean away shows
-        tokens = tokens.to(weights[0])
         after = copy.deepcopy(before)
         after.__class__ = kind
-        expected, found = before(tokens).float(), after(tokens).float()
-    return bool((expected - found).norm() <= ALIKE[weights[0].dtype] * expected.norm())
+        tried = [(tokens * size).to(weights[0]) for size in SIZES]
+        pairs = [(before(some).float(), after(some).float()) for some in tried]
+    return all(
+        bool((expected - found).norm() <= ALIKE[weights[0].dtype] * expected.norm()) for expected, found in pairs
+    )
 
 
 def _packs(dtype: torch.dtype) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,8 @@ def _with_modules(
 ) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
 
+    if pooling is None:
+        _require_one_vector(folder)
     model = SentenceTransformer(str(folder), model_kwargs=placed, device=None if device == "meta" else device)
     if getattr(model, "transformers_model", None) is None:
         raise ValueError(
@@ -86,7 +89,8 @@ def _with_modules(
     if found := _BLIND & {type(module).__name__ for module in model}:
         raise ValueError(f"{folder} has a module that does not heed padding ({', '.join(found)}): not supported")
     _require_plain_texts(model, folder)
-    _require_whole(transformer_folder(folder), type(model.transformers_model))
+    _require_token_vectors(model[0], folder)
+    _require_whole(transformer_folder(folder), model.transformers_model)
     if pooling is not None:
         _pool_otherwise(model, name, pooling)
     if normalize is None:
@@ -119,7 +123,8 @@ def _from_plain_checkpoint(
             "plain language model goes in as the domain model)"
         )
     transformer = Transformer(str(folder), model_kwargs=placed)
-    _require_whole(folder, type(transformer.model))
+    _require_token_vectors(transformer, folder)
+    _require_whole(folder, transformer.model)
     if family is not None and family.max_length is not None:
         transformer.max_seq_length = min(family.max_length, transformer.max_seq_length or family.max_length)
     dim = transformer.get_embedding_dimension()
@@ -128,6 +133,17 @@ def _from_plain_checkpoint(
     _normalize(model, own if normalize is None else normalize)
     logger.info("%s has no modules.json: %s pooling", name, pooling)
     return model
+
+
+def _require_one_vector(folder: Path) -> None:
+    """Refuse sentence-transformers' other kinds, whose modules it would replace by a mean over the tokens."""
+    file = folder / "config_sentence_transformers.json"
+    kind = read_json(file).get("model_type", "SentenceTransformer") if file.is_file() else "SentenceTransformer"
+    if kind != "SentenceTransformer":
+        raise ValueError(
+            f"{folder} is a {kind}, and no model that gives a text one vector; say pooling='mean' or another to pool "
+            "its transformer all the same"
+        )
 
 
 def _require_no_classifier(folder: Path) -> None:
@@ -189,6 +205,17 @@ def _require_plain_texts(model: SentenceTransformer, folder: Path) -> None:
         )
 
 
+def _require_token_vectors(first: Any, folder: Path) -> None:
+    """Refuse a transformer that gives something else (a pooler's output), or that is told more than ids and a mask."""
+    if first.module_output_name != "token_embeddings":
+        raise ValueError(
+            f"the transformer of {folder} gives a {first.module_output_name}, and no vectors of tokens: not supported"
+        )
+    types = first.tokenizer("text").get("token_type_ids", [])
+    if any(types) and "token_type_ids" in signature(first.model.forward).parameters:
+        raise ValueError(f"the tokenizer of {folder} gives tokens of a text several types ({types}): not supported")
+
+
 def _stated(transformer: Path) -> dict[str, Any]:
     """What sentence-transformers wrote of a transformer."""
     return next(map(read_json, sorted(transformer.glob("sentence_*_config.json"))), {})
@@ -203,8 +230,9 @@ def _require_readable(folder: Path) -> None:
 
 
 def _require_whole(folder: Path, body: Any) -> None:
-    """Refuse weights that are not there, of a transformer of class ``body``: they would be made up at random."""
-    _, info = body.from_pretrained(folder, device_map="meta", output_loading_info=True)
+    """Refuse weights that are not there, of a live transformer: they would be made up at random."""
+    # its configuration may be other than the file's: T5Gemma's encoder alone
+    _, info = type(body).from_pretrained(folder, config=body.config, device_map="meta", output_loading_info=True)
     missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))  # no vector goes through it
     if missing:
         raise ValueError(

@@ -41,7 +41,7 @@ def require_sound(
     name: str,
     layers: int | None = None,
     padded_left: bool = False,
-) -> None:
+) -> int:
     """Run a few texts through a model and check that vectors are finite, and the same alone as padded in any batch.
 
     That takes some milliseconds with a small model; with a large one, a forward pass of a few tokens for each text, two
@@ -55,6 +55,9 @@ def require_sound(
         name: The model's, for messages.
         layers: How many the model has: beyond twelve, float32 vectors may differ by more in proportion.
         padded_left: Whether to check padding on the left too, see :func:`may_be_padded_left`.
+
+    Returns:
+        Length of a vector.
 
     Raises:
         RuntimeError: A vector is not finite, or changes with batch, order or padding; the message says with which.
@@ -82,3 +85,4 @@ def require_sound(
                 f"expected {tolerance:g} at most in {dtype}; the pooling or the attention does not heed padding, or "
                 "torch was told to multiply with less precision (torch.set_float32_matmul_precision)"
             )
+    return int(together.shape[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -71,10 +72,9 @@ class TextModel:
             module.float()  # pooling, dense layers and normalisation
         on_cpu = devices[0].startswith("cpu")
         (use_fast_kernels if on_cpu else use_fast_layers)(self.body)
-        self.dim = int(self._model.get_embedding_dimension())
         unmasked = not on_cpu and looks_back(self.body)  # on a CPU no kernel gains by it
         self._forward_pass = ForwardPass(self._model, devices[0], looks_back=unmasked)
-        self._require_sound(name)
+        self.dim = self._require_sound(name)  # as it comes out: files may say another (EmbeddingGemma 2 projects)
         self._workers = Workers(self._forward_pass, devices[1:])
 
     @property
@@ -143,8 +143,11 @@ class TextModel:
         order = [index for batch in batches for index in batch]
         return vectors[torch.tensor(order, device=vectors.device).argsort()], cut
 
-    def _require_sound(self, name: str) -> None:
-        """The self-test: the same vector alone and in any batch; texts end alike where the last token is the vector."""
+    def _require_sound(self, name: str) -> int:
+        """The self-test: the same vector alone and in any batch; texts end alike where the last token is the vector.
+
+        Returns the length of a vector.
+        """
         ids, _ = self._tokenise([*TEXTS, "pain " * self.contract.max_length], self.contract.document_prompt)
         ends = {row[-1] for row in ids}
         if (
@@ -155,7 +158,7 @@ class TextModel:
             raise RuntimeError(f"{name}: the last token is the vector, and texts end with different tokens: {ends}")
         body: Any = self.body
         config = body.config.get_text_config()
-        require_sound(
+        return require_sound(
             self._forward_pass,
             ids[:-1],
             dtype=self.dtype,
@@ -169,20 +172,24 @@ class TextModel:
 
 
 def _cast(body: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Cast what is stored of a transformer.
+    """Cast a transformer, as if transformers had loaded it in ``dtype``.
 
-    What it computes from its configuration, such as the frequencies of rotary positions, keeps its type, as in a model
-    that transformers loads in ``dtype``: rounded to bfloat16, a position of some hundreds lies several off.
+    Numbers that it computes from its configuration get the type that they have there: frequencies of rotary positions
+    stay in float32 (rounded to bfloat16, a position of some hundreds lies several off), and a table of sinusoidal
+    positions does not, for it is added to the embeddings.
     """
-    computed = [
-        (module, name, module.get_buffer(name))
-        for module in body.modules()
-        for name in module._non_persistent_buffers_set
-        if module._buffers[name] is not None
-    ]
+    import torch
+
+    model: Any = body
+    with torch.device("meta"):
+        alike = type(model)._from_config(copy.deepcopy(model.config), dtype=dtype)
+    types = {name: buffer.dtype for name, buffer in alike.named_buffers()}
+    buffers = dict(body.named_buffers())
     body.to(dtype)
-    for module, name, buffer in computed:
-        module._buffers[name] = buffer
+    for name, buffer in buffers.items():
+        if buffer.is_floating_point():
+            place, _, own = name.rpartition(".")
+            body.get_submodule(place)._buffers[own] = buffer.to(types.get(name, dtype))
 
 
 def _chunks(texts: Iterable[str], size: int) -> Iterator[tuple[list[int], list[str]]]:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 from sentence_transformers import SentenceTransformer
-from tokenizers import processors
+from tokenizers import Regex, pre_tokenizers, processors
 
 from pyterrier_merge.encoding.contract import RetrieverContract
 
@@ -36,6 +36,15 @@ def test_another_end_token_than_eos_is_an_end(mistral):
         single="<s> $A <extra>", special_tokens=[("<s>", 1), ("<extra>", 4)]
     )
     assert RetrieverContract.read(mistral, "some/model", task="t").appended == ()
+
+
+@pytest.mark.parametrize(("around", "appended"), [("$A", (2,)), ("<s> $A", (2,)), ("<s> $A </s>", ())])
+def test_a_tokenizer_that_knows_no_letter_of_a_word_gets_its_end_back(mistral, around, appended):
+    backend = mistral.tokenizer.backend_tokenizer
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex("[a-z ]+"), "removed")
+    backend.post_processor = processors.TemplateProcessing(single=around, special_tokens=[("<s>", 1), ("</s>", 2)])
+    assert mistral.tokenizer("text", add_special_tokens=False)["input_ids"] == []
+    assert RetrieverContract.read(mistral, "some/model", task="t").appended == appended
 
 
 def test_the_models_own_spacing_of_the_prompt_is_kept(mistral):

@@ -11,7 +11,7 @@ import pyterrier as pt
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from transformers import AutoModel
+from transformers import AutoModel, AutoTokenizer, XGLMConfig, XGLMModel
 
 from pyterrier_merge import E5Encoder, FaissIndex, MergedE5Encoder
 from pyterrier_merge.encoding.loading import load_retriever
@@ -616,6 +616,18 @@ def test_positions_are_not_rounded_to_the_type_of_the_weights(mistral_retriever,
     }
     for name, value in expected.named_buffers():
         torch.testing.assert_close(body.get_buffer(name), value, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_table_of_positions_has_the_type_of_the_embeddings(bert_retriever, tmp_path, dtype):
+    sizes = {"vocab_size": 60, "d_model": 32, "ffn_dim": 64, "num_layers": 2, "attention_heads": 4}
+    XGLMModel(XGLMConfig(**sizes, max_position_embeddings=64, init_std=0.3)).save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(bert_retriever).save_pretrained(tmp_path / "model")
+    settings = {"pooling": "mean", "device": "cpu"}
+    expected = E5Encoder(tmp_path / "model", dtype="float32", **settings).encode_docs(TEXTS)
+    encoder = E5Encoder(tmp_path / "model", dtype=dtype, **settings)
+    np.testing.assert_allclose(encoder.encode_docs(TEXTS), expected, atol=0.02)
+    assert encoder._loaded.body.embed_positions.weights.dtype == getattr(torch, dtype)
 
 
 def test_a_model_may_be_loaded_first_where_inference_mode_is_on(bert_pair):

@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig, BertModel, LlamaConfig
+from transformers import BertConfig, BertModel, Gemma3nTextConfig, LlamaConfig
+from transformers.models.gemma3n.modeling_gemma3n import Gemma3nTextMLP
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 from pyterrier_merge.encoding import fast_layers
@@ -129,9 +130,28 @@ def test_what_only_looks_alike_stays():
         def forward(self, hidden_states, gate=None):
             return super().forward(hidden_states if gate is None else hidden_states * gate)
 
+    class Limited(LlamaMLP):
+        def forward(self, x):
+            return self.down_proj(self.act_fn(self.gate_proj(x).clamp(max=10)) * self.up_proj(x).clamp(-10, 10))
+
+    class EpsilonOutside(LlamaRMSNorm):
+        def forward(self, hidden_states):
+            root = hidden_states.square().mean(-1, keepdim=True).sqrt()
+            return self.weight * hidden_states / (root + self.variance_epsilon)
+
     config = LlamaConfig(hidden_size=24, intermediate_size=40, num_attention_heads=4)
-    for plain in (OneMore(24), TakesAGate(24), TakesAFactor(config), TurnedRound(config), gated("relu")):
+    norms, others = (OneMore, TakesAGate, EpsilonOutside), (TakesAFactor, TurnedRound, Limited)
+    for plain in (*(kind(24) for kind in norms), *(kind(config) for kind in others), gated("relu")):
         assert type(fast(plain)) is type(plain)
+
+
+def test_layers_of_a_class_may_compute_otherwise_one_by_one():
+    """Gemma 3n's sparse layers and its others are of one class."""
+    sizes = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2}
+    config = Gemma3nTextConfig(**sizes, activation_sparsity_pattern=[0.0, 0.5], layer_types=["full_attention"] * 2)
+    layers = nn.ModuleList(Gemma3nTextMLP(config, number) for number in range(2))
+    use_fast_layers(layers)
+    assert [type(layer) for layer in layers] == [GatedLayers, Gemma3nTextMLP]
 
 
 def test_gradients_flow():

@@ -4,11 +4,22 @@ import shutil
 
 import numpy as np
 import pytest
+import sentence_transformers
 import torch
 from safetensors.torch import load_file, save_file
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.sentence_transformer.modules import CNN, Dense, Pooling, Router, Transformer
-from transformers import AutoModel, AutoTokenizer, Gemma3TextConfig, Gemma3TextModel, LlamaConfig, LlamaModel
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    Gemma3TextConfig,
+    Gemma3TextModel,
+    LlamaConfig,
+    LlamaModel,
+    T5GemmaConfig,
+    T5GemmaModel,
+)
 
 from pyterrier_merge import E5Encoder, MergedE5Encoder
 from pyterrier_merge.encoding.contract import POOLING_MODES
@@ -225,6 +236,19 @@ def test_weights_that_are_not_there_are_refused(bert_retriever, tmp_path):
         E5Encoder(folder, **PLAIN).encode_docs(TEXTS)
 
 
+@pytest.mark.parametrize("kind", ["CrossEncoder", "SparseEncoder", "MultiVectorEncoder"])
+def test_what_gives_a_text_no_vector_of_its_own_is_refused(kind, bert_language_model, tmp_path):
+    getattr(sentence_transformers, kind)(str(bert_language_model), device="cpu").save(str(tmp_path / "model"))
+    with pytest.raises(ValueError, match=f"model is a {kind}, and no model that gives a text one vector"):
+        E5Encoder(tmp_path / "model", **PLAIN).encode_docs(TEXTS)
+
+
+def test_the_transformer_of_a_sparse_encoder_may_be_pooled(bert_language_model, tmp_path):
+    SparseEncoder(str(bert_language_model), device="cpu").save(str(tmp_path / "model"))
+    encoder = E5Encoder(tmp_path / "model", pooling="cls", normalize=True, **PLAIN)
+    np.testing.assert_allclose(encoder.encode_docs(TEXTS), by_hand(bert_language_model, "cls", True), atol=1e-6)
+
+
 @pytest.mark.parametrize("keep", [4, 1000, -10])
 def test_a_damaged_file_is_named(bert_retriever, tmp_path, keep):
     folder = shutil.copytree(bert_retriever, tmp_path / "model")
@@ -266,6 +290,52 @@ def test_texts_that_are_read_in_another_way_are_refused(settings, message, mistr
     folder = saved_with(tmp_path / "model", mistral_language_model, tmp_path, **settings)
     with pytest.raises(ValueError, match=message):
         E5Encoder(folder, **PLAIN).encode_docs(TEXTS)
+
+
+def test_a_transformer_that_gives_no_vectors_of_tokens_is_refused(bert_retriever, tmp_path):
+    pooler = {"text": {"method": "forward", "method_output_name": "pooler_output"}}
+    first = Transformer(str(bert_retriever), modality_config=pooler, module_output_name="sentence_embedding")
+    SentenceTransformer(modules=[first], device="cpu").save(str(tmp_path / "model"))
+    with pytest.raises(ValueError, match="gives a sentence_embedding, and no vectors of tokens"):
+        E5Encoder(tmp_path / "model", **PLAIN).encode_docs(TEXTS)
+
+
+@pytest.mark.parametrize("pooling", [None, "mean"])
+def test_types_of_tokens_that_the_model_would_not_be_told_are_refused(pooling, bert_retriever, tmp_path):
+    """As XLNet's tokenizer has them; sentence-transformers hands them on."""
+    folder = shutil.copytree(bert_retriever, tmp_path / "model")
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    tokenizer = AutoTokenizer.from_pretrained(folder, model_input_names=names)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="[CLS]:1 $A:0 [SEP]:0", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.save_pretrained(folder)
+    if pooling:
+        (folder / "modules.json").unlink()
+    with pytest.raises(ValueError, match=r"gives tokens of a text several types \(\[1, 0, 0\]\)"):
+        E5Encoder(folder, pooling=pooling, **PLAIN).encode_docs(TEXTS)
+
+
+def test_vectors_are_as_long_as_they_come_out(bert_retriever, tmp_path):
+    """Not as the pooling's file says: sentence-transformers does not look there either."""
+    folder = shutil.copytree(bert_retriever, tmp_path / "model")
+    file = folder / "1_Pooling" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "embedding_dimension": 16}))
+    found = E5Encoder(folder, **PLAIN)
+    np.testing.assert_array_equal(found.encode_docs(TEXTS), E5Encoder(bert_retriever, **PLAIN).encode_docs(TEXTS))
+    assert found.encode_docs([]).shape == (0, 32)
+
+
+def test_the_encoder_of_an_encoder_and_decoder_is_taken(bert_retriever, tmp_path):
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    half = {**sizes, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 60}
+    T5GemmaModel(T5GemmaConfig(encoder=half, decoder=half, vocab_size=60)).save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(bert_retriever).save_pretrained(tmp_path / "model")
+    first = Transformer(str(tmp_path / "model"))
+    modules = [first, Pooling(first.get_embedding_dimension(), pooling_mode="mean")]
+    expected = SentenceTransformer(modules=modules, device="cpu").encode(TEXTS)
+    encoder = E5Encoder(tmp_path / "model", pooling="mean", normalize=False, **PLAIN)
+    np.testing.assert_allclose(encoder.encode_docs(TEXTS), expected, atol=1e-5)
 
 
 def test_a_template_that_lies_beside_a_plain_checkpoint_is_not_used(mistral_language_model, tmp_path):
