@@ -220,6 +220,21 @@ def test_vectors_know_the_fingerprint_of_their_encoder(bert_pair):
     assert [vector.encoder for vector in vectors] == [encoder.fingerprint] * 2
 
 
+def test_texts_are_not_scored_with_vectors_of_another_encoder(bert_pair):
+    encoder, other = merged(bert_pair), merged(bert_pair, lower=0.0)
+    frame = pd.DataFrame({"qid": ["1"], "query": ["fever"], "docno": ["d"], "text": ["kidney failure"]})
+    [expected] = encoder(frame)["score"]
+    for half in (E5Encoder.query_encoder, E5Encoder.doc_encoder):
+        assert encoder(half(encoder)(frame))["score"].item() == pytest.approx(expected)
+        found = half(other)(frame)
+        with pytest.raises(ValueError, match=rf"'{found.columns[-1]}' is of the encoder {other.fingerprint}, .* drop"):
+            encoder(found)
+        with pytest.raises(ValueError, match=other.fingerprint):
+            encoder.text_scorer()(found)
+    unknown = frame.assign(query_vec=list(other.encode_queries(["fever"])))
+    assert encoder(unknown)["score"].item() != pytest.approx(expected)  # whoever made it has to know
+
+
 def test_an_index_asks_for_what_it_lacks_alone(encoder, tmp_path, monkeypatch):
     def corpus(breaks_at=None):
         for number in range(20):
