@@ -16,7 +16,7 @@ import pyterrier_dr
 
 from pyterrier_merge.encoding.batching import suitable_budget
 from pyterrier_merge.encoding.contract import RetrieverContract, require_pooling
-from pyterrier_merge.encoding.stages import DocEncoder, QueryEncoder, count_truncated, truncated_here
+from pyterrier_merge.encoding.stages import DocEncoder, QueryEncoder, TextScorer, count_truncated, truncated_here
 from pyterrier_merge.encoding.text_model import TextModel
 from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.models import fingerprint_model, locate_model
@@ -161,7 +161,8 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         queries, each text counts once).
 
         Raises:
-            ValueError: A query or a text is no string; the message names its ``qid`` or ``docno``.
+            ValueError: A query or a text is no string; the message names its ``qid`` or ``docno``. Or a vector that is
+                there already, and would be scored, is another encoder's.
         """
         before = truncated_here()
         result: pd.DataFrame = super().transform(inp)
@@ -175,6 +176,12 @@ class E5Encoder(pyterrier_dr.BiEncoder):
     def doc_encoder(self, verbose: bool | None = None, batch_size: int | None = None) -> DocEncoder:
         """Return the half that encodes documents, whatever else a frame has."""
         return DocEncoder(self, verbose=verbose, batch_size=batch_size)
+
+    def text_scorer(
+        self, verbose: bool | None = None, batch_size: int | None = None, sim_fn: pyterrier_dr.SimFn | None = None
+    ) -> TextScorer:
+        """Return the transformer that scores texts for queries, by vectors of this encoder alone."""
+        return TextScorer(self, verbose=verbose, batch_size=batch_size, sim_fn=sim_fn)
 
     def __rshift__(self, right: Any) -> Any:
         """Compose; with an indexer the pipeline is compiled, so that an index takes in its encoder.

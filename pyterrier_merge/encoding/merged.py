@@ -139,7 +139,7 @@ class MergedE5Encoder(E5Encoder):
         return self._recipe.segments[0].alpha
 
     @alpha_lower.setter
-    def alpha_lower(self, alpha: float) -> None:
+    def alpha_lower(self, alpha: float | None) -> None:
         self._set_half(0, "alpha_lower", alpha)
 
     @property
@@ -148,7 +148,7 @@ class MergedE5Encoder(E5Encoder):
         return self._recipe.segments[-1].alpha
 
     @alpha_upper.setter
-    def alpha_upper(self, alpha: float) -> None:
+    def alpha_upper(self, alpha: float | None) -> None:
         self._set_half(1, "alpha_upper", alpha)
 
     @property
@@ -230,11 +230,13 @@ class MergedE5Encoder(E5Encoder):
         [device, *_], shown = self._devices(), self.verbose if verbose is None else verbose
         return save_merge(self.recipe, folder, device=device, verbose=shown, **self._contract_settings(), **settings)
 
-    def _set_half(self, position: int, name: str, alpha: float) -> None:
+    def _set_half(self, position: int, name: str, alpha: float | None) -> None:
         segments = list(self._recipe.segments)
         if len(segments) != 2:
             raise ValueError(f"{name} is one of two segments; the recipe has {len(segments)}: set the whole recipe")
-        segments[position] = Segment(check_alpha(name, alpha), segments[position].size)
+        if segments[position].domain_weights is not None:
+            raise ValueError(f"{name} is of a segment that gives each domain model a weight: set the whole recipe")
+        segments[position] = Segment(None if alpha is None else check_alpha(name, alpha), segments[position].size)
         self._recipe = replace(self._recipe, segments=tuple(segments))
 
     def _identity(self) -> dict[str, Any]:

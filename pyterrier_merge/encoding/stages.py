@@ -1,4 +1,4 @@
-"""One half of an encoder as a transformer: queries alone, or documents alone."""
+"""The parts of an encoder as transformers: queries alone, documents alone, or the scores of both."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import threading
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from pyterrier_dr.biencoder import BiDocEncoder, BiQueryEncoder
+from pyterrier_dr.biencoder import BiDocEncoder, BiQueryEncoder, BiScorer
 
-from pyterrier_merge.encoding.encoded_vector import EncodedVector
+from pyterrier_merge.encoding.encoded_vector import EncodedVector, encoders_of
 
 if TYPE_CHECKING:
     from pyterrier_merge.encoding.encoders import E5Encoder
@@ -58,6 +58,30 @@ class DocEncoder(BiDocEncoder):
         result = _marked(super().transform(inp), "doc_vec", self.bi_encoder_model)
         result.attrs["truncated"] = truncated_here() - before
         return result
+
+
+class TextScorer(BiScorer):
+    """Scores texts for queries; vectors that are there already are not computed again."""
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Set ``score`` and ``rank``, from ``query_vec`` or ``query`` and ``doc_vec`` or the column with the text.
+
+        Raises:
+            ValueError: A query or a text is no string, or a vector is another encoder's.
+        """
+        for column in ("query_vec", "doc_vec"):
+            self._require_own(inp, column)
+        result: pd.DataFrame = super().transform(inp)
+        return result
+
+    def _require_own(self, inp: pd.DataFrame, column: str) -> None:
+        known = encoders_of(inp[column]) - {None} if column in inp else set()
+        if others := known and known - {self.bi_encoder_model.fingerprint}:
+            raise ValueError(
+                f"{column!r} is of the encoder {', '.join(sorted(map(str, others)))}, and {self.bi_encoder_model!r} is "
+                f"{self.bi_encoder_model.fingerprint}: drop that column before this stage (a retriever does with "
+                "drop_query_vec=True), and the text is encoded anew"
+            )
 
 
 def _marked(encoded: pd.DataFrame, column: str, encoder: E5Encoder) -> pd.DataFrame:

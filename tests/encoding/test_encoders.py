@@ -13,7 +13,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer, XGLMConfig, XGLMModel
 
-from pyterrier_merge import E5Encoder, FaissIndex, MergedE5Encoder
+from pyterrier_merge import E5Encoder, FaissIndex, MergedE5Encoder, MergeRecipe, Segment
 from pyterrier_merge.encoding.loading import load_retriever
 
 WORDS = [f"fever {number}" for number in range(20)]
@@ -220,6 +220,21 @@ def test_vectors_know_the_fingerprint_of_their_encoder(bert_pair):
     assert [vector.encoder for vector in vectors] == [encoder.fingerprint] * 2
 
 
+def test_texts_are_not_scored_with_vectors_of_another_encoder(bert_pair):
+    encoder, other = merged(bert_pair), merged(bert_pair, lower=0.0)
+    frame = pd.DataFrame({"qid": ["1"], "query": ["fever"], "docno": ["d"], "text": ["kidney failure"]})
+    [expected] = encoder(frame)["score"]
+    for half in (E5Encoder.query_encoder, E5Encoder.doc_encoder):
+        assert encoder(half(encoder)(frame))["score"].item() == pytest.approx(expected)
+        found = half(other)(frame)
+        with pytest.raises(ValueError, match=rf"'{found.columns[-1]}' is of the encoder {other.fingerprint}, .* drop"):
+            encoder(found)
+        with pytest.raises(ValueError, match=other.fingerprint):
+            encoder.text_scorer()(found)
+    unknown = frame.assign(query_vec=list(other.encode_queries(["fever"])))
+    assert encoder(unknown)["score"].item() != pytest.approx(expected)  # whoever made it has to know
+
+
 def test_an_index_asks_for_what_it_lacks_alone(encoder, tmp_path, monkeypatch):
     def corpus(breaks_at=None):
         for number in range(20):
@@ -359,6 +374,21 @@ def test_bad_alphas_are_refused_at_once(bert_pair, alphas):
     encoder = merged(bert_pair, 0.5, 0.5)
     with pytest.raises(ValueError, match="weight of the source model"):
         encoder.alpha_upper = 1.5
+
+
+def test_alphas_are_set_as_the_segments_have_them(bert_pair):
+    karcher = merged(bert_pair, None, 1, method="karcher")
+    karcher.alpha_lower = karcher.alpha_lower  # as pt.GridScan does when it is through
+    assert (karcher.alpha_lower, karcher.alpha_upper) == (None, 1)
+    encoder = merged(bert_pair)
+    with pytest.raises(ValueError, match="linear needs an alpha in every segment"):
+        encoder.alpha_lower = None
+    weighed = MergeRecipe("s", ("a", "b"), (Segment(0.5, domain_weights=(0.4, 0.1)), Segment(1)))
+    encoder = MergedE5Encoder.from_recipe(weighed)
+    with pytest.raises(ValueError, match="alpha_lower is of a segment that gives each domain model a weight"):
+        encoder.alpha_lower = 0.75
+    encoder.alpha_upper = 0.75
+    assert encoder.recipe.segments == (weighed.segments[0], Segment(0.75))
 
 
 def test_bad_settings_are_refused_at_once(bert_pair):
