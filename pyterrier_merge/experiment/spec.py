@@ -63,6 +63,9 @@ def _readable_measure(text: str) -> str:
         measure: Measure = parse_measure(text)
     except (NameError, SyntaxError, ValueError) as error:
         raise ValueError(f"{text!r} is no measure of ir_measures: {error}") from error
+    supported = measure.SUPPORTED_PARAMS
+    if unknown := [name for name in measure.params if name not in supported]:  # ir_measures cannot even print it
+        raise ValueError(f"{text!r} has no parameter {unknown[0]!r}; it has {', '.join(supported) or 'none'}")
     return str(measure)
 
 

@@ -55,6 +55,7 @@ def test_defaults_are_filled_in(tmp_path):
         ({"collection": "local"}, "collection: .*local needs the option 'path'"),
         ({"collection": "irds:beir/fiqa", "split": "x", "merged": {"split": "x"}}, "alphas cannot be chosen on 'x'"),
         ({"measures": ["nDCG@@10"]}, "measures.0: .*is no measure"),
+        ({"measures": ["AP(foo=2)"]}, r"measures.0: .*'AP\(foo=2\)' has no parameter 'foo'; it has cutoff, rel"),
         ({"sorce": 1}, "sorce: Extra inputs are not permitted"),
         ({"source": {}}, "source.model: Field required"),
         ({"source": {"model": "m", "pooling": "last"}}, r"source\.pooling: .*unknown pooling 'last': choose one of"),
