@@ -46,6 +46,15 @@ def in_one_order(results: pd.DataFrame) -> pd.DataFrame:
     return ordered.assign(rank=rank, score=-rank.astype(float))
 
 
+def found_nothing(qrels: pd.DataFrame) -> pd.DataFrame:
+    """Return what stands for the results of a system that has none, which ``pt.Experiment`` refuses: every figure is 0.
+
+    It is a result of a topic that nobody judged. The topic's name is a number, for gdeval reads no other.
+    """
+    nobodys = "9" * (qrels["qid"].str.len().max() + 1)
+    return pd.DataFrame({"qid": [nobodys], "docno": ["none"], "rank": [0], "score": [0.0]})
+
+
 def check_measure(measure: Measure, num_results: int, qids: Sequence[str] = ("1", "2")) -> None:
     """Compute a measure of made-up results, which shows in a moment what would show after hours.
 

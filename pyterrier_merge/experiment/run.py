@@ -23,7 +23,7 @@ from pyterrier_merge.experiment.run_folder import RunFolder, require_plain
 from pyterrier_merge.experiment.significance import compare
 from pyterrier_merge.experiment.spec import ExperimentSpec
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
-from pyterrier_merge.measuring import check_measure, in_one_order, judged
+from pyterrier_merge.measuring import check_measure, found_nothing, in_one_order, judged
 from pyterrier_merge.models import fingerprint_model, locate_model, pinned_name
 from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
 from pyterrier_merge.retrieval.lexical.bm25 import BM25
@@ -162,7 +162,7 @@ class _Bench:
     def measure(self, runs: Mapping[str, pd.DataFrame], *, per_query: bool = False) -> pd.DataFrame:
         """The figures of each run: means, or one row for each query and measure."""
         topics, qrels = judged(self.collection.topics(self.spec.split), self.collection.qrels(self.spec.split))
-        ordered = [in_one_order(run) for run in runs.values()]
+        ordered = [found_nothing(qrels) if run.empty else in_one_order(run) for run in runs.values()]
         measured: pd.DataFrame = pt.Experiment(
             ordered, topics, qrels, self.spec.parsed_measures, names=list(runs), perquery=per_query
         )

@@ -204,6 +204,17 @@ def test_topics_without_judgements_are_not_measured(spec, small_collection, tmp_
     assert "13 test queries (2 more have no judgements and are not measured)" in report
 
 
+def test_a_system_that_finds_nothing_at_all_has_nought(spec, small_collection, tmp_path, monkeypatch):
+    topics, qrels = small_collection.topics("test").assign(query="nowhere"), small_collection.qrels("test")
+    strange = from_frames("strange", small_collection.corpus_iter(), topics, qrels)
+    monkeypatch.setattr(room, "get_collection", lambda _: strange)
+    results = run_experiment(one_pair(spec), tmp_path / "run").set_index("name")
+    assert results.loc["BM25 (PISA)"].tolist() == [0, 0, 0]
+    assert results.loc["source", "R@20"] > 0
+    per_query = pd.read_csv(tmp_path / "run" / "per_query.csv")
+    assert per_query.groupby(["name", "measure"]).size().eq(15).all()
+
+
 @pytest.mark.parametrize(("count", "message"), [(0, "none of the 15 topics has judgements"), (1, "1 test query with")])
 def test_too_few_judged_topics_show_before_any_work(spec, small_collection, tmp_path, monkeypatch, count, message):
     monkeypatch.setattr(room, "get_collection", lambda _: unjudged_but(small_collection, count))
