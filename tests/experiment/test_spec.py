@@ -53,6 +53,11 @@ def test_defaults_are_filled_in(tmp_path):
             "collection: .*no option 'pol'; it has pool, download",
         ),
         ({"collection": "local"}, "collection: .*local needs the option 'path'"),
+        (
+            {"collection": {"name": "local", "path": None}},
+            "collection: .*local: path is the name of a folder, found None",
+        ),
+        ({"collection": {"name": "jqara", "path": 5}}, "collection: .*jqara: path is the name of a folder, found 5"),
         ({"collection": "irds:beir/fiqa", "split": "x", "merged": {"split": "x"}}, "alphas cannot be chosen on 'x'"),
         ({"measures": ["nDCG@@10"]}, "measures.0: .*is no measure"),
         ({"measures": ["AP(foo=2)"]}, r"measures.0: .*'AP\(foo=2\)' has no parameter 'foo'; it has cutoff, rel"),
