@@ -125,6 +125,12 @@ def test_refuses(docs, topics, qrels, message):
         from_frames("mine", docs, topics, qrels)
 
 
+@pytest.mark.parametrize("measures", [["nDCG@10"], "nDCG@10", nDCG @ 10])
+def test_refuses_measures_that_are_none(measures):
+    with pytest.raises(ValueError, match=r"objects of ir_measures in a list, such as \[nDCG @ 10\]; found .*nDCG@10"):
+        from_frames("mine", DOCS, TOPICS, QRELS, measures=measures)
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "a\\b", "a\0b"])
 def test_refuses_names_that_no_folder_can_have(name):
     with pytest.raises(ValueError, match="part of folder names"):
