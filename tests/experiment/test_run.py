@@ -303,6 +303,20 @@ def test_a_damaged_note_is_named(spec, tmp_path, content):
         folder.results("odd", "key", lambda: pytest.fail("made again"))
 
 
+@pytest.mark.parametrize(
+    "content", [b"", gzip.compress(b"1 Q0 d 0 1.0 odd\n")[:-9], b"1 Q0 d 0 1.0 odd\n", gzip.compress(b"1 Q0 d\n")]
+)
+def test_a_damaged_run_is_named(spec, tmp_path, content):
+    folder = run_folder.RunFolder(tmp_path / "run", spec)
+    folder.results("odd", "key", lambda: pd.DataFrame([ROW]))
+    file = tmp_path / "run" / "runs" / "odd.res.gz"
+    file.write_bytes(content)
+    with pytest.raises(RuntimeError, match=re.escape(f"{file} is damaged (")):
+        folder.results("odd", "key", lambda: pytest.fail("made again"))
+    file.unlink()
+    assert len(folder.results("odd", "key", lambda: pd.DataFrame([ROW]))) == 1
+
+
 def test_an_overwritten_folder_holds_nothing_of_the_spec_before(spec, tmp_path):
     folder = tmp_path / "run"
     run_experiment(spec, folder)
