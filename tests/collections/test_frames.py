@@ -117,6 +117,7 @@ def test_fingerprint_is_of_docnos_and_texts():
         (DOCS, TOPICS, QRELS.assign(label=0.5), "qid '1' and docno 'd1' has a label that is no whole number"),
         (DOCS, TOPICS, QRELS.assign(label=math.nan), "qid '1' and docno 'd1' has a label that is no whole number"),
         (DOCS, TOPICS, QRELS.assign(label="high"), "qid '1' and docno 'd1' has a label that is no whole number"),
+        (DOCS, TOPICS, QRELS.assign(label=10**12), "qid '1' and docno 'd1' has a label of more than nine digits"),
         (DOCS, TOPICS, pd.concat([QRELS, QRELS]), "the judgement of qid '1' and docno 'd1' occurs twice"),
     ],
 )
