@@ -67,8 +67,6 @@ def run_experiment(
     """
     show = show or _silent
     collection = get_collection(spec.collection.name, **spec.collection.options)
-    for split in {spec.split, spec.merged.split} if len(alpha_pairs(spec.merged.grid)) > 1 else {spec.split}:
-        judged(collection.topics(split), collection.qrels(split))  # an unknown split shows before hours of work
     _require_measurable(collection, spec)
     bench = _Bench(spec, RunFolder(folder, spec, overwrite=overwrite), collection, verbose)
     _require_models(spec)
@@ -239,6 +237,9 @@ class _Bench:
 
 def _require_measurable(collection: TestCollection, spec: ExperimentSpec) -> None:
     """What cannot be measured or tested would show when all is searched."""
+    if len(alpha_pairs(spec.merged.grid)) > 1:
+        chosen_on, _ = judged(collection.topics(spec.merged.split), collection.qrels(spec.merged.split))
+        check_measure(spec.parsed_measures[0], spec.num_results, chosen_on["qid"].tolist())
     measured, _ = judged(collection.topics(spec.split), collection.qrels(spec.split))
     for measure in spec.parsed_measures:
         check_measure(measure, spec.num_results, measured["qid"].tolist())

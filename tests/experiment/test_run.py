@@ -230,6 +230,18 @@ def test_a_measure_that_cannot_be_computed_shows_before_any_work(spec, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
+def test_a_measure_that_cannot_choose_the_alphas_shows_before_any_work(spec, small_collection, tmp_path, monkeypatch):
+    topics, qrels = (
+        {"dev": of("dev"), "test": of("test").assign(qid=lambda frame: frame["qid"].str.removeprefix("test-d"))}
+        for of in (small_collection.topics, small_collection.qrels)
+    )
+    numbered = from_frames("numbered", small_collection.corpus_iter(), topics, qrels)
+    monkeypatch.setattr(room, "get_collection", lambda _: numbered)
+    with pytest.raises(ValueError, match="ERR@10 cannot be computed"):
+        run_experiment(spec.model_copy(update={"measures": ("ERR@10",)}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("field", ["source", "domain"])
 def test_a_misspelt_model_shows_before_any_work(spec, tmp_path, field):
     section = getattr(spec, field).model_copy(update={"model": str(tmp_path / "nowhere")})
