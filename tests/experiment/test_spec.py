@@ -95,7 +95,15 @@ def test_each_wrong_field_is_named(tmp_path, change, message):
         read_spec(write(tmp_path, {**SMALLEST, **change}))
 
 
-@pytest.mark.parametrize(("content", "message"), [("a: [", "not readable YAML"), ("just text", "holds no experiment")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: [", "not readable YAML"),
+        ("just text", "holds no experiment"),
+        ("merged: {split: train}\nname: n\nmerged: {pool_depth: 5}", "not readable YAML: 'merged' is given twice"),
+        ("bm25: {k1: 1, b: 1, k1: 2}", "not readable YAML: 'k1' is given twice"),
+    ],
+)
 def test_what_is_no_experiment_is_refused(tmp_path, content, message):
     with pytest.raises(ValueError, match=message):
         read_spec(write(tmp_path, content))
