@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyterrier as pt
-
-if TYPE_CHECKING:
-    from ir_measures.measures import Measure
+from ir_measures.measures import Measure
 
 ORDER = "trec_eval"  # part of the name of what is kept: figures of another order are not these
 
@@ -46,6 +43,15 @@ def in_one_order(results: pd.DataFrame) -> pd.DataFrame:
     return ordered.assign(rank=rank, score=-rank.astype(float))
 
 
+def found_nothing(qrels: pd.DataFrame) -> pd.DataFrame:
+    """Return what stands for the results of a system that has none, which ``pt.Experiment`` refuses: every figure is 0.
+
+    It is a result of a topic that nobody judged. The topic's name is a number, for gdeval reads no other.
+    """
+    nobodys = "9" * (qrels["qid"].str.len().max() + 1)
+    return pd.DataFrame({"qid": [nobodys], "docno": ["none"], "rank": [0], "score": [0.0]})
+
+
 def check_measure(measure: Measure, num_results: int, qids: Sequence[str] = ("1", "2")) -> None:
     """Compute a measure of made-up results, which shows in a moment what would show after hours.
 
@@ -55,8 +61,11 @@ def check_measure(measure: Measure, num_results: int, qids: Sequence[str] = ("1"
         qids: The topics' names, which gdeval (``ERR``) reads as numbers.
 
     Raises:
-        ValueError: The cutoff is no number from 1 to ``num_results``, or ``ir_measures`` cannot compute the measure.
+        ValueError: It is the name of a measure, the cutoff is no number from 1 to ``num_results``, or ``ir_measures``
+            cannot compute the measure.
     """
+    if not isinstance(measure, Measure):
+        raise ValueError(f"expected a measure of ir_measures, such as nDCG @ 10, found {measure!r}")  # noqa: TRY004
     cutoff = measure.params.get("cutoff")
     if cutoff is not None and (type(cutoff) is not int or cutoff < 1):  # at 0 pytrec_eval ends the process
         raise ValueError(f"the cutoff of {measure} must be a whole number, at least 1, not {cutoff!r}")

@@ -147,7 +147,12 @@ def test_the_test_split_is_refused(encoder, small_collection):
 
 
 @pytest.mark.parametrize(
-    ("metric", "message"), [(R @ 6, "R@6 looks deeper than num_results, 5"), (ERR @ 5, "ERR@5 cannot be computed")]
+    ("metric", "message"),
+    [
+        (R @ 6, "R@6 looks deeper than num_results, 5"),
+        (ERR @ 5, "ERR@5 cannot be computed"),
+        ("nDCG@5", "expected a measure of ir_measures, such as nDCG @ 10, found 'nDCG@5'"),
+    ],
 )
 def test_a_metric_that_cannot_be_computed_is_refused(encoder, small_collection, tmp_path, metric, message):
     """The qids of the small collection are no numbers, as gdeval's have to be."""

@@ -1,14 +1,18 @@
+import io
 import json
 import shutil
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 import yaml
+from rich.console import Console
 from typer.testing import CliRunner
 
 from pyterrier_merge import __version__
 from pyterrier_merge.cli import app
+from pyterrier_merge.cli.console import print_table
 
 
 def call(*arguments):
@@ -37,6 +41,15 @@ def test_the_collections_are_listed_with_all_that_is_known(monkeypatch):
     row = next(line.split() for line in lines if "trec-cds-2016" in line)
     assert row == ["trec-cds-2016", "en", "1,255,260", "dev", "30", "nDCG@10", "18.9", "GB"]
     assert "…" not in result.output  # nothing is cut off
+
+
+def test_a_wide_table_is_whole():
+    row = {"system": "merged (0.75, 0.75)"} | dict.fromkeys(("nDCG@10", "RR@10", "R@100", "AP"), "0.4386 a+ b-")
+    console = Console(file=io.StringIO(), width=80)
+    print_table(console, "title", pd.DataFrame([row]))
+    lines = console.file.getvalue().splitlines()
+    assert [cell.strip() for cell in lines[5].strip("│").split("│")] == list(row.values())
+    assert len({len(line) for line in lines[2:]}) == 1
 
 
 def test_a_missing_file_is_an_error_in_one_line(tmp_path):

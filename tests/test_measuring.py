@@ -7,7 +7,7 @@ import pyterrier as pt
 import pytest
 from pyterrier.measures import AP, RR, P, R, Success, nDCG
 
-from pyterrier_merge.measuring import check_measure, in_one_order, judged
+from pyterrier_merge.measuring import check_measure, found_nothing, in_one_order, judged
 
 
 def results(**scores):
@@ -56,6 +56,19 @@ def test_topics_and_judgements_that_have_each_other():
     assert (both["qid"].tolist(), labels["qid"].tolist()) == (["2"], ["2"])
     with pytest.raises(ValueError, match=r"none of the 2 topics has judgements.*\['1', '2'\] and \['3'\]"):
         judged(topics, labels.assign(qid="3"))
+
+
+@pytest.mark.parametrize(
+    "measure",
+    ["nDCG@10", "RR@10", "R@5", "AP", "ERR@10", "Judged@10", "SetF", "NumRet", "Compat", "infAP"],
+)
+def test_a_system_without_any_result_has_nought(measure):
+    topics = pd.DataFrame({"qid": ["9", "10"], "query": ["x", "y"]})
+    qrels = pd.DataFrame({"qid": ["9", "9", "10"], "docno": ["none", "d", "d"], "label": [1, 0, 2]})
+    found = pt.Experiment(
+        [found_nothing(qrels)], topics, qrels, [ir_measures.parse_measure(measure)], names=["x"], perquery=True
+    )
+    assert dict(zip(found["qid"], found["value"], strict=True)) == {"9": 0, "10": 0}
 
 
 @pytest.mark.parametrize(

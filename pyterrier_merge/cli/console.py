@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_ANY_WIDTH = 10_000  # columns of text that no table needs
+
 
 @contextmanager
 def reported_errors() -> Iterator[None]:
@@ -34,7 +36,7 @@ def reported_errors() -> Iterator[None]:
 
 
 def print_table(console: Console, title: str, table: pd.DataFrame) -> None:
-    """Print a table under its title, numbers to the right."""
+    """Print a table under its title, numbers to the right, whole: one that is too wide is wrapped by the terminal."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -44,4 +46,5 @@ def print_table(console: Console, title: str, table: pd.DataFrame) -> None:
         shown.add_column(escape(str(column)), justify="right" if number else "left", no_wrap=True)
     for row in table.itertuples(index=False):
         shown.add_row(*(escape(str(value)) for value in row))
-    console.print(shown)
+    shown.width = console.measure(shown, options=console.options.update(width=_ANY_WIDTH)).maximum
+    console.print(shown, crop=False)  # in the console's width figures and marks would be cut off

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from importlib import import_module
@@ -53,7 +54,8 @@ def get_collection(name: str, /, **options: Any) -> TestCollection:
             function that makes it (``pyterrier_merge.collections.miracl.miracl_ja``).
 
     Raises:
-        ValueError: There is no collection of that name, or it has no such option, or needs one that was not given.
+        ValueError: There is no collection of that name, or it has no such option, or needs one that was not given, or
+            its path is no name.
     """
     check_options(name, options)
     make = _maker(name)
@@ -69,7 +71,8 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     """Check the name of a collection and what it is told, before it is made.
 
     Raises:
-        ValueError: There is no collection of that name, or it has no such option, or needs one that was not given.
+        ValueError: There is no collection of that name, or it has no such option, or needs one that was not given, or
+            its path is no name.
     """
     known = inspect.signature(_maker(name)).parameters
     if unknown := [option for option in options if option not in known]:
@@ -77,6 +80,9 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     needed = [option for option, parameter in known.items() if parameter.default is parameter.empty]
     if missing := [option for option in needed if option not in options]:
         raise ValueError(f"{name} needs the option {missing[0]!r}: get_collection({name!r}, {missing[0]}=...)")
+    path = options.get("path", "")
+    if not isinstance(path, str | os.PathLike) and path is not known["path"].default:  # a file may say "path:" alone
+        raise ValueError(f"{name}: path is the name of a folder, found {path!r}")
 
 
 @cache

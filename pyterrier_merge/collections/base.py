@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -147,8 +147,15 @@ def require_collection(found: Any) -> None:
         raise TypeError(f"expected a test collection, such as get_collection('hpo'), found {found!r}")
 
 
-def default_measures() -> tuple[Measure, ...]:
-    """Return nDCG@10, R@100 and AP: the measures of a collection that names none."""
-    from ir_measures import AP, R, nDCG
+def checked_measures(measures: Sequence[Measure] | None) -> tuple[Measure, ...]:
+    """Return a collection's measures; nDCG@10, R@100 and AP where it names none.
 
-    return (nDCG @ 10, R @ 100, AP)
+    Raises:
+        ValueError: They are not measures of ``ir_measures``, but their names, or a single one.
+    """
+    from ir_measures import AP, R, nDCG
+    from ir_measures.measures import Measure
+
+    if isinstance(measures, Measure) or not all(isinstance(measure, Measure) for measure in measures or ()):
+        raise ValueError(f"measures are objects of ir_measures in a list, such as [nDCG @ 10]; found {measures!r}")
+    return tuple(measures or (nDCG @ 10, R @ 100, AP))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pyterrier_merge.collections.base import DEFAULT_TASK, TestCollection, default_measures
+from pyterrier_merge.collections.base import DEFAULT_TASK, TestCollection, checked_measures
 from pyterrier_merge.collections.reading.checks import (
     checked_name,
     checked_names,
@@ -61,8 +61,8 @@ def from_frames(
 
     Raises:
         ValueError: The name is none for a folder, there is no document, a column is missing, a docno, a qid or a
-            judgement occurs twice or is no name, a text or a query is not a string, a label is no whole number, or the
-            splits of topics and judgements differ.
+            judgement occurs twice or is no name, a text or a query is not a string, a label is no whole number, the
+            splits of topics and judgements differ, or the measures are names.
     """
     checked_name(name)
     documents = _checked_documents(name, docs.to_dict("records") if isinstance(docs, pd.DataFrame) else docs)
@@ -84,7 +84,7 @@ def from_frames(
         domain=domain,
         task=task,
         splits=tuple(topics_of),
-        measures=tuple(measures or default_measures()),
+        measures=checked_measures(measures),
         licence=licence,
         citation=citation,
         default_domain_model=default_domain_model,

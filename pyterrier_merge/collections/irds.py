@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pyterrier_merge.collections.base import DEFAULT_TASK, TestCollection, default_measures
+from pyterrier_merge.collections.base import DEFAULT_TASK, TestCollection, checked_measures
 from pyterrier_merge.collections.reading.irds_source import IrdsSource, load
 from pyterrier_merge.fingerprint import fingerprint
 
@@ -50,7 +50,8 @@ def from_irds(
         default_domain_model: Hub name of a domain language model that suits it.
 
     Raises:
-        ValueError: ir_datasets knows no such data set, or it lacks documents, topics or judgements.
+        ValueError: ir_datasets knows no such data set, or it lacks documents, topics or judgements, or the
+            measures are names.
     """
     datasets = _splits(dataset)
     if dev is not None:
@@ -67,7 +68,7 @@ def from_irds(
         domain=domain,
         task=task,
         splits=tuple(datasets),
-        measures=tuple(measures or default_measures()),
+        measures=checked_measures(measures),
         licence=licence,
         citation=citation,
         default_domain_model=default_domain_model,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from pyterrier_merge.collections.base import DEFAULT_TASK, TestCollection, default_measures
+from pyterrier_merge.collections.base import DEFAULT_TASK, TestCollection, checked_measures
 from pyterrier_merge.collections.reading.checks import checked_name, report_unmatched
 from pyterrier_merge.collections.reading.corpus import FileCorpus
 from pyterrier_merge.collections.reading.documents import DOCUMENT_KINDS, read_documents
@@ -72,7 +72,7 @@ def from_folder(
     Raises:
         FileNotFoundError: There is no such folder, or it lacks documents, topics or judgements.
         ValueError: A file is not what its name says; the message has the file and the line. The name is none for a
-            folder.
+            folder, or the measures are names.
     """
     folder = Path(path).expanduser()
     layout = find_layout(folder)
@@ -89,7 +89,7 @@ def from_folder(
         domain=domain,
         task=task,
         splits=tuple(topics_of),
-        measures=tuple(measures or default_measures()),
+        measures=checked_measures(measures),
         licence=licence,
         citation=citation,
         default_domain_model=default_domain_model,

@@ -38,7 +38,7 @@ def alpha_heatmap(sweep: Sweep, path: str | Path) -> None:
     axes.set_yticks(range(rows), [f"{alpha:g}" for alpha in lowers])
     axes.set_xlabel("alpha_upper (1 = the source's upper layers)")
     axes.set_ylabel("alpha_lower")
-    axes.set_title(f"{sweep.metric} on {sweep.on}", fontsize="medium")
+    axes.set_title(f"{sweep.metric} on {sweep.on}", fontsize="medium", parse_math=False)  # a name may hold a $
     middle = (np.nanmax(values) + np.nanmin(values)) / 2
     for (row, column), score in np.ndenumerate(values):
         if not np.isnan(score):
@@ -86,5 +86,6 @@ def distance_plot(report: Compatibility, path: str | Path) -> None:
     below.xaxis.set_major_locator(MaxNLocator(integer=True))
     below.legend(fontsize="small", loc="center right")
     names = [str(Path(*checkpoint.folder.parts[-2:])) for checkpoint in (report.source, report.domain)]
-    figure.suptitle(f"{report.verdict().summary}\nsource {names[0]}\ndomain {names[1]}", fontsize="small")
+    title = f"{report.verdict().summary}\nsource {names[0]}\ndomain {names[1]}"
+    figure.suptitle(title, fontsize="small", parse_math=False)
     figure.savefig(path)

@@ -23,7 +23,7 @@ from pyterrier_merge.experiment.run_folder import RunFolder, require_plain
 from pyterrier_merge.experiment.significance import compare
 from pyterrier_merge.experiment.spec import ExperimentSpec
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
-from pyterrier_merge.measuring import check_measure, in_one_order, judged
+from pyterrier_merge.measuring import check_measure, found_nothing, in_one_order, judged
 from pyterrier_merge.models import fingerprint_model, locate_model, pinned_name
 from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
 from pyterrier_merge.retrieval.lexical.bm25 import BM25
@@ -67,8 +67,6 @@ def run_experiment(
     """
     show = show or _silent
     collection = get_collection(spec.collection.name, **spec.collection.options)
-    for split in {spec.split, spec.merged.split} if len(alpha_pairs(spec.merged.grid)) > 1 else {spec.split}:
-        judged(collection.topics(split), collection.qrels(split))  # an unknown split shows before hours of work
     _require_measurable(collection, spec)
     bench = _Bench(spec, RunFolder(folder, spec, overwrite=overwrite), collection, verbose)
     _require_models(spec)
@@ -162,7 +160,7 @@ class _Bench:
     def measure(self, runs: Mapping[str, pd.DataFrame], *, per_query: bool = False) -> pd.DataFrame:
         """The figures of each run: means, or one row for each query and measure."""
         topics, qrels = judged(self.collection.topics(self.spec.split), self.collection.qrels(self.spec.split))
-        ordered = [in_one_order(run) for run in runs.values()]
+        ordered = [found_nothing(qrels) if run.empty else in_one_order(run) for run in runs.values()]
         measured: pd.DataFrame = pt.Experiment(
             ordered, topics, qrels, self.spec.parsed_measures, names=list(runs), perquery=per_query
         )
@@ -239,6 +237,9 @@ class _Bench:
 
 def _require_measurable(collection: TestCollection, spec: ExperimentSpec) -> None:
     """What cannot be measured or tested would show when all is searched."""
+    if len(alpha_pairs(spec.merged.grid)) > 1:
+        chosen_on, _ = judged(collection.topics(spec.merged.split), collection.qrels(spec.merged.split))
+        check_measure(spec.parsed_measures[0], spec.num_results, chosen_on["qid"].tolist())
     measured, _ = judged(collection.topics(spec.split), collection.qrels(spec.split))
     for measure in spec.parsed_measures:
         check_measure(measure, spec.num_results, measured["qid"].tolist())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,7 @@ class RunFolder:
 
         Raises:
             ValueError: A qid or docno is empty or holds white space.
+            RuntimeError: What was kept is damaged.
         """
         file, note = self.file(f"runs/{name}.res.gz"), self.file(f"runs/{name}.json")
         known = file.is_file() and _read_json(note).get("key") == key
@@ -85,10 +88,8 @@ class RunFolder:
             beside = file.with_name(f".{os.getpid()}.{file.name}")
             _write_run(results.assign(iter="Q0", name=name), beside)
             beside.replace(file)
-            write_file(note, json.dumps({"key": key, **environment()}, indent=2) + "\n")
-        types: dict[str, Any] = {"qid": str, "docno": str, "rank": int, "score": float}
-        plain: dict[str, Any] = {"quoting": csv.QUOTE_NONE, "keep_default_na": False}  # "NA" is a docno too
-        return pd.read_csv(file, sep=" ", names=_TREC_COLUMNS, dtype=types, **plain).drop(columns="iter")
+            write_file(note, json.dumps({"key": key, "results": len(results), **environment()}, indent=2) + "\n")
+        return _read_run(file, _read_json(note).get("results"))
 
     def file(self, name: str) -> Path:
         """Return where this run writes a file of its own, which :meth:`leave_own_files` leaves."""
@@ -121,6 +122,20 @@ def _write_run(results: pd.DataFrame, file: Path) -> None:
     for kind in ("qid", "docno"):
         require_plain(kind, results[kind].drop_duplicates())
     results[_TREC_COLUMNS].to_csv(file, sep=" ", header=False, index=False, quoting=csv.QUOTE_NONE)
+
+
+def _read_run(file: Path, count: int | None) -> pd.DataFrame:
+    """Read what ``_write_run`` wrote; ``count`` is how many results that were, None where nobody noted it."""
+    types: dict[str, Any] = {"qid": str, "docno": str, "rank": int, "score": float}
+    plain: dict[str, Any] = {"quoting": csv.QUOTE_NONE, "keep_default_na": False}  # "NA" is a docno too
+    mend = "delete it, and the system is searched again"
+    try:
+        run = pd.read_csv(file, sep=" ", names=_TREC_COLUMNS, dtype=types, **plain).drop(columns="iter")
+    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise RuntimeError(f"{file} is damaged ({error}): {mend}") from error
+    if count not in (None, len(run)):
+        raise RuntimeError(f"{file} is damaged ({len(run)} of {count} results are there): {mend}")
+    return run
 
 
 def _read_json(file: Path) -> dict[str, Any]:

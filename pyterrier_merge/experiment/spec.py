@@ -63,6 +63,9 @@ def _readable_measure(text: str) -> str:
         measure: Measure = parse_measure(text)
     except (NameError, SyntaxError, ValueError) as error:
         raise ValueError(f"{text!r} is no measure of ir_measures: {error}") from error
+    supported = measure.SUPPORTED_PARAMS
+    if unknown := [name for name in measure.params if name not in supported]:  # ir_measures cannot even print it
+        raise ValueError(f"{text!r} has no parameter {unknown[0]!r}; it has {', '.join(supported) or 'none'}")
     return str(measure)
 
 
@@ -200,6 +203,17 @@ class ExperimentSpec(_Section):
         return [parse_measure(measure) for measure in self.measures]
 
 
+class _EachFieldOnce(yaml.SafeLoader):
+    """YAML in which a field that is given twice is an error; PyYAML takes the last and says nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        fields = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for number, field in enumerate(fields):
+            if field in fields[:number]:
+                raise yaml.constructor.ConstructorError(None, None, f"{field!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_spec(path: str | Path) -> ExperimentSpec:
     """Read and check a YAML file.
 
@@ -211,7 +225,7 @@ def read_spec(path: str | Path) -> ExperimentSpec:
     if not path.is_file():
         raise FileNotFoundError(f"no experiment file {path}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _EachFieldOnce)  # noqa: S506 (a safe loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not readable YAML: {error}") from error
     if not isinstance(content, dict):

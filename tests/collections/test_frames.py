@@ -117,12 +117,19 @@ def test_fingerprint_is_of_docnos_and_texts():
         (DOCS, TOPICS, QRELS.assign(label=0.5), "qid '1' and docno 'd1' has a label that is no whole number"),
         (DOCS, TOPICS, QRELS.assign(label=math.nan), "qid '1' and docno 'd1' has a label that is no whole number"),
         (DOCS, TOPICS, QRELS.assign(label="high"), "qid '1' and docno 'd1' has a label that is no whole number"),
+        (DOCS, TOPICS, QRELS.assign(label=10**12), "qid '1' and docno 'd1' has a label of more than nine digits"),
         (DOCS, TOPICS, pd.concat([QRELS, QRELS]), "the judgement of qid '1' and docno 'd1' occurs twice"),
     ],
 )
 def test_refuses(docs, topics, qrels, message):
     with pytest.raises(ValueError, match=message):
         from_frames("mine", docs, topics, qrels)
+
+
+@pytest.mark.parametrize("measures", [["nDCG@10"], "nDCG@10", nDCG @ 10])
+def test_refuses_measures_that_are_none(measures):
+    with pytest.raises(ValueError, match=r"objects of ir_measures in a list, such as \[nDCG @ 10\]; found .*nDCG@10"):
+        from_frames("mine", DOCS, TOPICS, QRELS, measures=measures)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a\\b", "a\0b"])

@@ -204,6 +204,17 @@ def test_topics_without_judgements_are_not_measured(spec, small_collection, tmp_
     assert "13 test queries (2 more have no judgements and are not measured)" in report
 
 
+def test_a_system_that_finds_nothing_at_all_has_nought(spec, small_collection, tmp_path, monkeypatch):
+    topics, qrels = small_collection.topics("test").assign(query="nowhere"), small_collection.qrels("test")
+    strange = from_frames("strange", small_collection.corpus_iter(), topics, qrels)
+    monkeypatch.setattr(room, "get_collection", lambda _: strange)
+    results = run_experiment(one_pair(spec), tmp_path / "run").set_index("name")
+    assert results.loc["BM25 (PISA)"].tolist() == [0, 0, 0]
+    assert results.loc["source", "R@20"] > 0
+    per_query = pd.read_csv(tmp_path / "run" / "per_query.csv")
+    assert per_query.groupby(["name", "measure"]).size().eq(15).all()
+
+
 @pytest.mark.parametrize(("count", "message"), [(0, "none of the 15 topics has judgements"), (1, "1 test query with")])
 def test_too_few_judged_topics_show_before_any_work(spec, small_collection, tmp_path, monkeypatch, count, message):
     monkeypatch.setattr(room, "get_collection", lambda _: unjudged_but(small_collection, count))
@@ -214,6 +225,18 @@ def test_too_few_judged_topics_show_before_any_work(spec, small_collection, tmp_
 
 def test_a_measure_that_cannot_be_computed_shows_before_any_work(spec, tmp_path):
     """ERR reads qids as numbers, which the spec cannot know of."""
+    with pytest.raises(ValueError, match="ERR@10 cannot be computed"):
+        run_experiment(spec.model_copy(update={"measures": ("ERR@10",)}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_measure_that_cannot_choose_the_alphas_shows_before_any_work(spec, small_collection, tmp_path, monkeypatch):
+    topics, qrels = (
+        {"dev": of("dev"), "test": of("test").assign(qid=lambda frame: frame["qid"].str.removeprefix("test-d"))}
+        for of in (small_collection.topics, small_collection.qrels)
+    )
+    numbered = from_frames("numbered", small_collection.corpus_iter(), topics, qrels)
+    monkeypatch.setattr(room, "get_collection", lambda _: numbered)
     with pytest.raises(ValueError, match="ERR@10 cannot be computed"):
         run_experiment(spec.model_copy(update={"measures": ("ERR@10",)}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -290,6 +313,20 @@ def test_a_damaged_note_is_named(spec, tmp_path, content):
     note.write_text(content)
     with pytest.raises(RuntimeError, match=f"{note} is damaged: delete it"):
         folder.results("odd", "key", lambda: pytest.fail("made again"))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", gzip.compress(b"1 Q0 d 0 1.0 odd\n")[:-9], b"1 Q0 d 0 1.0 odd\n", gzip.compress(b"1 Q0 d\n")]
+)
+def test_a_damaged_run_is_named(spec, tmp_path, content):
+    folder = run_folder.RunFolder(tmp_path / "run", spec)
+    folder.results("odd", "key", lambda: pd.DataFrame([ROW]))
+    file = tmp_path / "run" / "runs" / "odd.res.gz"
+    file.write_bytes(content)
+    with pytest.raises(RuntimeError, match=re.escape(f"{file} is damaged (")):
+        folder.results("odd", "key", lambda: pytest.fail("made again"))
+    file.unlink()
+    assert len(folder.results("odd", "key", lambda: pd.DataFrame([ROW]))) == 1
 
 
 def test_an_overwritten_folder_holds_nothing_of_the_spec_before(spec, tmp_path):

@@ -53,8 +53,14 @@ def test_defaults_are_filled_in(tmp_path):
             "collection: .*no option 'pol'; it has pool, download",
         ),
         ({"collection": "local"}, "collection: .*local needs the option 'path'"),
+        (
+            {"collection": {"name": "local", "path": None}},
+            "collection: .*local: path is the name of a folder, found None",
+        ),
+        ({"collection": {"name": "jqara", "path": 5}}, "collection: .*jqara: path is the name of a folder, found 5"),
         ({"collection": "irds:beir/fiqa", "split": "x", "merged": {"split": "x"}}, "alphas cannot be chosen on 'x'"),
         ({"measures": ["nDCG@@10"]}, "measures.0: .*is no measure"),
+        ({"measures": ["AP(foo=2)"]}, r"measures.0: .*'AP\(foo=2\)' has no parameter 'foo'; it has cutoff, rel"),
         ({"sorce": 1}, "sorce: Extra inputs are not permitted"),
         ({"source": {}}, "source.model: Field required"),
         ({"source": {"model": "m", "pooling": "last"}}, r"source\.pooling: .*unknown pooling 'last': choose one of"),
@@ -89,7 +95,15 @@ def test_each_wrong_field_is_named(tmp_path, change, message):
         read_spec(write(tmp_path, {**SMALLEST, **change}))
 
 
-@pytest.mark.parametrize(("content", "message"), [("a: [", "not readable YAML"), ("just text", "holds no experiment")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: [", "not readable YAML"),
+        ("just text", "holds no experiment"),
+        ("merged: {split: train}\nname: n\nmerged: {pool_depth: 5}", "not readable YAML: 'merged' is given twice"),
+        ("bm25: {k1: 1, b: 1, k1: 2}", "not readable YAML: 'k1' is given twice"),
+    ],
+)
 def test_what_is_no_experiment_is_refused(tmp_path, content, message):
     with pytest.raises(ValueError, match=message):
         read_spec(write(tmp_path, content))

@@ -44,14 +44,15 @@ def checked_qrels(what: str, frame: pd.DataFrame) -> pd.DataFrame:
     """Return ``qid``, ``docno`` and ``label`` of judgements; whole numbers become strings.
 
     Raises:
-        ValueError: A column is missing, a qid or docno is no name, a label is no whole number, or a judgement occurs
-            twice.
+        ValueError: A column is missing, a qid or docno is no name, a label is no whole number of at most nine digits,
+            or a judgement occurs twice.
     """
     _check_columns(what, frame, "qid", "docno", "label")
     qrels = pd.DataFrame({column: checked_names(what, column, frame[column]) for column in ("qid", "docno")})
     qrels["label"] = pd.to_numeric(frame["label"], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
     for fault, rows in (
         ("has a label that is no whole number", qrels["label"] % 1 != 0),
+        ("has a label of more than nine digits", qrels["label"].abs() >= 1e9),  # trec_eval counts up to it
         ("occurs twice", qrels.duplicated(["qid", "docno"])),
     ):
         if rows.any():
