@@ -237,16 +237,28 @@ class _Bench:
 
 def _require_measurable(collection: TestCollection, spec: ExperimentSpec) -> None:
     """What cannot be measured or tested would show when all is searched."""
+    measured, _ = judged(collection.topics(spec.split), collection.qrels(spec.split))
     if len(alpha_pairs(spec.merged.grid)) > 1:
         chosen_on, _ = judged(collection.topics(spec.merged.split), collection.qrels(spec.merged.split))
+        _require_other_queries(chosen_on, spec.merged.split, measured, spec.split)
         check_measure(spec.parsed_measures[0], spec.num_results, chosen_on["qid"].tolist())
-    measured, _ = judged(collection.topics(spec.split), collection.qrels(spec.split))
     for measure in spec.parsed_measures:
         check_measure(measure, spec.num_results, measured["qid"].tolist())
     if len(measured) < 2:
         raise ValueError(
             f"{collection.name} has {len(measured)} {spec.split} query with judgements, and paired tests need two at "
             "least: name another split"
+        )
+
+
+def _require_other_queries(chosen_on: pd.DataFrame, split: str, measured: pd.DataFrame, measured_split: str) -> None:
+    """Refuse to choose alphas on queries that the tables are computed on, by whatever name their split goes."""
+    shared = chosen_on.merge(measured, on=["qid", "query"])["qid"]
+    if len(shared):
+        raise ValueError(
+            f"{len(shared)} of {len(chosen_on)} {split} queries are {measured_split} queries too (such as qid "
+            f"{shared[0]!r}), and alphas cannot be chosen on what the tables are computed on: take them out of "
+            f"{split}, or give one pair of alphas as the grid"
         )
 
 

@@ -223,6 +223,21 @@ def test_too_few_judged_topics_show_before_any_work(spec, small_collection, tmp_
     assert not (tmp_path / "run").exists()
 
 
+def test_alphas_are_not_chosen_on_test_queries_under_another_name(spec, small_collection, tmp_path, monkeypatch):
+    def leaking(count):
+        topics, qrels = (
+            {"dev": pd.concat([of("dev"), of("test")[:count]]), "test": of("test")}
+            for of in (small_collection.topics, small_collection.qrels)
+        )
+        return from_frames("leaking", small_collection.corpus_iter(), topics, qrels)
+
+    monkeypatch.setattr(room, "get_collection", lambda _: leaking(2))
+    with pytest.raises(ValueError, match=r"2 of \d+ dev queries are test queries too \(such as qid 'test-d"):
+        run_experiment(spec, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    run_experiment(one_pair(spec), tmp_path / "run")  # nothing is chosen
+
+
 def test_a_measure_that_cannot_be_computed_shows_before_any_work(spec, tmp_path):
     """ERR reads qids as numbers, which the spec cannot know of."""
     with pytest.raises(ValueError, match="ERR@10 cannot be computed"):
