@@ -14,7 +14,7 @@ import pytest
 from pyterrier.measures import nDCG
 
 from pyterrier_merge.collections import from_frames
-from pyterrier_merge.collections.base import default_measures
+from pyterrier_merge.collections.base import checked_measures
 from pyterrier_merge.collections.jqara import JqaraCollection
 from pyterrier_merge.encoding.encoders import E5Encoder
 from pyterrier_merge.encoding.merged import MergedE5Encoder
@@ -153,7 +153,7 @@ class TestReranking:
             domain="none",
             task="",
             splits=("dev", "test"),
-            measures=default_measures(),
+            measures=checked_measures(None),
             licence="none",
             citation="",
             reranking=True,
