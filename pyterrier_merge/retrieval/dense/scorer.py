@@ -61,8 +61,9 @@ class FaissScorer(pt.Transformer):
         rows, qids = pd.factorize(inp["qid"])
         first = np.flatnonzero(~inp["qid"].duplicated())
         owners = [f"query {qid!r}" for qid in qids]
-        self.index.require_encoder_of(inp["query_vec"].iloc[first])
-        queries = stack_vectors(owners, inp["query_vec"].iloc[first], vectors.shape[1])
+        asked = inp["query_vec"].iloc[first]
+        self.index.require_encoder_of(asked)
+        queries = stack_vectors(owners, asked, vectors.shape[1])
         scores = inner_products(vectors, queries, rows, docids)
         order = best_first(vectors, rows, docids, scores)
         starts = np.searchsorted(rows[order], np.arange(len(qids)))
