@@ -94,13 +94,15 @@ def sweep(
     check_measure(metric, num_results, topics["qid"].tolist())
     root = Path(root or cache_folder("indexes"))
     on = [collection.fingerprint, fingerprint_frame(topics), fingerprint_frame(qrels), str(metric), num_results, ORDER]
+    on += ["ignore_identical_ids"] * collection.ignore_identical_ids  # what was kept without it stays valid
     scores = []
     for lower, upper in pt.tqdm(pairs, desc="sweep", unit="merge", disable=not verbose):
         encoder.alpha_lower, encoder.alpha_upper = lower, upper
         file = root / "scores" / f"{fingerprint([encoder.fingerprint, *on])}.json"
         if not file.is_file():
             retriever = dense_retriever(encoder, collection, num_results=num_results, root=root)
-            results = in_one_order(retriever.transform(topics))
+            found = retriever.transform(topics)
+            results = in_one_order(found, ignore_identical_ids=collection.ignore_identical_ids)
             write_file(file, json.dumps(pt.Evaluate(results, qrels, [metric])))
         scores.append(_kept_score(file, str(metric)))
         logger.info("alpha_lower %g, alpha_upper %g: %s %.4f", lower, upper, metric, scores[-1])

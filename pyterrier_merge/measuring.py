@@ -10,6 +10,8 @@ import pandas as pd
 import pyterrier as pt
 from ir_measures.measures import Measure
 
+from pyterrier_merge.collections.identical_ids import without_identical_ids
+
 ORDER = "trec_eval"  # part of the name of what is kept: figures of another order are not these
 
 
@@ -28,7 +30,7 @@ def judged(topics: pd.DataFrame, qrels: pd.DataFrame) -> tuple[pd.DataFrame, pd.
     return both, qrels[qrels["qid"].isin(topics["qid"])].reset_index(drop=True)
 
 
-def in_one_order(results: pd.DataFrame) -> pd.DataFrame:
+def in_one_order(results: pd.DataFrame, *, ignore_identical_ids: bool = False) -> pd.DataFrame:
     """Return the results in trec_eval's order, with scores that say no more than that order: 0, -1, -2 ...
 
     trec_eval compares scores as float32 and puts documents of one score by docno, the larger first. ``ir_measures``
@@ -36,7 +38,10 @@ def in_one_order(results: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         results: Columns ``qid``, ``docno`` and ``score``. Whatever order the rows are in, it does not count.
+        ignore_identical_ids: Leave out what has the query's id, however the results were made.
     """
+    if ignore_identical_ids:
+        results = without_identical_ids(results)
     compared = results.assign(score=results["score"].astype("float32"))
     ordered = compared.sort_values(["qid", "score", "docno"], ascending=[True, False, False], ignore_index=True)
     rank = ordered.groupby("qid").cumcount()

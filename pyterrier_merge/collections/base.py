@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyterrier as pt
 
 from pyterrier_merge.collections.documents import Documents
+from pyterrier_merge.collections.identical_ids import TopicWatch, without_identical_ids
+from pyterrier_merge.collections.text_loader import ALL, TextLoader
 
 if TYPE_CHECKING:
     from ir_measures.measures import Measure
@@ -37,6 +40,8 @@ class TestCollection(ABC):
         judged_pool: The documents are those that somebody judged, not a whole corpus: figures are higher than on one.
         reranking: Each topic comes with the documents to rank (see ``candidates``).
         evaluation: What to know of how its community measures, where that is not plain.
+        ignore_identical_ids: Queries are documents of the collection, under the same id, and a query's own document is
+            left out of its results (BEIR's name of this rule).
     """
 
     __test__ = False  # a name that begins with "Test" is pytest's, unless it is told otherwise
@@ -55,6 +60,11 @@ class TestCollection(ABC):
     judged_pool: bool = False
     reranking: bool = False
     evaluation: str = ""
+    ignore_identical_ids: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.ignore_identical_ids, bool):
+            raise ValueError(f"ignore_identical_ids is True or False, found {self.ignore_identical_ids!r}")  # noqa: TRY004
 
     @property
     @abstractmethod
@@ -82,6 +92,36 @@ class TestCollection(ABC):
         if verbose:
             documents = pt.tqdm(documents, total=self.num_docs, desc=self.name, unit="doc")
         return documents
+
+    @property
+    def document_fields(self) -> tuple[str, ...]:
+        """Names of the fields that documents have besides ``docno``."""
+        return tuple(field for field in next(self._documents()) if field != "docno")
+
+    def documents_of(self, docnos: Collection[str]) -> Iterator[dict[str, str]]:
+        """Iterate over the documents of these names, in any order: those of ``corpus_iter``; unknown names are skipped.
+
+        They are looked up where the source can do so, else found in one pass over all, which ends with the last.
+        """
+        left = set(docnos)
+        for doc in self._documents() if left else ():
+            if doc["docno"] in left:
+                left.remove(doc["docno"])
+                yield doc
+                if not left:
+                    return
+
+    def text_loader(self, fields: Sequence[str] | str = ALL, *, verbose: bool = False) -> TextLoader:
+        """Return the transformer that adds text to results (see :class:`TextLoader`).
+
+        Args:
+            fields: Names of fields, or one name; all that the documents have when ``"*"``.
+            verbose: Show a progress bar.
+
+        Raises:
+            ValueError: The documents have no such field.
+        """
+        return TextLoader(self, fields, verbose=verbose)
 
     def topics(self, split: str) -> pd.DataFrame:
         """Return the topics of one split: columns ``qid`` and ``query``, both strings.
@@ -119,7 +159,8 @@ class TestCollection(ABC):
                 f"{self.name} gives no candidates to re-rank: its topics are searched for among all its documents; "
                 "re-rank the results of a first stage, such as bm25(collection)"
             )
-        return self._candidates(split)[["qid", "query", "docno", "text"]].astype(str).reset_index(drop=True)
+        found = self._candidates(split)[["qid", "query", "docno", "text"]].astype(str).reset_index(drop=True)
+        return without_identical_ids(found) if self.ignore_identical_ids else found
 
     @abstractmethod
     def _documents(self) -> Iterator[dict[str, str]]: ...
@@ -132,6 +173,16 @@ class TestCollection(ABC):
 
     def _candidates(self, split: str) -> pd.DataFrame:
         raise NotImplementedError(f"{type(self).__name__} has no candidates of {split}")
+
+    def _watched(self, documents: Iterator[dict[str, str]], *splits: str) -> Iterator[dict[str, str]]:
+        """The documents, and a warning once a whole pass has found topics of these splits among them."""
+        if self.ignore_identical_ids:
+            return documents
+        return self._watch.over(documents, lambda: pd.concat(self.topics(split) for split in splits))
+
+    @cached_property
+    def _watch(self) -> TopicWatch:
+        return TopicWatch(self.name)
 
     def _check_split(self, split: str) -> None:
         if split not in self.splits:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
@@ -78,10 +79,17 @@ class BeirCollection(TestCollection):
         """Fingerprint of the checksum of BEIR's archive and of the way title and text are joined."""
         return fingerprint([self._source.fingerprint, "title text"])
 
+    @property
+    def document_fields(self) -> tuple[str, ...]:
+        """Names of the fields that documents have besides ``docno``."""
+        return self._source.document_fields()
+
+    def documents_of(self, docnos: Collection[str]) -> Iterator[dict[str, str]]:
+        """Look documents up in ir_datasets' document store."""
+        return map(_document, self._source.documents(docnos))
+
     def _documents(self) -> Iterator[dict[str, str]]:
-        for doc in self._source.documents():
-            fields = doc._asdict()
-            yield {"docno": fields.pop("doc_id"), **fields, "text": doc.default_text().strip()}
+        return map(_document, self._source.documents())
 
     def _topics(self, split: str) -> pd.DataFrame:
         return self._part(split, self._source.queries(self._dataset(split)).rename(columns={"text": "query"}))
@@ -100,6 +108,11 @@ class BeirCollection(TestCollection):
         if "dev" in self.source_splits or split == "test":
             return frame
         return frame[frame["qid"].isin(dev_qids(frame["qid"])) == (split == "dev")]
+
+
+def _document(doc: Any) -> dict[str, str]:
+    fields = doc._asdict()
+    return {"docno": fields.pop("doc_id"), **fields, "text": doc.default_text().strip()}
 
 
 def _source(name: str) -> IrdsSource:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ def from_frames(
     licence: str = "unknown",
     citation: str = "",
     default_domain_model: str | None = None,
+    ignore_identical_ids: bool = False,
 ) -> TestCollection:
     """Make a collection from data frames or dictionaries.
 
@@ -58,6 +60,8 @@ def from_frames(
         licence: Licence of the data.
         citation: The work to cite.
         default_domain_model: Hub name of a domain language model that suits it.
+        ignore_identical_ids: Leave a query's own document (docno equal to qid) out of its results, everywhere. Topics
+            that share id and text with documents are logged as a warning where it is False.
 
     Raises:
         ValueError: The name is none for a folder, there is no document, a column is missing, a docno, a qid or a
@@ -77,7 +81,7 @@ def from_frames(
     judged = set[str]().union(*(frame["docno"] for frame in qrels_of.values()))
     if lacking := len(judged - {doc["docno"] for doc in documents}):
         logger.warning("%s: %d of the %d judged documents are not in the corpus", name, lacking, len(judged))
-    return FrameCollection(
+    collection = FrameCollection(
         name=name,
         title=title,
         language=language,
@@ -88,11 +92,15 @@ def from_frames(
         licence=licence,
         citation=citation,
         default_domain_model=default_domain_model,
+        ignore_identical_ids=ignore_identical_ids,
         documents=documents,
         topics_of=topics_of,
         qrels_of=qrels_of,
         corpus_fingerprint=fingerprint_texts(str(doc[key]) for doc in documents for key in ("docno", "text")),
     )
+    if topics_of:
+        deque(collection._watched(iter(documents), *topics_of), maxlen=0)
+    return collection
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -113,6 +121,11 @@ class FrameCollection(TestCollection):
     def fingerprint(self) -> str:
         """Fingerprint of every docno and text."""
         return self.corpus_fingerprint
+
+    @property
+    def document_fields(self) -> tuple[str, ...]:
+        """Names of the fields that documents have besides ``docno``."""
+        return tuple(dict.fromkeys(field for doc in self.documents for field in doc if field != "docno"))
 
     def _documents(self) -> Iterator[dict[str, str]]:
         return (doc.copy() for doc in self.documents)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ir_measures.measures import Measure
 
 SPLITS = ("train", "dev", "test")
+# BEIR's evaluation takes the query's own document out of the results. NanoBEIR's evaluators do not.
+IDENTICAL_IDS = ("beir/arguana", "beir/quora")
 
 
 def from_irds(
@@ -30,6 +32,7 @@ def from_irds(
     licence: str = "see https://ir-datasets.com",
     citation: str = "see https://ir-datasets.com",
     default_domain_model: str | None = None,
+    ignore_identical_ids: bool | None = None,
 ) -> TestCollection:
     """Make a collection of what ir_datasets calls ``dataset``; the same as ``get_collection("irds:...")``.
 
@@ -48,6 +51,9 @@ def from_irds(
         licence: Licence of the data.
         citation: The work to cite.
         default_domain_model: Hub name of a domain language model that suits it.
+        ignore_identical_ids: Leave a query's own document (docno equal to qid) out of its results, everywhere; when
+            None as BEIR does, for ``beir/arguana`` and ``beir/quora`` alone. Where it is off, test topics that share
+            id and text with documents are logged as a warning, after the first whole pass.
 
     Raises:
         ValueError: ir_datasets knows no such data set, or it lacks documents, topics or judgements, or the
@@ -60,6 +66,8 @@ def from_irds(
         raise ValueError(
             f"{dataset!r} has no test part; it has {', '.join(datasets)}: name one of them, as {dataset}/dev"
         )
+    if ignore_identical_ids is None:
+        ignore_identical_ids = f"{dataset}/".startswith(tuple(f"{known}/" for known in IDENTICAL_IDS))
     name = f"irds-{dataset.replace('/', '-')}"
     return IrdsCollection(
         name=name,
@@ -72,6 +80,7 @@ def from_irds(
         licence=licence,
         citation=citation,
         default_domain_model=default_domain_model,
+        ignore_identical_ids=ignore_identical_ids,
         source=IrdsSource(name=f"irds:{dataset}", corpus=dataset, files=_files(dataset), download=download),
         datasets=datasets,
     )
@@ -99,10 +108,17 @@ class IrdsCollection(TestCollection):
         """Fingerprint of the data set's name and of the checksums of its files."""
         return fingerprint([self.source.fingerprint, "default_text"])
 
+    @property
+    def document_fields(self) -> tuple[str, ...]:
+        """Names of the fields that documents have besides ``docno``."""
+        return self.source.document_fields()
+
+    def documents_of(self, docnos: Collection[str]) -> Iterator[dict[str, str]]:
+        """Look documents up in ir_datasets' document store."""
+        return map(_document, self.source.documents(docnos))
+
     def _documents(self) -> Iterator[dict[str, str]]:
-        for doc in self.source.documents():
-            fields = {key: value for key, value in doc._asdict().items() if isinstance(value, str)}
-            yield {"docno": fields.pop("doc_id"), **fields, "text": doc.default_text().strip()}
+        return self._watched(map(_document, self.source.documents()), "test")
 
     def _topics(self, split: str) -> pd.DataFrame:
         self.source.require()
@@ -113,6 +129,11 @@ class IrdsCollection(TestCollection):
     def _qrels(self, split: str) -> pd.DataFrame:
         self.source.require()
         return self.source.qrels(self.datasets[split])
+
+
+def _document(doc: Any) -> dict[str, str]:
+    fields = {key: value for key, value in doc._asdict().items() if isinstance(value, str)}
+    return {"docno": fields.pop("doc_id"), **fields, "text": doc.default_text().strip()}
 
 
 def _splits(dataset: str) -> dict[str, str]:

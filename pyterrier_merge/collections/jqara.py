@@ -86,6 +86,11 @@ class JqaraCollection(TestCollection):
         content = [fingerprint_file(file) for split in self.splits for file in self.files[split]] if self.files else []
         return fingerprint([HUB_DATASET, content or HUB_REVISION, "title text" if self.with_title else "text"])
 
+    @property
+    def document_fields(self) -> tuple[str, ...]:
+        """Names of the fields that documents have besides ``docno``."""
+        return "title", "text"
+
     def _documents(self) -> Iterator[dict[str, str]]:
         seen: dict[str, int] = {}  # a hash instead of the text: no more than that is held of 200,000 passages
         empty = 0

@@ -39,6 +39,7 @@ def from_folder(
     licence: str = "unknown",
     citation: str = "",
     default_domain_model: str | None = None,
+    ignore_identical_ids: bool = False,
 ) -> TestCollection:
     """Make a collection from a folder; its documents are read as a stream, each time they are asked for.
 
@@ -68,6 +69,9 @@ def from_folder(
         licence: Licence of the data.
         citation: The work to cite.
         default_domain_model: Hub name of a domain language model that suits it.
+        ignore_identical_ids: Leave a query's own document (docno equal to qid) out of its results, everywhere: for
+            ArguAna and Quora. Topics that share id and text with documents are logged as a warning, after the first
+            whole pass, where it is False.
 
     Raises:
         FileNotFoundError: There is no such folder, or it lacks documents, topics or judgements.
@@ -93,6 +97,7 @@ def from_folder(
         licence=licence,
         citation=citation,
         default_domain_model=default_domain_model,
+        ignore_identical_ids=ignore_identical_ids,
         corpus=corpus,
         topics_of=topics_of,
         qrels_of=qrels_of,
@@ -118,7 +123,7 @@ class LocalCollection(TestCollection):
         return self.corpus.fingerprint
 
     def _documents(self) -> Iterator[dict[str, str]]:
-        return iter(self.corpus)
+        return self._watched(iter(self.corpus), *self.splits)
 
     def _topics(self, split: str) -> pd.DataFrame:
         return self.topics_of[split]

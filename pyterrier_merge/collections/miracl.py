@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -79,9 +79,17 @@ class MiraclCollection(TestCollection):
         """Fingerprint of the checksums of the corpus, of the pool, and of the way title and text are joined."""
         return fingerprint([self.source.fingerprint, "title text", *(self.splits if self.judged_pool else ())])
 
+    @property
+    def document_fields(self) -> tuple[str, ...]:
+        """Names of the fields that documents have besides ``docno``."""
+        return "title", "text"
+
+    def documents_of(self, docnos: Collection[str]) -> Iterator[dict[str, str]]:
+        """Look documents up in ir_datasets' document store, or in the pool."""
+        return super().documents_of(docnos) if self.judged_pool else map(_document, self.source.documents(docnos))
+
     def _documents(self) -> Iterator[dict[str, str]]:
-        for doc in self._pool if self.judged_pool else self.source.documents():
-            yield {"docno": doc.doc_id, "title": doc.title, "text": doc.default_text().strip()}
+        return map(_document, self._pool if self.judged_pool else self.source.documents())
 
     def _topics(self, split: str) -> pd.DataFrame:
         return self._part(split, self._all_topics(SOURCE_SPLITS[split]))
@@ -109,3 +117,7 @@ class MiraclCollection(TestCollection):
         if lacking := len(docnos) - len(found):
             logger.warning("%s: %d of the %d judged documents are not in the corpus", self.name, lacking, len(docnos))
         return found
+
+
+def _document(doc: Any) -> dict[str, str]:
+    return {"docno": doc.doc_id, "title": doc.title, "text": doc.default_text().strip()}

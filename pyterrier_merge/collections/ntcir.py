@@ -82,6 +82,11 @@ class NtcirCollection(TestCollection):
         """Fingerprint of the content of the documents' file."""
         return self._corpus.fingerprint
 
+    @property
+    def document_fields(self) -> tuple[str, ...]:
+        """Names of the fields that documents have besides ``docno``; some documents have no ``url``."""
+        return "title", "url", "text"
+
     def _documents(self) -> Iterator[dict[str, str]]:
         return iter(self._corpus)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import pandas as pd
 
 from pyterrier_merge.collections.base import TestCollection
+from pyterrier_merge.collections.identical_ids import without_identical_ids
 from pyterrier_merge.fingerprint import fingerprint
 
 
@@ -20,7 +21,8 @@ def pooled(collection: TestCollection, split: str, runs: Sequence[pd.DataFrame],
     Args:
         collection: The whole.
         split: The only split that the pool has.
-        runs: Results for that split's queries (columns ``qid``, ``docno``, ``rank`` from 0), of systems that differ.
+        runs: Results for that split's queries (columns ``qid``, ``docno``, ``rank`` from 0), of systems that differ. A
+            query's own document counts for none of them where the collection ignores it (``ignore_identical_ids``).
         depth: Results of each query and run that go into the pool.
 
     Raises:
@@ -31,7 +33,7 @@ def pooled(collection: TestCollection, split: str, runs: Sequence[pd.DataFrame],
     docnos = set(collection.qrels(split)["docno"])
     if collection.reranking:
         docnos.update(collection.candidates(split)["docno"])
-    for run in runs:
+    for run in map(without_identical_ids, runs) if collection.ignore_identical_ids else runs:
         docnos.update(run.loc[run["rank"] < depth, "docno"])
     described = {field.name: getattr(collection, field.name) for field in fields(TestCollection)}
     docnos &= {doc["docno"] for doc in collection.corpus_iter()}  # judgements may name what the corpus lacks
@@ -54,6 +56,15 @@ class PooledCollection(TestCollection):
     def fingerprint(self) -> str:
         """Fingerprint of the whole collection and of the pool's docnos."""
         return fingerprint({"whole": self.whole.fingerprint, "docnos": sorted(self.docnos)})
+
+    @property
+    def document_fields(self) -> tuple[str, ...]:
+        """Names of the fields that documents have besides ``docno``."""
+        return self.whole.document_fields
+
+    def documents_of(self, docnos: Collection[str]) -> Iterator[dict[str, str]]:
+        """Look documents of the pool up in the whole."""
+        return self.whole.documents_of(self.docnos & set(docnos))
 
     def _documents(self) -> Iterator[dict[str, str]]:
         return (doc for doc in self.whole.corpus_iter() if doc["docno"] in self.docnos)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,6 +10,7 @@ import pyterrier as pt
 
 from pyterrier_merge.collections import get_collection, list_collections
 from pyterrier_merge.collections.base import TestCollection
+from pyterrier_merge.collections.text_loader import ALL, TextLoader
 
 DEFAULT_SPLIT = "test"
 
@@ -85,6 +86,18 @@ class CollectionDataset(pt.datasets.Dataset):
             raise NotImplementedError(f"{self!r} gives no candidates to re-rank")
         return self.collection.candidates(variant or DEFAULT_SPLIT)
 
+    def text_loader(self, fields: Sequence[str] | str = ALL, *, verbose: bool = False) -> TextLoader:
+        """Return the transformer that adds the documents' texts: ``pt.text.get_text(dataset)`` returns it too.
+
+        Args:
+            fields: Names of fields, or one name; all that the documents have when ``"*"``.
+            verbose: Show a progress bar.
+
+        Raises:
+            ValueError: The documents have no such field.
+        """
+        return self.collection.text_loader(fields, verbose=verbose)
+
     @property
     def info(self) -> dict[str, Any]:
         """What a report must say: title, language, domain, splits, measures, licence, citation."""
@@ -98,6 +111,7 @@ class CollectionDataset(pt.datasets.Dataset):
             "licence": described.licence,
             "citation": described.citation,
             "evaluation": described.evaluation,
+            "ignore_identical_ids": described.ignore_identical_ids,
         }
 
     def _describe_component(self, component: str) -> bool | list[str] | None:

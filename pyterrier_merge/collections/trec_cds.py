@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -93,15 +94,26 @@ class CdsCollection(TestCollection):
         """Fingerprint of the checksums of the documents' archives and of the fields in the text."""
         return fingerprint([self.source.fingerprint, "title abstract body" if self.body else "title abstract"])
 
+    @property
+    def document_fields(self) -> tuple[str, ...]:
+        """Names of the fields that documents have besides ``docno``."""
+        return "title", "journal", "text"
+
+    def documents_of(self, docnos: Collection[str]) -> Iterator[dict[str, str]]:
+        """Look documents up in ir_datasets' document store."""
+        return map(self._document, self.source.documents(docnos))
+
     def _documents(self) -> Iterator[dict[str, str]]:
-        for doc in self.source.documents():
-            fields = [squeezed(field) for field in (doc.title, doc.abstract, doc.body if self.body else "")]
-            yield {
-                "docno": doc.doc_id,
-                "title": fields[0],
-                "journal": squeezed(doc.journal),
-                "text": " ".join(field for field in fields if field),
-            }
+        return map(self._document, self.source.documents())
+
+    def _document(self, doc: Any) -> dict[str, str]:
+        fields = [squeezed(field) for field in (doc.title, doc.abstract, doc.body if self.body else "")]
+        return {
+            "docno": doc.doc_id,
+            "title": fields[0],
+            "journal": squeezed(doc.journal),
+            "text": " ".join(field for field in fields if field),
+        }
 
     def _topics(self, split: str) -> pd.DataFrame:
         queries = self.source.queries(self.datasets[split], self.datasets[split].split("/")[-1])

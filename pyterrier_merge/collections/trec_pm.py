@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -71,10 +72,17 @@ class PmCollection(TestCollection):
         """Fingerprint of the checksums of the documents' archives."""
         return fingerprint([self.source.fingerprint, "title abstract"])
 
+    @property
+    def document_fields(self) -> tuple[str, ...]:
+        """Names of the fields that documents have besides ``docno``."""
+        return "title", "text"
+
+    def documents_of(self, docnos: Collection[str]) -> Iterator[dict[str, str]]:
+        """Look documents up in ir_datasets' document store."""
+        return map(_document, self.source.documents(docnos))
+
     def _documents(self) -> Iterator[dict[str, str]]:
-        for doc in self.source.documents():  # either field is None where it begins with markup
-            title, abstract = squeezed(doc.title), squeezed(doc.abstract)
-            yield {"docno": doc.doc_id, "title": title, "text": f"{title} {abstract}".strip()}
+        return map(_document, self.source.documents())
 
     def _topics(self, split: str) -> pd.DataFrame:
         year = _YEARS[split]
@@ -91,6 +99,11 @@ class PmCollection(TestCollection):
             return self.source.qrels(f"medline/2017/trec-pm-{year}", f"trec-pm-{year}")
         patterns = [f"qrels*abstracts*{year}*"] + ["qrels-final-abstracts.txt"] * (year == 2017)
         return read_qrels(_one_file(self.folder, *patterns))
+
+
+def _document(doc: Any) -> dict[str, str]:
+    title, abstract = squeezed(doc.title), squeezed(doc.abstract)  # either is None where it begins with markup
+    return {"docno": doc.doc_id, "title": title, "text": f"{title} {abstract}".strip()}
 
 
 def _pm(name: str, fields: Sequence[str], path: str | Path | None, download: bool) -> TestCollection:

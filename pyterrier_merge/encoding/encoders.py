@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from numbers import Integral
@@ -161,13 +162,33 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         queries, each text counts once).
 
         Raises:
+            pt.validate.InputValidationError: Results to re-rank (``docno`` and ``score``) lack ``query`` or the text,
+                and the vectors of either.
             ValueError: A query or a text is no string; the message names its ``qid`` or ``docno``. Or a vector that is
                 there already, and would be scored, is another encoder's.
         """
+        self._require_text(inp)
         before = truncated_here()
         result: pd.DataFrame = super().transform(inp)
         result.attrs["truncated"] = truncated_here() - before
         return result
+
+    def _require_text(self, inp: pd.DataFrame) -> None:
+        """Refuse results that cannot be scored: with one side encoded alone they would keep the scores they have."""
+        if not {"docno", "score"} <= set(inp.columns):
+            return
+        try:
+            with pt.validate.any(inp, context=self) as v:
+                for query, text in itertools.product(("query", "query_vec"), (self.text_field, "doc_vec")):
+                    v.columns(includes=[query, text], mode="scorer")
+                v.document_frame(extra_columns=[self.text_field], mode="doc_encoder")
+        except pt.validate.InputValidationError as error:
+            error.args = (
+                f"{error.args[0]} Nothing would be re-ranked: put collection.text_loader() before the encoder, as in "
+                "bm25(collection) >> collection.text_loader() >> encoder, or index.vec_loader(); "
+                "encoder.query_encoder() and encoder.doc_encoder() encode one side of results alone.",
+            )
+            raise
 
     def query_encoder(self, verbose: bool | None = None, batch_size: int | None = None) -> QueryEncoder:
         """Return the half that encodes queries, whatever else a frame has."""

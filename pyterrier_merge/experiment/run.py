@@ -105,7 +105,8 @@ class _Bench:
         topics = self.collection.topics(split)
         identity = system.fingerprint if isinstance(system, E5Encoder) else repr(system)
         documents = self.collection.fingerprint, self.collection.language
-        key = fingerprint([identity, documents, fingerprint_frame(topics), self.spec.num_results])
+        rules = ["ignore_identical_ids"] * self.collection.ignore_identical_ids
+        key = fingerprint([identity, documents, fingerprint_frame(topics), self.spec.num_results, *rules])
 
         def search() -> pd.DataFrame:
             if isinstance(system, BM25):  # the first of all, and searched anew where the documents are others
@@ -160,7 +161,9 @@ class _Bench:
     def measure(self, runs: Mapping[str, pd.DataFrame], *, per_query: bool = False) -> pd.DataFrame:
         """The figures of each run: means, or one row for each query and measure."""
         topics, qrels = judged(self.collection.topics(self.spec.split), self.collection.qrels(self.spec.split))
-        ordered = [found_nothing(qrels) if run.empty else in_one_order(run) for run in runs.values()]
+        ignored = self.collection.ignore_identical_ids
+        ordered = [in_one_order(run, ignore_identical_ids=ignored) for run in runs.values()]
+        ordered = [found_nothing(qrels) if run.empty else run for run in ordered]
         measured: pd.DataFrame = pt.Experiment(
             ordered, topics, qrels, self.spec.parsed_measures, names=list(runs), perquery=per_query
         )
@@ -202,6 +205,11 @@ class _Bench:
         unjudged = len(topics) - len(measured)
         left_out = f" ({unjudged:,} more have no judgements and are not measured)" if unjudged else ""
         ranked = "each topic's own candidates are ranked" if self.collection.reranking else "all documents are searched"
+        if self.collection.ignore_identical_ids:
+            ranked += (
+                "; a query's own document (docno equal to qid) is left out of the results of every system, as BEIR and "
+                "MTEB do (ignore_identical_ids)"
+            )
         return [
             f"Collection: {self.collection.name}, {self.collection.num_docs:,} documents, {len(measured):,} "
             f"{spec.split} queries{left_out}; {ranked}. {self.collection.citation}",

@@ -67,8 +67,8 @@ class GivenCandidates(pt.Transformer):
     def __hash__(self) -> int:
         return hash((GivenCandidates, *self._identity()))
 
-    def _identity(self) -> tuple[str, str]:
-        return self.collection.name, self.collection.fingerprint
+    def _identity(self) -> tuple[str, str, bool]:
+        return self.collection.name, self.collection.fingerprint, self.collection.ignore_identical_ids
 
     def __repr__(self) -> str:
         return f"GivenCandidates({self.collection!r})"

@@ -10,10 +10,11 @@ import pandas as pd
 import pyterrier as pt
 import pytest
 import torch
+from pyterrier.measures import RR
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer, XGLMConfig, XGLMModel
 
-from pyterrier_merge import E5Encoder, FaissIndex, MergedE5Encoder, MergeRecipe, Segment
+from pyterrier_merge import E5Encoder, FaissIndex, MergedE5Encoder, MergeRecipe, Segment, bm25
 from pyterrier_merge.encoding.loading import load_retriever
 
 WORDS = [f"fever {number}" for number in range(20)]
@@ -697,3 +698,69 @@ def test_devices_may_be_torchs_own_and_halves_with_several_are_hashable(bert_ret
     assert several.device == ("cpu", "cpu")
     for half in (several.query_encoder, several.doc_encoder):
         assert hash(half()) == hash(half())
+
+
+class TestResultsToReRank:
+    RESULTS = pd.DataFrame({"qid": "1", "query": "fever", "docno": ["a", "b"], "score": [2.0, 1.0], "rank": [0, 1]})
+
+    @pytest.mark.parametrize(
+        "columns",
+        [
+            ["qid", "query", "docno", "score", "rank"],
+            ["qid", "query", "query_vec", "docno", "score"],
+            ["query", "docno", "score"],
+            ["qid", "docno", "score", "text"],  # a run from a file: the documents alone would be encoded
+            ["qid", "docno", "score", "doc_vec"],
+            ["qid", "query", "docno", "score", "body"],
+        ],
+    )
+    @pytest.mark.parametrize("rows", [0, 2])
+    def test_without_both_sides_they_are_refused(self, columns, rows):
+        given = pd.DataFrame({column: ["x"] * rows for column in columns})
+        with pytest.raises(
+            pt.validate.InputValidationError, match=r"put collection\.text_loader\(\) before the"
+        ) as caught:
+            E5Encoder("org/never-fetched")(given)
+        missing = [mode.missing_columns for mode in caught.value.modes if mode.mode_name == "scorer"]
+        assert len(missing) == 4
+        assert all(missing)
+
+    def test_the_column_of_the_text_is_the_encoders(self, bert_retriever):
+        encoder = E5Encoder(bert_retriever, dtype="float32", device="cpu", text_field="body")
+        with pytest.raises(pt.validate.InputValidationError, match="text_loader"):
+            encoder(self.RESULTS.assign(text="fever"))
+        assert "query_vec" not in encoder(self.RESULTS.assign(body=["pain", "fever"]))
+
+    @pytest.mark.parametrize("validate", ["error", "warn"])
+    def test_an_experiment_sees_it_before_it_runs(self, small_collection, encoder, validate):
+        topics, qrels = small_collection.topics("dev"), small_collection.qrels("dev")
+        systems = [bm25(small_collection) >> encoder]
+        if validate == "error":
+            with pytest.raises(ValueError, match="The following pipelines failed validation"):
+                pt.Experiment(systems, topics, qrels, [RR], validate=validate)
+        else:
+            with (
+                pytest.warns(UserWarning, match="The following pipelines failed validation"),
+                pytest.raises(pt.validate.InputValidationError, match="Nothing would be re-ranked"),
+            ):
+                pt.Experiment(systems, topics, qrels, [RR], validate=validate)
+
+    def test_with_texts_the_scores_are_the_encoders(self, small_collection, encoder):
+        pipeline = bm25(small_collection, num_results=5) >> small_collection.text_loader() >> encoder
+        columns = pt.inspect.transformer_outputs(pipeline, ["qid", "query"])
+        found = pipeline(small_collection.topics("dev"))
+        assert set(columns) == set(found.columns)
+        texts = {doc["docno"]: doc["text"] for doc in small_collection.corpus_iter()}
+        for row in found.head(8).to_dict("records"):
+            expected = encoder.encode_queries([row["query"]])[0] @ encoder.encode_docs([texts[row["docno"]]])[0]
+            assert row["score"] == pytest.approx(float(expected), abs=1e-5)
+        assert (found.sort_values(["qid", "rank"]).groupby("qid")["score"].diff().fillna(0) <= 0).all()
+
+    def test_halves_take_them_as_they_are(self, encoder):
+        assert "query_vec" in encoder.query_encoder()(self.RESULTS)
+        assert "doc_vec" in encoder.doc_encoder()(self.RESULTS.assign(text="fever"))
+
+    def test_documents_may_have_a_score(self, encoder):
+        """Posts have one: it is a field of a document, not a result."""
+        encoded = encoder(pd.DataFrame({"docno": ["a"], "text": ["fever"], "score": [7]}))
+        assert encoded.columns.tolist() == ["docno", "text", "score", "doc_vec"]

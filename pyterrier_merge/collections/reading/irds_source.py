@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,12 +15,14 @@ from xml.etree import ElementTree
 from zipfile import BadZipFile
 
 import pandas as pd
+from more_itertools import chunked
 
 from pyterrier_merge.collections.reading.consent import require_consent
 from pyterrier_merge.fingerprint import fingerprint
 
 # What requests raises is an OSError, and so is a wrong checksum; a RuntimeError tells that no mirror answered.
 _FAILURES = (OSError, RuntimeError, EOFError, BadZipFile, zlib.error, tarfile.TarError, ElementTree.ParseError)
+LOOKED_UP = 1_000  # documents that are held at once where they are looked up
 SMALL_BYTES = 100_000_000  # what is fetched without asking
 
 
@@ -102,11 +104,25 @@ class IrdsSource:
         """Return the number of documents; ir_datasets' document store is built for it where it is not yet."""
         return int(self._built_store().count())
 
-    def documents(self) -> Iterator[Any]:
-        """Yield ir_datasets' documents, from its document store: the archives are parsed once, and never held."""
-        self._built_store()
+    def document_fields(self) -> tuple[str, ...]:
+        """Return the fields of ir_datasets' documents that are strings, and ``text``; nothing is read for it."""
+        kind = load(self.corpus).docs_cls()
+        fields = [field for field in kind._fields if field != "doc_id" and kind.__annotations__[field] is str]
+        return tuple(dict.fromkeys([*fields, "text"]))
+
+    def documents(self, docnos: Collection[str] | None = None) -> Iterator[Any]:
+        """Yield ir_datasets' documents, from its document store: the archives are parsed once, and never held.
+
+        Args:
+            docnos: Names of documents, which are looked up a thousand at a time, in any order; all when None.
+        """
+        store = self._built_store()
         with self._reading(self.files):
-            yield from load(self.corpus).docs_iter()
+            if docnos is None:
+                yield from load(self.corpus).docs_iter()
+            else:
+                for some in chunked(sorted(docnos), LOOKED_UP):
+                    yield from store.get_many(some).values()
 
     def queries(self, dataset: str, files: str = "") -> pd.DataFrame:
         """Return the topics of a dataset, with ``qid`` for ``query_id`` and the fields that they have.

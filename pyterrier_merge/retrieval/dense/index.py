@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
 import pyterrier as pt
 
@@ -15,7 +16,17 @@ from pyterrier_merge.retrieval.dense.indexer import Document, FaissIndexer, enco
 from pyterrier_merge.retrieval.dense.retriever import EXACT, FaissRetriever
 from pyterrier_merge.retrieval.dense.scorer import FaissScorer
 from pyterrier_merge.retrieval.dense.structure import structures
-from pyterrier_merge.retrieval.dense.vectors import ARTIFACT_TYPE, FORMATS, METADATA, StoredVectors, read_metadata
+from pyterrier_merge.retrieval.dense.vec_loader import FaissVecLoader
+from pyterrier_merge.retrieval.dense.vectors import (
+    ARTIFACT_TYPE,
+    FORMATS,
+    METADATA,
+    IntArray,
+    StoredVectors,
+    read_metadata,
+)
+
+NAMED = 3  # missing docnos that an error names
 
 
 class FaissIndex(pt.Artifact, pt.Indexer):
@@ -28,6 +39,7 @@ class FaissIndex(pt.Artifact, pt.Indexer):
         dense = encoder >> index.retriever(num_results=100)                        # exact
         graph = encoder >> index.retriever(num_results=100, factory="HNSW32")      # approximate, by FAISS
         rerank = bm25 >> encoder.query_encoder() >> index.scorer()
+        vectors = bm25 >> index.vec_loader()                                       # adds doc_vec
 
     Indexing is atomic and resumable: the index appears when it is complete, and a killed job, started again, encodes
     only what the finished shards lack. An object serves what is on disk now, also after the index was overwritten.
@@ -127,6 +139,25 @@ class FaissIndex(pt.Artifact, pt.Indexer):
     def scorer(self, *, drop_query_vec: bool = False) -> FaissScorer:
         """Return a transformer that scores given documents: see :class:`FaissScorer`."""
         return FaissScorer(self, drop_query_vec=drop_query_vec)
+
+    def vec_loader(self) -> FaissVecLoader:
+        """Return a transformer that adds the vectors of given documents: see :class:`FaissVecLoader`."""
+        return FaissVecLoader(self)
+
+    def docids(self, docnos: Sequence[str]) -> IntArray:
+        """Return the places of documents in the index, ``(len(docnos),)``.
+
+        Raises:
+            ValueError: A docno that is not in the index.
+        """
+        docids = self.open().docids(docnos)
+        if len(missing := np.flatnonzero(docids < 0)):
+            named = ", ".join(repr(docnos[place]) for place in missing[:NAMED])
+            raise ValueError(
+                f"{len(missing)} of {len(docids)} rows have documents that are not in {self!r}: {named} ...; "
+                "give documents of the collection that was indexed"
+            )
+        return docids
 
     def fuse_left(self, left: pt.Transformer) -> FaissIndexer | None:
         """Take in the encoder before this index in a pipeline."""

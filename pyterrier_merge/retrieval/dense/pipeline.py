@@ -14,6 +14,7 @@ from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.retrieval.dense.build import IndexBusyError
 from pyterrier_merge.retrieval.dense.index import FaissIndex
 from pyterrier_merge.retrieval.given import GivenCandidates
+from pyterrier_merge.retrieval.identical_ids import WithoutIdenticalIds
 from pyterrier_merge.storage import cache_folder
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def dense_retriever(
     """Return the pipeline from queries to results, its index built or opened again (see :func:`dense_index`).
 
     The topics of a re-ranking collection (``collection.reranking``) are answered from their own candidates, those of
-    any other from all documents.
+    any other from all documents; a query's own document is left out where the collection says so
+    (``collection.ignore_identical_ids``).
 
     Args:
         encoder: Encodes documents and queries.
@@ -80,4 +82,6 @@ def dense_retriever(
     index = dense_index(encoder, collection, root=root, verbose=verbose)
     if collection.reranking:
         return (encoder >> GivenCandidates(collection) >> index.scorer()) % num_results
+    if collection.ignore_identical_ids:
+        return encoder >> index.retriever(num_results=num_results + 1) >> WithoutIdenticalIds(num_results)
     return encoder >> index.retriever(num_results=num_results)

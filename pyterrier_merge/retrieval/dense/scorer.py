@@ -14,8 +14,6 @@ from pyterrier_merge.retrieval.dense.vectors import stack_vectors
 if TYPE_CHECKING:
     from pyterrier_merge.retrieval.dense.index import FaissIndex
 
-NAMED = 3  # missing docnos that an error names
-
 
 class FaissScorer(pt.Transformer):
     """Scores the documents that come with each query: ``encoder.query_encoder() >> index.scorer()``.
@@ -50,14 +48,8 @@ class FaissScorer(pt.Transformer):
         results = inp.drop(columns=["score", "rank", *(["query_vec"] if self.drop_query_vec else [])], errors="ignore")
         if inp.empty:
             return results.assign(score=pd.Series(dtype=np.float32), rank=pd.Series(dtype=np.int64))
+        docids = self.index.docids(inp["docno"].tolist())
         vectors = self.index.open()
-        docids = vectors.docids(inp["docno"].tolist())
-        if len(missing := np.flatnonzero(docids < 0)):
-            named = ", ".join(repr(docno) for docno in inp["docno"].iloc[missing[:NAMED]])
-            raise ValueError(
-                f"{len(missing)} of {len(inp)} rows have documents that are not in {self.index!r}: {named} ...; "
-                "score documents of the collection that was indexed"
-            )
         rows, qids = pd.factorize(inp["qid"])
         first = np.flatnonzero(~inp["qid"].duplicated())
         owners = [f"query {qid!r}" for qid in qids]

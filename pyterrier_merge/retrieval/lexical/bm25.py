@@ -14,6 +14,7 @@ import pandas as pd
 import pyterrier as pt
 
 from pyterrier_merge.collections.base import require_collection
+from pyterrier_merge.collections.identical_ids import without_identical_ids
 from pyterrier_merge.collections.names import clean_text
 from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.retrieval.given import GivenCandidates
@@ -34,7 +35,8 @@ class BM25(pt.Transformer):
 
     The index is built when it is first searched, and kept. Documents of one score stand in the order of their docno.
     The topics of a re-ranking collection are answered from their own candidates, as by ``dense_retriever``; term
-    statistics are those of all its documents. ``bm25`` is another name of this class.
+    statistics are those of all its documents. A query's own document is left out where the collection says so
+    (``collection.ignore_identical_ids``). ``bm25`` is another name of this class.
 
     English is analysed by the engine: PISA has Porter2, Terrier Porter. Japanese is analysed by Sudachi for both (extra
     ``japanese``). For Danish, Dutch, Finnish, French, German, Hungarian, Italian, Norwegian, Portuguese, Romanian,
@@ -151,7 +153,8 @@ class BM25(pt.Transformer):
                 raise ValueError(f"the query {qid!r} is {query!r}, expected a string")  # noqa: TRY004 (data)
         found = self._rank_given(queries, self._given) if self._given else self._search(queries)
         result = queries.iloc[found["position"]].reset_index(drop=True)
-        return result.assign(docno=found["docno"], score=found["score"].astype(float), rank=found["rank"])
+        result = result.assign(docno=found["docno"], score=found["score"].astype(float), rank=found["rank"])
+        return without_identical_ids(result, self.num_results) if self.collection.ignore_identical_ids else result
 
     def fuse_rank_cutoff(self, k: int) -> BM25 | None:
         """Return a retriever of the first ``k`` results: this one where it gives no more."""
@@ -222,21 +225,22 @@ class BM25(pt.Transformer):
         return ranked[ranked["rank"] < self.num_results]
 
     def _search(self, queries: pd.DataFrame) -> pd.DataFrame:
-        """Return position (in ``queries``), docno, score and rank.
+        """Return position (in ``queries``), docno, score and rank; one result more where the query's own is to go.
 
         An engine cuts among documents of one score by its own numbering. To cut by docno, and so in the same place
         however deep the search, one more result is fetched than asked for; where that one has the score of the last to
         keep, twice as many are fetched, and so on.
         """
         pending = self._asked(queries)
-        depth = min(self.num_results, self.collection.num_docs) + 1  # PISA takes memory for as many as are asked for
+        num_results = self.num_results + self.collection.ignore_identical_ids
+        depth = min(num_results, self.collection.num_docs) + 1  # PISA takes memory for as many as are asked for
         complete = []
         while len(pending):
             found = _ranked(self._open().top(_frame(pending), depth))
-            last_kept = found[found["rank"] == self.num_results - 1].set_index("position")["score"]
+            last_kept = found[found["rank"] == num_results - 1].set_index("position")["score"]
             last_found = found[found["rank"] == depth - 1].set_index("position")["score"]
             tied = last_found.index[last_found == last_kept.reindex(last_found.index)]
-            complete.append(found[(found["rank"] < self.num_results) & ~found["position"].isin(tied)])
+            complete.append(found[(found["rank"] < num_results) & ~found["position"].isin(tied)])
             pending = pending.loc[tied]
             depth *= 2
         return pd.concat(complete).sort_values(["position", "rank"], ignore_index=True)
@@ -261,7 +265,8 @@ class BM25(pt.Transformer):
         return self.threads or os.cpu_count() or 1
 
     def _identity(self) -> tuple[Any, ...]:
-        collection = self.collection.fingerprint, self.collection.language, self.collection.reranking
+        of = self.collection
+        collection = of.fingerprint, of.language, of.reranking, of.ignore_identical_ids
         return *collection, self.engine, self.k1, self.b, self.num_results, self.index_path
 
     def __eq__(self, other: object) -> bool:

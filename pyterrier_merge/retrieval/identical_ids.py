@@ -1,0 +1,57 @@
+"""The stage that takes a query's own document out of its results."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pandas as pd
+import pyterrier as pt
+
+from pyterrier_merge.collections.identical_ids import without_identical_ids
+
+
+class WithoutIdenticalIds(pt.Transformer):
+    """Drops the results whose docno is the qid and keeps the first ``num_results`` of the others.
+
+    ``dense_retriever`` has this stage where ``collection.ignore_identical_ids`` is true. A pipeline of your own takes
+    it behind a retriever of one result more: ``encoder >> index.retriever(101) >> WithoutIdenticalIds(100)``.
+    """
+
+    schematic: ClassVar = {"label": "WithoutIdenticalIds"}
+
+    def __init__(self, num_results: int = 1000) -> None:
+        """Describe the stage.
+
+        Args:
+            num_results: Results for each query, at least 1.
+
+        Raises:
+            ValueError: ``num_results`` is below 1.
+        """
+        if num_results < 1:
+            raise ValueError(f"num_results is at least 1, found {num_results!r}")
+        self.num_results = num_results
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows that stay, in their order, with ranks from 0 without a gap."""
+        pt.validate.result_frame(inp, extra_columns=["rank"], context=self)
+        return without_identical_ids(inp, self.num_results)
+
+    def fuse_rank_cutoff(self, k: int) -> pt.Transformer | None:
+        """Return this stage for ``k`` results behind a cutoff at one more, which the retriever takes in."""
+        if k < 1:
+            return None
+        if k >= self.num_results:
+            return self
+        return pt.RankCutoff(k + 1) >> WithoutIdenticalIds(k)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, WithoutIdenticalIds):
+            return NotImplemented
+        return self.num_results == other.num_results
+
+    def __hash__(self) -> int:
+        return hash((WithoutIdenticalIds, self.num_results))
+
+    def __repr__(self) -> str:
+        return f"WithoutIdenticalIds({self.num_results})"
