@@ -42,9 +42,9 @@ def from_folder(
 ) -> TestCollection:
     """Make a collection from a folder; its documents are read as a stream, each time they are asked for.
 
-    What is what is told by the names of files, each of which may be packed by gzip or bzip2 (``.gz``, ``.bz2``):
+    The names of files tell what they hold; each may be packed by gzip or bzip2 (``.gz``, ``.bz2``):
 
-    - documents: ``corpus``, ``docs``, ``documents`` or ``collection``, and whatever else the name holds, so that parts
+    - documents: ``corpus``, ``docs``, ``documents`` or ``collection``, and any other part, so that parts
       (``corpus-00.jsonl``) are read in the order of their names. ``.jsonl`` (``docno`` or ``_id``, ``text``, ``title``
       where there is one), ``.tsv`` (docno, text; docno, title, text; or columns that a header names) or ``.trec``
       (``<DOC>``, ``<DOCNO>``);
@@ -54,8 +54,9 @@ def from_folder(
       with ``dev.tsv`` and ``test.tsv``: three columns, as in BEIR, or TREC's four;
     - or a SMART collection: ``NAME.ALL``, ``NAME.QRY``, ``NAME.REL``.
 
-    A folder in BEIR's layout is one of these. Topics without judgements, judged topics that are none, judged documents
-    that the corpus lacks and empty documents are counted and logged; the last two after the first whole pass.
+    Folders of BEIR and MS MARCO fit as they are unpacked; docs/collections.md lists all layouts. Topics without
+    judgements (a whole file of them is left out), judged qids that are not topics, judged documents that the corpus
+    lacks and empty documents are counted and logged; the last two after the first whole pass.
 
     Args:
         path: The folder.

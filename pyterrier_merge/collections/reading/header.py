@@ -88,7 +88,7 @@ def named_columns(
     Raises:
         ValueError: Two columns have one name, or it is not plain which one holds the texts.
     """
-    by_name = {name: position for position, name in reversed([*enumerate(names)])}
+    by_name = {name: position for position, name in enumerate(names)}
     id_name = next((name for name in (*ids, *filter(is_id_name, names)) if name in by_name), names[0])
     rest = [name for name in names if name not in (id_name, *others)]
     text_name = next((name for name in texts if name in rest), rest[0] if len(rest) == 1 else None)
