@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from pyterrier_merge.collections.reading.files import kind_of, place, read_lines, unquoted
-from pyterrier_merge.collections.reading.header import log_header
+from pyterrier_merge.collections.reading.header import is_id_name, log_header
 
 QREL_KINDS = ("tsv", "txt", "text", "trec", "qrels")
 
@@ -43,9 +43,10 @@ def read_qrels(path: Path, *, grades: Mapping[str, int] | None = None) -> pd.Dat
     listed = lists_relevant(path)
     rows: dict[tuple[str, str], int] = {}
     lines: dict[tuple[str, str], int] = {}
-    for number, line, cells in _rows(path):
+    for position, (number, line, cells) in enumerate(_rows(path)):
         qid, docno, label = (*cells[:2], "1") if listed else (cells[0], cells[-2], cells[-1])
-        if not rows and label not in (grades or ()) and all(map(_WORD.fullmatch, cells)):
+        named = is_id_name(cells[0]) if listed else label not in (grades or ())
+        if position == 0 and named and all(map(_WORD.fullmatch, cells)):
             log_header(path, number, cells)
             continue
         key = (qid, docno)

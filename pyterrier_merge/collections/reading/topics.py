@@ -11,10 +11,10 @@ import pandas as pd
 from pyterrier_merge.collections.reading.checks import checked_topics
 from pyterrier_merge.collections.reading.files import kind_of, place, read_jsonl, read_tsv
 from pyterrier_merge.collections.reading.header import named_columns, split_header
-from pyterrier_merge.collections.reading.trec_files import read_smart, read_trec_topics, read_xml_topics
+from pyterrier_merge.collections.reading.trec_files import TEXT_TAGS, read_smart, read_trec_topics, read_xml_topics
 
 QID_KEYS = ("qid", "_id", "query_id", "query-id", "id")
-QUERY_KEYS = ("query", "text", "title", "question")
+QUERY_KEYS = TEXT_TAGS
 TOPIC_KINDS = ("jsonl", "tsv", "xml", "trec", "qry")
 
 

@@ -14,6 +14,7 @@ from pyterrier_merge.collections.names import squeezed
 from pyterrier_merge.collections.reading.files import place, read_lines
 
 TOPIC_TAGS = ("topic", "top", "query")
+TEXT_TAGS = ("query", "text", "title", "question")
 NUMBER_NAMES = ("number", "num", "id", "identifier", "qid")
 
 _ATTRIBUTES = r"""(?:\s+[\w:.-]+\s*=\s*(?:"[^"]*"|'[^']*'|[^\s<>"']+))*\s*"""
@@ -36,7 +37,7 @@ def read_xml_topics(path: Path) -> pd.DataFrame:
         A column ``qid`` and one for each element and attribute that a topic has; missing ones are empty strings.
 
     Raises:
-        ValueError: The file is no such XML, a topic has no number, or there is none.
+        ValueError: The file is no such XML, a topic has no number or more than one of its texts, or there is none.
     """
     try:
         root = ElementTree.fromstring("\n".join(line for _, line in read_lines(path)))  # noqa: S314 (expat guards)
@@ -52,7 +53,13 @@ def read_xml_topics(path: Path) -> pd.DataFrame:
 
 
 def _xml_topic(path: Path, position: int, topic: ElementTree.Element) -> dict[str, str]:
-    fields = {**topic.attrib, **{_local(field.tag): squeezed("".join(field.itertext())) for field in topic}}
+    tags = [_local(field.tag) for field in topic]
+    fields = {
+        **topic.attrib,
+        **{tag: squeezed("".join(field.itertext())) for tag, field in zip(tags, topic, strict=True)},
+    }
+    if twice := [tag for tag in TEXT_TAGS if tags.count(tag) > 1]:
+        raise ValueError(f"{path}: topic {position} has more than one <{twice[0]}>; keep one language a file")
     if len(topic) == 0 and squeezed(topic.text):
         fields["text"] = squeezed(topic.text)
     numbers = [fields.pop(name, "") for name in NUMBER_NAMES]
@@ -72,15 +79,17 @@ def read_trec_topics(path: Path) -> Iterator[tuple[int, str, str]]:
     Tags may have attributes (FIRE's ``<top lang='mr'>``), and a language in front (CLEF's ``<EN-title>``).
     """
     for number, attributes, block in _blocks(path, "top"):
-        fields = {**attributes, **{tag: squeezed(html.unescape(text)) for tag, text in _TOPIC_FIELD.findall(block)}}
-        nums, titles = ([tag for tag in fields if _plain(tag) == name] for name in ("num", "title"))
-        qid = fields[nums[0]].removeprefix("Number:").strip() if nums else ""
+        fields = [*attributes.items(), *_TOPIC_FIELD.findall(block)]
+        nums, titles = (
+            [squeezed(html.unescape(text)) for tag, text in fields if _plain(tag) == name] for name in ("num", "title")
+        )
+        qid = nums[0].removeprefix("Number:").strip() if len(nums) == 1 else ""
         if not qid or len(titles) != 1:
             raise ValueError(
-                f"{place(path, number)}: expected a <top> with <num> and one <title>, found a <top> with "
-                f"{', '.join(fields) or 'nothing'}"
+                f"{place(path, number)}: expected a <top> with one <num> and one <title>, found a <top> with "
+                f"{', '.join(tag for tag, _ in fields) or 'nothing'}"
             )
-        yield number, qid, fields[titles[0]].removeprefix("Topic:").strip()
+        yield number, qid, titles[0].removeprefix("Topic:").strip()
 
 
 def _plain(tag: str) -> str:

@@ -54,6 +54,8 @@ SMART = {
     "1\t28\t0\t0.000000\n1\t35\t0\t0.000000\n": [["1", "28", 1], ["1", "35", 1]],
     "01 0028  0 0\n02 0035 0 0\n": [["01", "0028", 1], ["02", "0035", 1]],
     "1\t28\n1\t35\n": [["1", "28", 1], ["1", "35", 1]],
+    "qid docno\na b\n": [["a", "b", 1]],
+    "a b\na c\n": [["a", "b", 1], ["a", "c", 1]],
 }
 
 
@@ -112,6 +114,7 @@ def test_a_skipped_header_is_logged(file, caplog):
         ("1\tmy doc\t1\n", "line 1: docno 'my doc' has white space"),
         ("query-id\tcorpus-id\tscore\n1\tmy doc\t1\n", "line 2: expected 3 columns, .* found 4"),
         ("1 0 d1 1\n1 0 d2 high\n", "line 2: the label 'high' is no whole number"),
+        ("a b high\na c low\n", "line 2: the label 'low' is no whole number"),
         ("q1 d1 high\n", "line 1: the label 'high' is no whole number"),
         ("1 0 d1 1_0\n", "line 1: the label '1_0' is no whole number"),
         (f"1 0 d1 {10**20}\n", "line 1: the label '1000.* is no whole number of at most nine digits"),

@@ -37,6 +37,7 @@ def test_xml_topics(file):
     for content, message in (
         ("<topics>\n<topic number='1'></topics>", "file, line 2: no XML"),
         ("<topics><topic lang='en'><title>x</title></topic></topics>", "topic 1 has no number; it has lang, title"),
+        ("<t><topic number='7'><title>x</title><title>y</title></topic></t>", "topic 1 has more than one <title>"),
         ("<html></html>", "there is no <topic>, <top>, <query> in <html>"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -52,6 +53,7 @@ def test_trec_topics(file):
         ("<top lang='de'><num>1</num></top>", "lang, num"),
         ("<top><title>cat</title></top>", "title"),
         ("<top><num>1</num><EN-title>cat</EN-title><DE-title>Katze</DE-title></top>", "num, EN-title, DE-title"),
+        ("<top><num>1</num><title>a</title><title>b</title></top>", "num, title, title"),
         ("<top></top>", "nothing"),
     ):
         with pytest.raises(ValueError, match=f"line 1: expected a <top> with .* found a <top> with {found}$"):
