@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,18 +14,17 @@ import pandas as pd
 from pyterrier_merge.collections.base import DEFAULT_TASK, TestCollection, checked_measures
 from pyterrier_merge.collections.reading.checks import checked_name, report_unmatched
 from pyterrier_merge.collections.reading.corpus import FileCorpus
-from pyterrier_merge.collections.reading.documents import DOCUMENT_KINDS, read_documents
-from pyterrier_merge.collections.reading.files import kind_of, stem_of
-from pyterrier_merge.collections.reading.topics import TOPIC_KINDS, read_topics
-from pyterrier_merge.collections.reading.trec_files import read_qrels
+from pyterrier_merge.collections.reading.documents import read_documents
+from pyterrier_merge.collections.reading.layout import Layout, find_layout
+from pyterrier_merge.collections.reading.qrels import lists_relevant, read_qrels, without_zeros
+from pyterrier_merge.collections.reading.topics import read_topics
 
 if TYPE_CHECKING:
     from ir_measures.measures import Measure
 
-DOCUMENT_NAMES = ("corpus", "docs", "documents", "collection")
-TOPIC_NAMES = ("queries", "topics")
-QREL_KINDS = ("tsv", "txt", "trec", "qrels")  # other endings are a split's: "qrels.dev"
-_SPLIT = re.compile(r"^[._-]+")
+logger = logging.getLogger(__name__)
+
+_FORM = "title text; cells of TSV unquoted"
 
 
 def from_folder(
@@ -43,9 +43,9 @@ def from_folder(
 ) -> TestCollection:
     """Make a collection from a folder; its documents are read as a stream, each time they are asked for.
 
-    What is what is told by the names of files, each of which may be packed by gzip or bzip2 (``.gz``, ``.bz2``):
+    The names of files tell what they hold; each may be packed by gzip or bzip2 (``.gz``, ``.bz2``):
 
-    - documents: ``corpus``, ``docs``, ``documents`` or ``collection``, and whatever else the name holds, so that parts
+    - documents: ``corpus``, ``docs``, ``documents`` or ``collection``, and any other part, so that parts
       (``corpus-00.jsonl``) are read in the order of their names. ``.jsonl`` (``docno`` or ``_id``, ``text``, ``title``
       where there is one), ``.tsv`` (docno, text; docno, title, text; or columns that a header names) or ``.trec``
       (``<DOC>``, ``<DOCNO>``);
@@ -55,8 +55,9 @@ def from_folder(
       with ``dev.tsv`` and ``test.tsv``: three columns, as in BEIR, or TREC's four;
     - or a SMART collection: ``NAME.ALL``, ``NAME.QRY``, ``NAME.REL``.
 
-    A folder in BEIR's layout is one of these. Topics without judgements, judged topics that are none, judged documents
-    that the corpus lacks and empty documents are counted and logged; the last two after the first whole pass.
+    Folders of BEIR and MS MARCO fit as they are unpacked; docs/collections.md lists all layouts. Topics without
+    judgements (a whole file of them is left out), judged qids that are not topics, judged documents that the corpus
+    lacks and empty documents are counted and logged; the last two after the first whole pass.
 
     Args:
         path: The folder.
@@ -81,11 +82,11 @@ def from_folder(
     folder = Path(path).expanduser()
     layout = find_layout(folder)
     name = checked_name(folder.resolve().name if name is None else name)
-    qrels_of = {split: read_qrels(file) for split, file in layout.qrels.items()}
-    topics_of = _topics_of(layout, qrels_of)
+    topics_of, qrels_of = _topics_and_qrels(name, layout)
     report_unmatched(name, topics_of, qrels_of)
     judged = set[str]().union(*(frame["docno"] for frame in qrels_of.values()))
-    corpus = FileCorpus(name, layout.documents, read_documents, form="title text", judged=lambda: judged)
+    read = partial(read_documents, judged=judged)
+    corpus = FileCorpus(name, layout.documents, read, form=_FORM, judged=lambda: judged)
     return LocalCollection(
         name=name,
         title=title,
@@ -132,83 +133,33 @@ class LocalCollection(TestCollection):
         return self.qrels_of[split]
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The files of a folder: documents in their order, topics and judgements by split ("" for topics of all splits)."""
-
-    documents: tuple[Path, ...]
-    topics: Mapping[str, Path]
-    qrels: Mapping[str, Path]
-
-
-def find_layout(folder: Path) -> Layout:
-    """Tell documents, topics and judgements by the names of files, as ``from_folder`` describes.
-
-    Raises:
-        FileNotFoundError: There is no such folder, or it lacks one of the three.
-        ValueError: Two files hold the topics or the judgements of one split.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
-    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-    qrels = [
-        (_split_of(file, ("qrels",), QREL_KINDS) or "test", file)
-        for file in files
-        if file.name.lower().startswith("qrels") or kind_of(file) == "rel"
-    ]
-    qrels += [(stem_of(file), file) for file in sorted((folder / "qrels").glob("[!.]*")) if file.is_file()]
-    topics = [file for file in files if _is(file, TOPIC_NAMES, TOPIC_KINDS) or kind_of(file) == "qry"]
-    layout = Layout(
-        documents=tuple(file for file in files if _is(file, DOCUMENT_NAMES, DOCUMENT_KINDS) or kind_of(file) == "all"),
-        topics=_by_split((_split_of(file, TOPIC_NAMES, TOPIC_KINDS), file) for file in topics),
-        qrels=_by_split(qrels),
-    )
-    for what, found, expected in (
-        ("documents", layout.documents, "corpus.jsonl, docs.tsv or collection.trec"),
-        ("topics", layout.topics, "queries.jsonl, topics.tsv or topics.xml"),
-        ("judgements", layout.qrels, "qrels.txt, qrels.dev.tsv or a folder qrels"),
-    ):
-        if not found:
-            raise FileNotFoundError(
-                f"{folder} has no {what}: expected a file such as {expected} (see from_folder), found "
-                f"{', '.join(file.name for file in files) or 'no file'}"
-            )
-    return layout
-
-
-def _topics_of(layout: Layout, qrels_of: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    common = read_topics(layout.topics[""]) if "" in layout.topics else None
-    topics_of = {split: read_topics(file) for split, file in layout.topics.items() if split}
-    if unjudged := sorted(set(topics_of) - set(qrels_of)):
-        raise FileNotFoundError(
-            f"there are topics but no judgements of {', '.join(unjudged)}; judgements are of {', '.join(qrels_of)}"
-        )
+def _topics_and_qrels(name: str, layout: Layout) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
+    """Return topics and judgements of each split that has judgements; other topics are counted."""
+    qrels_of = {split: read_qrels(file) for split, file in layout.qrels.items()}
+    judged = set[str]().union(*(qrels["qid"] for qrels in qrels_of.values()))
+    asked = {split: read_topics(file, judged=judged) for split, file in layout.topics.items()}
+    for split in sorted(set(asked) - set(qrels_of) - {""}):
+        logger.warning(
+            "%s: there are no judgements of %r, so its %d topics are left out (%s)",
+            name, split, len(asked[split]), layout.topics[split],
+        )  # fmt: skip
+    topics_of = {}
     for split in qrels_of:
-        if split in topics_of:
-            continue
-        if common is None:
+        topics = asked.get(split, asked.get(""))
+        if topics is None:
             raise FileNotFoundError(
-                f"there are judgements but no topics of {split!r}; topics are of {', '.join(topics_of)}"
+                f"there are judgements but no topics of {split!r}; topics are of {', '.join(asked)}"
             )
-        alone = len(qrels_of) == 1
-        topics_of[split] = common if alone else common[common["qid"].isin(qrels_of[split]["qid"])]
-    return {split: topics_of[split] for split in qrels_of}
+        if lists_relevant(layout.qrels[split]):
+            qrels_of[split] = _numbered_alike(layout, topics, qrels_of[split])
+        alone = split in asked or len(qrels_of) == 1
+        topics_of[split] = topics if alone else topics[topics["qid"].isin(qrels_of[split]["qid"])]
+    return topics_of, qrels_of
 
 
-def _is(file: Path, names: Sequence[str], kinds: Sequence[str]) -> bool:
-    return file.name.lower().startswith(tuple(names)) and kind_of(file) in kinds
-
-
-def _split_of(file: Path, names: Sequence[str], kinds: Sequence[str]) -> str:
-    stem = stem_of(file) + ("" if kind_of(file) in kinds else f".{kind_of(file)}").rstrip(".")
-    begun = next((name for name in names if stem.lower().startswith(name)), "")
-    return _SPLIT.sub("", stem[len(begun) :]) if begun else ""
-
-
-def _by_split(found: Iterable[tuple[str, Path]]) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for split, file in found:
-        if split in files:
-            raise ValueError(f"two files are of the split {split!r}: {files[split]} and {file}; keep one of them")
-        files[split] = file
-    return files
+def _numbered_alike(layout: Layout, topics: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:
+    """Return SMART's judgements without leading zeros where the topics, or the first document, have none."""
+    _, document = next(read_documents(layout.documents[0]), (0, {"docno": ""}))
+    return qrels.assign(
+        qid=without_zeros(qrels["qid"], topics["qid"]), docno=without_zeros(qrels["docno"], [document["docno"]])
+    )

@@ -16,8 +16,8 @@ from pyterrier_merge.collections.reading.checks import report_unmatched
 from pyterrier_merge.collections.reading.corpus import FileCorpus
 from pyterrier_merge.collections.reading.files import place, read_jsonl
 from pyterrier_merge.collections.reading.hub import hub_file
+from pyterrier_merge.collections.reading.qrels import read_qrels
 from pyterrier_merge.collections.reading.topics import read_topics
-from pyterrier_merge.collections.reading.trec_files import read_qrels
 from pyterrier_merge.storage import write_file
 
 logger = logging.getLogger(__name__)

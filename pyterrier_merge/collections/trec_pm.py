@@ -13,7 +13,8 @@ from pyterrier_merge.collections.base import TestCollection
 from pyterrier_merge.collections.names import squeezed
 from pyterrier_merge.collections.reading.checks import checked_names
 from pyterrier_merge.collections.reading.irds_source import IrdsSource
-from pyterrier_merge.collections.reading.trec_files import read_qrels, read_xml_topics
+from pyterrier_merge.collections.reading.qrels import read_qrels
+from pyterrier_merge.collections.reading.trec_files import read_xml_topics
 from pyterrier_merge.collections.trec_cds import EVALUATION
 from pyterrier_merge.fingerprint import fingerprint
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
-from pyterrier_merge.collections.reading.files import kind_of, place, read_columns, read_jsonl
+from pyterrier_merge.collections.reading.files import kind_of, place, read_jsonl, read_tsv
+from pyterrier_merge.collections.reading.header import named_columns, split_header
 from pyterrier_merge.collections.reading.trec_files import read_smart, read_trec_documents
 
 DOCNO_KEYS = ("docno", "_id", "doc_id", "docid", "id")
@@ -14,18 +15,24 @@ TEXT_KEYS = ("text", "contents")
 DOCUMENT_KINDS = ("jsonl", "tsv", "trec", "all")
 
 
-def read_documents(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def read_documents(path: Path, *, judged: Container[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield line number and document, read by the suffix of the file (below ``.gz`` or ``.bz2``).
 
     A document has ``docno``, ``text`` with the title in front, and the fields that are strings.
 
+    Args:
+        path: The file.
+        judged: Docnos that the judgements name: a first line of TSV that begins with one is not a header.
+
     Raises:
         ValueError: The suffix is none of ``DOCUMENT_KINDS``, or a line is not what it should be.
     """
-    readers = {"jsonl": _from_jsonl, "tsv": _from_tsv, "trec": read_trec_documents, "all": read_smart}
     kind = kind_of(path)
+    if kind == "tsv":
+        return _from_tsv(path, judged)
+    readers = {"jsonl": _from_jsonl, "trec": read_trec_documents, "all": read_smart}
     if kind not in readers:
-        raise ValueError(f"{path}: documents are read from {', '.join(f'.{kind}' for kind in readers)}, not .{kind}")
+        raise ValueError(f"{path}: documents are read from .{', .'.join(DOCUMENT_KINDS)}, not .{kind}")
     return readers[kind](path)
 
 
@@ -33,23 +40,24 @@ def _from_jsonl(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     return ((number, _document(path, number, entry)) for number, entry in read_jsonl(path))
 
 
-def _from_tsv(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    columns: list[str] | None = None
-    for number, cells in read_columns(path, tabs_only=True):
-        if columns is None and cells[0].lower() in DOCNO_KEYS:
-            columns = [cell.lower() for cell in cells]
-            continue
-        columns = columns or _columns(path, number, len(cells))
-        yield number, _document(path, number, dict(zip(columns, cells, strict=True)))
+def _from_tsv(path: Path, judged: Container[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    names, rows = split_header(path, read_tsv(path), judged=judged)
+    if names:
+        docno, text = named_columns(path, names, ids=DOCNO_KEYS, texts=TEXT_KEYS, others=("title",))
+        names[docno], names[text] = "docno", "text"
+    for number, cells in rows:
+        names = names or _columns(path, number, cells)
+        yield number, _document(path, number, dict(zip(names, cells, strict=True)))
 
 
-def _columns(path: Path, number: int, count: int) -> list[str]:
-    if count not in (2, 3):
+def _columns(path: Path, number: int, cells: list[str]) -> list[str]:
+    if len(cells) not in (2, 3):
         raise ValueError(
-            f"{place(path, number)}: found {count} columns and no header that begins with {' or '.join(DOCNO_KEYS)}; "
-            "without a header they are docno and text, or docno, title and text"
+            f"{place(path, number)}: found {len(cells)} columns and no header that begins with "
+            f"{' or '.join(DOCNO_KEYS)}; without a header they are docno and text, or docno, title and text: "
+            f"{chr(9).join(cells)[:80]!r}"
         )
-    return ["docno", "text"] if count == 2 else ["docno", "title", "text"]
+    return ["docno", "text"] if len(cells) == 2 else ["docno", "title", "text"]
 
 
 def _document(path: Path, number: int, entry: dict[str, Any]) -> dict[str, str]:

@@ -5,24 +5,33 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 _COMPRESSED = (".gz", ".bz2")
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+_PEEKED = 100  # lines
+
+
+def bare_name(path: Path) -> str:
+    """Return a file's name without ``.gz`` or ``.bz2``."""
+    return path.stem if path.suffix.lower() in _COMPRESSED else path.name
 
 
 def kind_of(path: Path) -> str:
     """Return a file's suffix in lower case, without a dot; that below ``.gz`` and ``.bz2``."""
-    return Path(path.stem if path.suffix.lower() in _COMPRESSED else path.name).suffix.lower().lstrip(".")
+    return Path(bare_name(path)).suffix.lower().lstrip(".")
 
 
 def stem_of(path: Path) -> str:
     """Return a file's name without its suffixes: ``topics.dev`` of ``topics.dev.tsv.gz``."""
-    return Path(path.stem if path.suffix.lower() in _COMPRESSED else path.name).stem
+    return Path(bare_name(path)).stem
 
 
 def place(path: Path, line: int) -> str:
@@ -74,26 +83,49 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, value
 
 
-def read_columns(path: Path, *, tabs_only: bool) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number and the cells of each line that is not blank.
+def read_tsv(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the cells of each line that is not blank; cells are separated by tabs.
 
-    Args:
-        path: The file.
-        tabs_only: Cells are parted by tabs alone. Otherwise by white space, unless there is a tab.
+    Cells that a CSV writer quoted are unquoted: those that are quoted from end to end with doubled quotes in between
+    (``"the ""kidney"" failed"``), and all quoted ones where the last cells of the first 100 lines are quoted.
+    Everything else stays as it is: a lone inch mark, a phrase between quotes.
 
     Raises:
         ValueError: A line has another number of cells than the first, or one alone.
     """
     expected = 0
-    for number, line in read_lines(path):
-        if not line.strip():
-            continue
-        cells = line.split("\t") if tabs_only or "\t" in line else line.split()
+    quoted, lines = _all_quoted((number, line) for number, line in read_lines(path) if line.strip())
+    for number, line in lines:
+        cells = line.split("\t")
         expected = expected or len(cells)
         if len(cells) == 1 or len(cells) != expected:
             columns = "two or more columns" if expected == 1 else f"{expected} columns, as in the first line"
-            raise ValueError(f"{place(path, number)}: expected {columns}, found {len(cells)}: {line[:80]!r}")
-        yield number, [cell.strip() for cell in cells]
+            raise ValueError(
+                f"{place(path, number)}: expected {columns}, found {len(cells)}: {line[:80]!r} (tabs separate columns)"
+            )
+        yield number, [unquoted(cell.strip(), always=quoted) for cell in cells]
+
+
+def unquoted(cell: str, *, always: bool) -> str:
+    """Return a cell without the quotes of a CSV writer.
+
+    Args:
+        cell: Quoted when it is so from end to end, with every quote in between doubled.
+        always: Also where there are no quotes in between: an author may have written these.
+    """
+    if not cell.startswith('"') or not _QUOTED.fullmatch(cell) or not (always or '""' in cell[1:-1]):
+        return cell
+    return cell[1:-1].replace('""', '"')
+
+
+def _all_quoted(lines: Iterator[tuple[int, str]]) -> tuple[bool, Iterator[tuple[int, str]]]:
+    """Tell whether a CSV writer quoted all texts, by the last cells of the first lines; return the lines, too."""
+    head: list[tuple[int, str]] = []
+    for entry in islice(lines, _PEEKED):
+        head.append(entry)
+        if not _QUOTED.fullmatch(entry[1].rpartition("\t")[2].strip()):
+            return False, chain(head, lines)
+    return len(head) > 1, chain(head, lines)
 
 
 def _open(path: Path) -> BinaryIO:

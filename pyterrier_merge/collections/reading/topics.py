@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from pyterrier_merge.collections.reading.checks import checked_topics
-from pyterrier_merge.collections.reading.files import kind_of, place, read_columns, read_jsonl
-from pyterrier_merge.collections.reading.trec_files import read_smart, read_trec_topics, read_xml_topics
+from pyterrier_merge.collections.reading.files import kind_of, place, read_jsonl, read_tsv
+from pyterrier_merge.collections.reading.header import named_columns, split_header
+from pyterrier_merge.collections.reading.trec_files import TEXT_TAGS, read_smart, read_trec_topics, read_xml_topics
 
 QID_KEYS = ("qid", "_id", "query_id", "query-id", "id")
-QUERY_KEYS = ("query", "text", "title", "question")
+QUERY_KEYS = TEXT_TAGS
 TOPIC_KINDS = ("jsonl", "tsv", "xml", "trec", "qry")
 
 
-def read_topics(path: Path) -> pd.DataFrame:
+def read_topics(path: Path, *, judged: Container[str] = ()) -> pd.DataFrame:
     """Read topics by the suffix of their file, below ``.gz`` or ``.bz2``.
 
-    ``.jsonl``: objects with ``qid`` or ``_id``, and ``query`` or ``text``. ``.tsv``: qid and query, with or without a
-    header. ``.xml``: ``<topic number="1">`` with a ``<query>`` or ``<title>``. ``.trec``: ``<top>`` with ``<num>`` and
-    ``<title>``. ``.qry``: SMART's ``.I`` and ``.W``.
+    ``.jsonl``: objects with ``qid`` or ``_id``, and ``query`` or ``text``. ``.tsv``: qid and query, or columns that a
+    header names. ``.xml``: ``<topic number="1">`` with text, a ``<query>`` or a ``<title>``. ``.trec``: ``<top>`` with
+    ``<num>`` and ``<title>``. ``.qry``: SMART's ``.I`` and ``.W``.
+
+    Args:
+        path: The file.
+        judged: Qids that the judgements name: a first line of TSV that begins with one is not a header.
 
     Returns:
         Columns ``qid`` and ``query``.
@@ -39,7 +45,12 @@ def read_topics(path: Path) -> pd.DataFrame:
                 "of it, for from_frames"
             )
         return checked_topics(str(path), topics.rename(columns={field: "query"}))
-    readers = {"jsonl": _from_jsonl, "tsv": _from_tsv, "trec": read_trec_topics, "qry": _from_smart}
+    readers: dict[str, Callable[[Path], Iterator[tuple[int, str, str]]]] = {
+        "jsonl": _from_jsonl,
+        "tsv": partial(_from_tsv, judged=judged),
+        "trec": read_trec_topics,
+        "qry": _from_smart,
+    }
     if kind not in readers:
         raise ValueError(f"{path}: topics are read from {', '.join(f'.{kind}' for kind in TOPIC_KINDS)}, not .{kind}")
     rows: dict[str, str] = {}
@@ -65,13 +76,16 @@ def _from_jsonl(path: Path) -> Iterator[tuple[int, str, str]]:
         yield number, str(qid), query
 
 
-def _from_tsv(path: Path) -> Iterator[tuple[int, str, str]]:
-    for number, cells in read_columns(path, tabs_only=True):
-        if len(cells) != 2:
-            raise ValueError(f"{place(path, number)}: expected qid and query, found {len(cells)} columns: {cells!r}")
-        if number == 1 and cells[0].lower() in QID_KEYS and cells[1].lower() in QUERY_KEYS:
-            continue
-        yield number, cells[0], cells[1]
+def _from_tsv(path: Path, judged: Container[str]) -> Iterator[tuple[int, str, str]]:
+    names, rows = split_header(path, read_tsv(path), judged=judged)
+    qid, query = named_columns(path, names, ids=QID_KEYS, texts=QUERY_KEYS) if names else (0, 1)
+    for number, cells in rows:
+        if not names and len(cells) != 2:
+            raise ValueError(
+                f"{place(path, number)}: expected qid and query, or a header that begins with {' or '.join(QID_KEYS)}; "
+                f"found {len(cells)} columns: {chr(9).join(cells)[:80]!r}"
+            )
+        yield number, cells[qid], cells[query]
 
 
 def _from_smart(path: Path) -> Iterator[tuple[int, str, str]]:

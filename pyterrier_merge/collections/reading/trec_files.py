@@ -1,4 +1,4 @@
-"""The files of evaluation campaigns: judgements, topics and documents in the formats of TREC, BEIR, NTCIR and SMART."""
+"""Topics and documents between tags, as TREC, CLEF, FIRE and LDC write them, and SMART's."""
 
 from __future__ import annotations
 
@@ -11,95 +11,108 @@ from xml.etree import ElementTree
 import pandas as pd
 
 from pyterrier_merge.collections.names import squeezed
-from pyterrier_merge.collections.reading.files import place, read_columns, read_lines
+from pyterrier_merge.collections.reading.files import place, read_lines
 
-_SCORE_HEADERS = {"score", "label", "relevance", "rel", "grade"}
-_LABEL = re.compile(r"[+-]?[0-9]{1,9}")
+TOPIC_TAGS = ("topic", "top", "query")
+TEXT_TAGS = ("query", "text", "title", "question")
+NUMBER_NAMES = ("number", "num", "id", "identifier", "qid")
+
+_ATTRIBUTES = r"""(?:\s+[\w:.-]+\s*=\s*(?:"[^"]*"|'[^']*'|[^\s<>"']+))*\s*"""
+_ATTRIBUTE = re.compile(r"""([\w:.-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s<>"']+))""")
 _TAG = re.compile(r"<[/!?]?[A-Za-z-][^<>]*>")  # "p < 0.05 and q > 2" has none
-_DOCNO = re.compile(r"<DOCNO>(.*?)</DOCNO>", re.IGNORECASE | re.DOTALL)
-_TOPIC_FIELD = re.compile(r"<(\w+)>(.*?)(?=</?\w+>|\Z)", re.DOTALL)
+_DOCNO, _DOCID = (
+    re.compile(rf"<{tag}{_ATTRIBUTES}>(.*?)</{tag}\s*>", re.IGNORECASE | re.DOTALL) for tag in ("DOCNO", "DOCID")
+)
+_TOPIC_FIELD = re.compile(rf"<([\w:-]+){_ATTRIBUTES}>(.*?)(?=</?[\w:-]+{_ATTRIBUTES}>|\Z)", re.DOTALL)
 _SMART_SECTION = re.compile(r"^\.([A-Z])(?:\s+(\S+))?\s*$")
 
 
-def read_qrels(path: Path, *, grades: Mapping[str, int] | None = None) -> pd.DataFrame:
-    """Read judgements: ``qid iteration docno label`` (TREC), or ``qid docno label`` with or without a header (BEIR).
-
-    Args:
-        path: The file, its columns parted by tabs or by other white space.
-        grades: Labels that are words, and their grades. None where labels are whole numbers.
-
-    Returns:
-        Columns ``qid``, ``docno`` and ``label``, in the file's order.
-
-    Raises:
-        ValueError: A line has neither three nor four columns, a label is unknown, a judgement is given twice, or there
-            is none.
-    """
-    rows: dict[tuple[str, str], int] = {}
-    lines: dict[tuple[str, str], int] = {}
-    for number, cells in read_columns(path, tabs_only=False):
-        if len(cells) not in (3, 4):
-            raise ValueError(
-                f"{place(path, number)}: a judgement has three columns (qid docno label) or four (qid iteration docno "
-                f"label), found {len(cells)}: {' '.join(cells)!r}"
-            )
-        qid, docno, label = cells[0], cells[-2], cells[-1]
-        if not lines and label.lower() in _SCORE_HEADERS:
-            continue
-        key = (qid, docno)
-        if key in rows:
-            raise ValueError(
-                f"{place(path, number)}: qid {qid!r} and docno {docno!r} are judged already in line {lines[key]}"
-            )
-        rows[key], lines[key] = _grade(path, number, label, grades), number
-    if not rows:
-        raise ValueError(f"{path}: there is no judgement in it")
-    return pd.DataFrame([(*key, label) for key, label in rows.items()], columns=["qid", "docno", "label"])
-
-
 def read_xml_topics(path: Path) -> pd.DataFrame:
-    """Read topics of the form ``<topics><topic number="1"><disease>...``.
+    """Read topics of the form ``<topics><topic number="1"><disease>...``; ``<top>`` or ``<query>`` do, too.
+
+    The number is an attribute or an element, by any of ``NUMBER_NAMES``. A topic without elements has its text in
+    ``text`` (TREC Clinical Trials). Namespaces are ignored.
 
     Returns:
-        A column ``qid`` and one for each element that a topic has; missing ones are empty strings.
+        A column ``qid`` and one for each element and attribute that a topic has; missing ones are empty strings.
 
     Raises:
-        ValueError: The file is no such XML, a topic has no number, or there is none.
+        ValueError: The file is no such XML, a topic has no number or more than one of its texts, or there is none.
     """
     try:
         root = ElementTree.fromstring("\n".join(line for _, line in read_lines(path)))  # noqa: S314 (expat guards)
     except ElementTree.ParseError as error:
         raise ValueError(f"{place(path, error.position[0])}: no XML ({error})") from error
-    topics = []
-    for position, topic in enumerate(root.iter("topic"), start=1):
-        number = (topic.get("number") or topic.findtext("number") or "").strip()
-        if not number:
-            raise ValueError(f"{path}: topic {position} has no number")
-        fields = {field.tag: squeezed("".join(field.itertext())) for field in topic if field.tag != "number"}
-        topics.append({"qid": number, **topic.attrib, **fields})
+    tagged = ([found for found in root.iter() if _local(found.tag) == tag] for tag in TOPIC_TAGS)
+    topics = [
+        _xml_topic(path, position, topic) for position, topic in enumerate(next(filter(None, tagged), []), start=1)
+    ]
     if not topics:
-        raise ValueError(f"{path}: there is no <topic> in <{root.tag}>")
-    return pd.DataFrame(topics).fillna("").drop(columns="number", errors="ignore")
+        raise ValueError(f"{path}: there is no <{'>, <'.join(TOPIC_TAGS)}> in <{root.tag}>")
+    return pd.DataFrame(topics).fillna("")
+
+
+def _xml_topic(path: Path, position: int, topic: ElementTree.Element) -> dict[str, str]:
+    tags = [_local(field.tag) for field in topic]
+    fields = {
+        **topic.attrib,
+        **{tag: squeezed("".join(field.itertext())) for tag, field in zip(tags, topic, strict=True)},
+    }
+    if twice := [tag for tag in TEXT_TAGS if tags.count(tag) > 1]:
+        raise ValueError(f"{path}: topic {position} has more than one <{twice[0]}>; keep one language a file")
+    if len(topic) == 0 and squeezed(topic.text):
+        fields["text"] = squeezed(topic.text)
+    numbers = [fields.pop(name, "") for name in NUMBER_NAMES]
+    qid = next(filter(None, map(str.strip, numbers)), "").removeprefix("Number:").strip()
+    if not qid:
+        raise ValueError(f"{path}: topic {position} has no number; it has {', '.join(fields) or 'nothing'}")
+    return {"qid": qid, **fields}
+
+
+def _local(tag: str) -> str:
+    return tag.rpartition("}")[2]
 
 
 def read_trec_topics(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Yield line, qid and title of topics of the form ``<top> <num> Number: 301 <title> ... </top>``."""
-    for number, block in _blocks(path, "top"):
-        fields = {tag.lower(): squeezed(html.unescape(text)) for tag, text in _TOPIC_FIELD.findall(block)}
-        qid = fields.get("num", "").removeprefix("Number:").strip()
-        if not qid or "title" not in fields:
-            raise ValueError(f"{place(path, number)}: a <top> without <num> or <title>; it has {', '.join(fields)}")
-        yield number, qid, fields["title"].removeprefix("Topic:").strip()
+    """Yield line, qid and title of topics of the form ``<top> <num> Number: 301 <title> ... </top>``.
+
+    Tags may have attributes (FIRE's ``<top lang='mr'>``), and a language in front (CLEF's ``<EN-title>``).
+    """
+    for number, attributes, block in _blocks(path, "top"):
+        fields = [*attributes.items(), *_TOPIC_FIELD.findall(block)]
+        nums, titles = (
+            [squeezed(html.unescape(text)) for tag, text in fields if _plain(tag) == name] for name in ("num", "title")
+        )
+        qid = nums[0].removeprefix("Number:").strip() if len(nums) == 1 else ""
+        if not qid or len(titles) != 1:
+            raise ValueError(
+                f"{place(path, number)}: expected a <top> with one <num> and one <title>, found a <top> with "
+                f"{', '.join(tag for tag, _ in fields) or 'nothing'}"
+            )
+        yield number, qid, titles[0].removeprefix("Topic:").strip()
+
+
+def _plain(tag: str) -> str:
+    return re.split("[-:]", tag)[-1].lower()
 
 
 def read_trec_documents(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield line and document of ``<DOC> <DOCNO>1</DOCNO> ... </DOC>``: all text but the docno, in its order."""
-    for number, block in _blocks(path, "DOC"):
-        docno = _DOCNO.search(block)
-        if docno is None:
-            raise ValueError(f"{place(path, number)}: a <DOC> without <DOCNO>")
-        text = html.unescape(_TAG.sub(" ", block[: docno.start()] + block[docno.end() :]))
-        yield number, {"docno": docno.group(1).strip(), "text": squeezed(text)}
+    """Yield line and document of ``<DOC> <DOCNO>1</DOCNO> ... </DOC>``: all text but the docno, in its order.
+
+    Without ``<DOCNO>`` the docno is the attribute ``id`` of the tag (LDC's ``<DOC id="1" type="story">``) or
+    ``<DOCID>``.
+    """
+    for number, attributes, block in _blocks(path, "DOC"):
+        docno = attributes.get("id", "")
+        element = _DOCNO.search(block) or (None if docno else _DOCID.search(block))
+        if element:
+            docno, block = element.group(1).strip(), block[: element.start()] + block[element.end() :]
+        elif not docno:
+            raise ValueError(
+                f"{place(path, number)}: a <DOC> without <DOCNO>, <DOCID> and an attribute id; its attributes are "
+                f"{attributes}"
+            )
+        yield number, {"docno": docno, "text": squeezed(html.unescape(_TAG.sub(" ", block)))}
 
 
 def read_smart(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -131,33 +144,33 @@ def _smart_document(fields: Mapping[str, str]) -> dict[str, str]:
     return {"docno": fields["I"], **({"title": title} if title else {}), "text": f"{title} {words}".strip()}
 
 
-def _grade(path: Path, number: int, label: str, grades: Mapping[str, int] | None) -> int:
-    if grades is not None:
-        if label not in grades:
-            raise ValueError(f"{place(path, number)}: unknown grade {label!r}; there are {', '.join(grades)}")
-        return grades[label]
-    if not _LABEL.fullmatch(label):
-        raise ValueError(f"{place(path, number)}: the label {label!r} is no whole number of at most nine digits")
-    return int(label)
+def _blocks(path: Path, tag: str) -> Iterator[tuple[int, dict[str, str], str]]:
+    """Yield the first line's number, the attributes (lower case) and the inside of each ``<tag> ... </tag>``.
 
-
-def _blocks(path: Path, tag: str) -> Iterator[tuple[int, str]]:
-    """Yield the first line's number and the inside of each ``<tag> ... </tag>``; other lines hold nothing but a tag."""
-    opening, closing = re.compile(f"<{tag}>", re.IGNORECASE), re.compile(f"</{tag}>", re.IGNORECASE)
-    start, inside = 0, list[str]()
+    Lines outside hold nothing but a tag.
+    """
+    opening = re.compile(f"<{tag}({_ATTRIBUTES})>", re.IGNORECASE)
+    closing = re.compile(rf"</{tag}\s*>", re.IGNORECASE)
+    start, attributes, inside, outside = 0, dict[str, str](), list[str](), ""
     for number, line in read_lines(path):
         opened = opening.search(line)
         if opened and start:
             raise ValueError(f"{place(path, start)}: this <{tag}> is not closed before the next, in line {number}")
         if opened:
-            start, inside, line = number, [], line[opened.end() :]
+            start, attributes, inside, line = number, _attributes(opened.group(1)), [], line[opened.end() :]
         if start:
             closed = closing.search(line)
             inside.append(line[: closed.start()] if closed else line)
             if closed:
-                yield start, "\n".join(inside)
-                start = 0
+                yield start, attributes, "\n".join(inside)
+                start, outside = 0, ""
         elif _TAG.sub("", line).strip():
-            raise ValueError(f"{place(path, number)}: expected <{tag}>, found {line[:80]!r}")
+            raise ValueError(f"{place(path, number)}: expected <{tag}>, found {line[:80]!r}{outside}")
+        elif line.strip():
+            outside = f", after {line[:80]!r} in line {number}"
     if start:
         raise ValueError(f"{place(path, start)}: this <{tag}> is not closed: is the file truncated?")
+
+
+def _attributes(text: str) -> dict[str, str]:
+    return {name.lower(): "".join(values).strip() for name, *values in _ATTRIBUTE.findall(text)}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import bz2
+import csv
 import gzip
 import io
 import zipfile
 
 import pytest
 
-from pyterrier_merge.collections.reading.files import kind_of, read_columns, read_jsonl, read_lines, stem_of
+from pyterrier_merge.collections.reading.files import kind_of, read_jsonl, read_lines, read_tsv, stem_of
 
 
 @pytest.fixture
@@ -71,13 +72,43 @@ def test_jsonl(file):
         list(read_jsonl(file("3")))
 
 
-def test_columns(file):
-    assert list(read_columns(file("a b\nc  d\n"), tabs_only=False)) == [(1, ["a", "b"]), (2, ["c", "d"])]
-    assert list(read_columns(file("a b\tc\n\nd\t\n"), tabs_only=True)) == [(1, ["a b", "c"]), (3, ["d", ""])]
-    with pytest.raises(ValueError, match="line 2: expected 3 columns, as in the first line, found 2: 'd e'"):
-        list(read_columns(file("a b c\nd e\n"), tabs_only=False))
+def test_tsv(file):
+    assert list(read_tsv(file("a b\tc\n\nd\t\n"))) == [(1, ["a b", "c"]), (3, ["d", ""])]
+    with pytest.raises(
+        ValueError, match=r"line 2: expected 3 columns, as in the first line, found 2: 'd\\te f' \(tabs"
+    ):
+        list(read_tsv(file("a\tb\tc\nd\te f\n")))
     with pytest.raises(ValueError, match="line 1: expected two or more columns, found 1: 'a b'"):
-        list(read_columns(file("a b\n"), tabs_only=True))
+        list(read_tsv(file("a b\n")))
+
+
+TEXTS = ['the "kidney" failed', 'needle of 5"', '"', '"kidney" failure', "plain", "", "10", '"a phrase"', 'a ""b""']
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
+def test_what_a_csv_writer_wrote_comes_back(file, quoting):
+    written = io.StringIO()
+    csv.writer(written, delimiter="\t", quoting=quoting, lineterminator="\n").writerows(enumerate(TEXTS))
+    assert [cells for _, cells in read_tsv(file(written.getvalue()))] == [
+        [str(n), text] for n, text in enumerate(TEXTS)
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ['5" needle', '" needle', 'needle 5"', '"a" or "b"', '"a phrase"', '"5" needle"', '"', '""']
+)
+def test_what_an_author_wrote_stays(file, text):
+    rows = [["0", text], ["1", "kidney"]]
+    for ordered in (rows, rows[::-1]):
+        content = "\n".join("\t".join(row) for row in ordered)
+        assert [cells for _, cells in read_tsv(file(content))] == ordered
+
+
+def test_quotes_are_told_by_the_first_hundred_lines(file):
+    lines = [f'{number}\t"phrase"' for number in range(150)]
+    assert {cells[1] for _, cells in read_tsv(file("\n".join(lines)))} == {"phrase"}
+    lines[99] = "99\tphrase"
+    assert [cells[1] for _, cells in read_tsv(file("\n".join(lines)))].count('"phrase"') == 149
 
 
 def test_names_of_files(tmp_path):

@@ -1,11 +1,10 @@
-"""Judgements, topics and documents of evaluation campaigns."""
+"""Topics and documents of evaluation campaigns."""
 
 from __future__ import annotations
 
 import pytest
 
 from pyterrier_merge.collections.reading.trec_files import (
-    read_qrels,
     read_smart,
     read_trec_documents,
     read_trec_topics,
@@ -23,49 +22,6 @@ def file(tmp_path):
     return write
 
 
-ROWS = [["1", "d1", 2], ["1", "d2", 0]]
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "1 0 d1 2\n1 0 d2 0\n",
-        "1\tQ0\td1\t2\r\n1\tQ0\td2\t0\r\n",
-        "1 d1 2\n1 d2 0",
-        "\ufeffquery-id\tcorpus-id\tscore\n1\td1\t2\n1\td2\t0\n",
-    ],
-    ids=["trec", "trec-crlf", "three columns", "beir"],
-)
-def test_qrels(file, content):
-    qrels = read_qrels(file(content))
-    assert list(qrels.columns) == ["qid", "docno", "label"]
-    assert qrels.values.tolist() == ROWS
-
-
-def test_qrels_with_words_for_grades(file):
-    grades = {"L0": 0, "L1": 1, "L2": 2}
-    assert read_qrels(file("1 d1 L2\n1 d2 L0\n"), grades=grades).values.tolist() == ROWS
-    with pytest.raises(ValueError, match=r"file, line 2: unknown grade 'L3'; there are L0, L1, L2"):
-        read_qrels(file("1 d1 L2\n1 d2 L3\n"), grades=grades)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("1 d1\n", "file, line 1: a judgement has three columns .* or four .*, found 2: '1 d1'"),
-        ("1 0 d1 1\n1 0 d2\n", "line 2: expected 4 columns, as in the first line, found 3"),
-        ("1 0 d1 1\n1 0 d2 high\n", "line 2: the label 'high' is no whole number"),
-        ("1 0 d1 1_0\n", "line 1: the label '1_0' is no whole number"),
-        (f"1 0 d1 {10**20}\n", "line 1: the label '1000.* is no whole number of at most nine digits"),
-        ("query-id\tcorpus-id\tscore\n", "file: there is no judgement in it"),
-        ("1 0 d1 1\n1 0 d1 0\n", "line 2: qid '1' and docno 'd1' are judged already in line 1"),
-    ],
-)
-def test_wrong_qrels(file, content, message):
-    with pytest.raises(ValueError, match=message):
-        read_qrels(file(content))
-
-
 def test_xml_topics(file):
     topics = read_xml_topics(
         file(
@@ -80,8 +36,9 @@ def test_xml_topics(file):
     }
     for content, message in (
         ("<topics>\n<topic number='1'></topics>", "file, line 2: no XML"),
-        ("<topics><topic/></topics>", "topic 1 has no number"),
-        ("<html></html>", "there is no <topic> in <html>"),
+        ("<topics><topic lang='en'><title>x</title></topic></topics>", "topic 1 has no number; it has lang, title"),
+        ("<t><topic number='7'><title>x</title><title>y</title></topic></t>", "topic 1 has more than one <title>"),
+        ("<html></html>", "there is no <topic>, <top>, <query> in <html>"),
     ):
         with pytest.raises(ValueError, match=message):
             read_xml_topics(file(content))
@@ -92,8 +49,15 @@ def test_trec_topics(file):
     assert list(read_trec_topics(file(content))) == [(1, "301", "International Crime & law")]
     content = "<top><num>2</num><title>p < 0.05 and q > 2</title></top>\n"
     assert list(read_trec_topics(file(content))) == [(1, "2", "p < 0.05 and q > 2")]
-    with pytest.raises(ValueError, match="line 1: a <top> without <num> or <title>; it has num"):
-        list(read_trec_topics(file("<top><num>1</num></top>")))
+    for content, found in (
+        ("<top lang='de'><num>1</num></top>", "lang, num"),
+        ("<top><title>cat</title></top>", "title"),
+        ("<top><num>1</num><EN-title>cat</EN-title><DE-title>Katze</DE-title></top>", "num, EN-title, DE-title"),
+        ("<top><num>1</num><title>a</title><title>b</title></top>", "num, title, title"),
+        ("<top></top>", "nothing"),
+    ):
+        with pytest.raises(ValueError, match=f"line 1: expected a <top> with .* found a <top> with {found}$"):
+            list(read_trec_topics(file(content)))
 
 
 def test_trec_documents(file):
@@ -105,10 +69,18 @@ def test_trec_documents(file):
         (1, {"docno": "FT-1", "text": "Fish & chips are good"}),
         (9, {"docno": "2", "text": ""}),
     ]
+    content = (
+        "<DOC id='a' type=\"story\" >\nx\n</DOC>\n<DOC ID=b>y</DOC >\n<DOC\tid='c'><DOCNO >d</DOCNO ></DOC>\n"
+        "<DOC><DOCID> e </DOCID>z</DOC>\n<DOC><DOCNO a='1'>f</DOCNO><DOCID>7</DOCID></DOC>\n"
+    )
+    assert [(doc["docno"], doc["text"]) for _, doc in read_trec_documents(file(content))] == [
+        ("a", "x"), ("b", "y"), ("d", ""), ("e", "z"), ("f", "7"),
+    ]  # fmt: skip
     content = "<DOC>\n<DOCNO>1</DOCNO>\np < 0.05 and <!-- note --> q > 2\n</DOC>\n"
     assert [doc["text"] for _, doc in read_trec_documents(file(content))] == ["p < 0.05 and q > 2"]
     for content, message in (
-        ("<DOC>\n<TEXT>x</TEXT>\n</DOC>", "line 1: a <DOC> without <DOCNO>"),
+        ("<DOC type='story'>\n<TEXT>x</TEXT>\n</DOC>", "line 1: a <DOC> without <DOCNO>.* are {'type': 'story'}"),
+        ("<set>\n<DOC one two>\n<P>x", "line 3: expected <DOC>, found '<P>x', after '<DOC one two>' in line 2"),
         ("<DOC>\n<DOCNO>1</DOCNO>\n", "line 1: this <DOC> is not closed: is the file truncated"),
         ("<DOC>\n<DOCNO>1</DOCNO>\n<DOC>\n", "line 1: this <DOC> is not closed before the next, in line 3"),
         ("<DOC><DOCNO>1</DOCNO></DOC>\nrubbish\n", "line 2: expected <DOC>, found 'rubbish'"),
