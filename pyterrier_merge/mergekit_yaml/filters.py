@@ -13,14 +13,14 @@ LAYERS, EMBEDDINGS, FINAL_NORM, LM_HEAD = "layers", "embeddings", "final norm", 
 NORM_FILTERS = ("model.norm", "final_norm", "ln_f")
 _EMBEDDING_FILTERS = ("wte", "wpe")  # GPT-2's, and whatever has "embed" in it
 _NORMS = ("model.norm.weight", "final_norm.weight")
-# Names of the tensors in a layer, of Llama's kin, BERT's kin, GPT-2 and ModernBERT; to see which filters overlap.
-_TENSORS = tuple(
+# Of Llama's kin, BERT's kin, GPT-2 and ModernBERT: names of the tensors in a layer, to see which filters overlap.
+TENSORS = tuple(
     f"{layer}.{name}.weight"
     for layer, names in (
         ("model.layers.0.self_attn", "q_proj k_proj v_proj o_proj qkv_proj q_norm k_norm"),
         ("model.layers.0.mlp", "gate_proj up_proj down_proj gate_up_proj"),
         ("model.layers.0", "input_layernorm post_attention_layernorm"),
-        ("model.layers.0", "pre_feedforward_layernorm post_feedforward_layernorm"),
+        ("model.layers.0", "pre_feedforward_layernorm post_feedforward_layernorm post_self_attn_layernorm"),
         ("bert.encoder.layer.0.attention.self", "query key value"),
         ("bert.encoder.layer.0", "attention.output.dense attention.output.LayerNorm"),
         ("bert.encoder.layer.0", "intermediate.dense output.dense output.LayerNorm"),
@@ -91,11 +91,12 @@ def weighs_embeddings(setting: Any, where: str) -> bool:
     return False
 
 
-def in_one_order(settings: Sequence[tuple[str, Any]]) -> list[str]:
+def in_one_order(settings: Sequence[tuple[str, Any]], tensors: Sequence[str] = TENSORS) -> list[str]:
     """Return the filters for parts of layers that settings have, in an order that decides as each of them does.
 
     Args:
         settings: Each with its place in the file.
+        tensors: mergekit's names of what may be in a layer.
 
     Raises:
         ValueError: Two filters may let the same tensors through, and not all settings have both in one order.
@@ -103,7 +104,7 @@ def in_one_order(settings: Sequence[tuple[str, Any]]) -> list[str]:
     orders = [(where, found) for where, setting in settings if (found := part_filters(setting, where))]
     union = list(dict.fromkeys(name for _, found in orders for name in found))
     for one, two in combinations(union, 2):
-        if not _overlap(one, two):
+        if not _overlap(one, two, tensors):
             continue
         for where, found in orders:
             if [name for name in found if name in (one, two)] not in ([one, two], []):
@@ -115,7 +116,7 @@ def in_one_order(settings: Sequence[tuple[str, Any]]) -> list[str]:
 
 
 def named_parts(parts: Sequence[tuple[str, Segment]]) -> tuple[tuple[str, Segment], ...]:
-    """Return parts of layers with the filters that a recipe's ``attention`` or ``feed_forward`` is written as in one."""
+    """Put the filters that a recipe's ``attention`` or ``feed_forward`` is written as together again."""
     named: list[tuple[str, Segment]] = []
     while len(parts) > 0:
         (first, segment), taken = parts[0], 1
@@ -133,7 +134,7 @@ def _conditions(setting: Any, where: str) -> list[tuple[str, Mapping[str, Any]]]
     return [(f"{where}[{index}]", item if isinstance(item, Mapping) else {}) for index, item in enumerate(items)]
 
 
-def _overlap(one: str, two: str) -> bool:
-    """Whether a tensor may have both in its name: so it is taken to be where a family is not known."""
-    both = [[name for name in _TENSORS if part in name] for part in (one, two)]
+def _overlap(one: str, two: str, tensors: Sequence[str]) -> bool:
+    """Whether a tensor may have both in its name: so it is taken to be where one of them is in no name."""
+    both = [[name for name in tensors if part in name] for part in (one, two)]
     return not all(both) or not set(both[0]).isdisjoint(both[1])

@@ -16,6 +16,7 @@ from pyterrier_merge.mergekit_yaml.filters import (
     EMBEDDINGS,
     FINAL_NORM,
     LAYERS,
+    TENSORS,
     in_one_order,
     named_parts,
     part_filters,
@@ -26,7 +27,7 @@ from pyterrier_merge.mergekit_yaml.layout import MergeFile, Slice, weight_name
 from pyterrier_merge.mergekit_yaml.settings import is_gradient
 from pyterrier_merge.mergekit_yaml.writing import neat
 from pyterrier_merge.merging.checkpoint import Checkpoint
-from pyterrier_merge.merging.places import is_final_norm
+from pyterrier_merge.merging.places import is_final_norm, layer_of
 from pyterrier_merge.methods import divides_by_sum
 from pyterrier_merge.models import PACKAGE_SCHEME, count_layers, locate_model, transformer_folder
 from pyterrier_merge.recipe import MergeRecipe, Segment
@@ -41,9 +42,10 @@ def read_recipe(path: str | Path, *, source: str | None = None, **settings: Any)
 
     Weights mean what they mean to mergekit: filters, gradients and the order of precedence of model, slice and file
     included. Those that mergekit divides by their sum are divided at reading, so that 3 and 1 become alpha 0.75. A
-    gradient becomes one segment a layer, and a filter such as ``self_attn`` a part of layers. The final norm has the weights that mergekit gives it: the last slice's, at
-    the start of its gradient. Two things are the source's own, whatever mergekit would do: the tokenizer, and the
-    embeddings, unless a filter such as ``embed`` or ``settings`` say otherwise.
+    gradient becomes one segment a layer, and a filter such as ``self_attn`` a part of layers. The final norm has the
+    weights that mergekit gives it: the last slice's, at the start of its gradient. Two things are the source's own,
+    whatever mergekit would do: the tokenizer, and the embeddings, unless a filter such as ``embed`` or ``settings``
+    say otherwise.
 
     Args:
         path: The file.
@@ -170,7 +172,7 @@ class _Reading:
 
     def _layers(self, part: Slice, t: float) -> Segment:
         """Layers with the parts that filters give weights of their own."""
-        filters = in_one_order(self._weights(part)) if self._method.weighted else []
+        filters = in_one_order(self._weights(part), self._tensors) if self._method.weighted else []
         parts = named_parts([(name, self._segment(part, part_place(name), t)) for name in filters])
         return replace(self._segment(part, LAYERS, t), parts=parts)
 
@@ -232,6 +234,13 @@ class _Reading:
     @property
     def _is_at_hand(self) -> bool:
         return self.source.startswith(PACKAGE_SCHEME) or Path(self.source).is_dir()
+
+    @cached_property
+    def _tensors(self) -> Sequence[str]:
+        """Mergekit's names of the source's layers where it is at hand, else what is in the layers of many families."""
+        if not self._is_at_hand:
+            return TENSORS
+        return [f"model.{name}" for name in Checkpoint(locate_model(self.source)).body if layer_of(name) is not None]
 
     @property
     def _lacks_final_norm(self) -> bool:

@@ -36,7 +36,9 @@ def recipe_yaml(recipe: MergeRecipe, num_layers: int) -> str:
     """
     method = get_method(recipe.method)
     if not method.weighted and any(segment.parts for segment in recipe.segments):
-        raise ValueError(f"mergekit's {method.name} takes no weights, by which parts of layers could differ: {recipe!r}")
+        raise ValueError(
+            f"mergekit's {method.name} takes no weights, by which parts of layers could differ: {recipe!r}"
+        )
     for name in recipe.models:
         if recipe.models.count(name) > 1:
             raise ValueError(f"mergekit takes each model once; the recipe names {name!r} more than once: {recipe!r}")

@@ -30,7 +30,7 @@ NEUTRAL_PARTS = {
 
 
 def pieces(part: str) -> tuple[str, ...]:
-    """Return the pieces of names that a part stands for: several for ``attention`` and ``feed_forward``, else itself."""
+    """Return the pieces of names that a part stands for: a neutral name's, or the part itself."""
     return NEUTRAL_PARTS.get(part, (part,))
 
 
