@@ -147,7 +147,7 @@ def _report(own: Vocabulary, theirs: Vocabulary, adapter: Path) -> None:
     lost = _in_order(theirs, lambda token, _: token not in own.ids)
     roles = [role for role in ROLES if own.special.get(role) != theirs.special.get(role)]
     logger.info(
-        "the tokenizer is that of the adapter %s: %d tokens more than its base's%s, %d fewer%s, other special tokens: %s",
+        "the tokenizer is the adapter's, %s: %d tokens more than its base's%s, %d fewer%s, other special tokens: %s",
         adapter,
         len(added),
         _named(added),
