@@ -6,7 +6,13 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from pyterrier_merge import MergeRecipe, Segment
 from pyterrier_merge.mergekit_yaml import read_recipe, recipe_yaml
@@ -129,6 +135,32 @@ def test_mergekit_runs_what_is_written_to_the_same_weights(domains, alphas, sett
     assert len(blends) == 9 * LAYERS + 2
     assert all(torch.equal(merged[name], tensor) for name, tensor in blends.items())
     assert (tmp_path / "tokenizer.json").is_file()
+
+
+@pytest.mark.parametrize("method", ["linear", "slerp"])
+def test_mergekit_runs_parts_of_a_bert_to_the_same_weights(method, bert_retriever, tmp_path):
+    folders = [str(tmp_path / name) for name in ("source", "domain")]
+    for seed, folder in enumerate(folders):
+        torch.manual_seed(seed)
+        config = BertConfig.from_pretrained(bert_retriever)
+        BertForSequenceClassification(config).save_pretrained(folder)  # mergekit asks for a pooler
+        PreTrainedTokenizerFast.from_pretrained(bert_retriever).save_pretrained(folder)
+    segments = (
+        Segment(0.5, parts={"attention": 0.25, "feed_forward": 0.75}),
+        Segment(1, parts={"feed_forward": 0.125}),
+    )
+    merged = run_mergekit(recipe_yaml(MergeRecipe(*folders, segments, method=method), LAYERS), tmp_path / "out")
+    source, domain = (load_file(f"{folder}/model.safetensors") for folder in folders)
+    alphas = {"attention": (0.25, 1), "feed_forward": (0.75, 0.125), "norm": (0.5, 1)}
+    kinds = {"attention.self": "attention", "attention.output.dense": "attention", "LayerNorm": "norm"}
+    names = [name for name in source if ".layer." in name]
+    assert len(names) == 16 * LAYERS
+    for name in names:
+        kind = next((kind for piece, kind in kinds.items() if piece in name), "feed_forward")
+        alpha = alphas[kind][int(name.split(".")[3]) // 2]
+        assert torch.equal(merged[name], blend([source[name], domain[name]], get_method(method), (alpha, 1 - alpha))), (
+            name
+        )
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,8 @@ def place_of(name: Any, where: str) -> str | None:
     if name in NEUTRAL_PARTS:
         raise ValueError(
             f"{where}: mergekit takes {name!r} for a piece of tensors' names, a recipe for all of attention or of the "
-            "feed-forward network; write what the tensors are called, such as 'self_attn' or 'mlp'"
+            "feed-forward network; write what the tensors are called: 'self_attn' and 'mlp' in Llama's kin, "
+            "'attention.self' and 'intermediate.dense' in BERT's"
         )
     return LM_HEAD if name.startswith("lm_head") else part_place(name)
 

@@ -27,7 +27,8 @@ def _require_found(segment: Segment, layers: range, names: list[str], source: Ch
     missing = next((part for part, _ in segment.parts if part not in taken), None)
     if missing is None:
         return
-    where = f"of segment {segment} (layers {layers[0]} to {layers[-1]} of {source.folder})"
+    span = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
+    where = f"of segment {segment} ({span} of {source.folder})"
     before = {str(segment.part_of(name)) for name in names if belongs_to(name, missing)}
     if before:
         raise ValueError(
@@ -44,4 +45,5 @@ def _advice(part: str, names: list[str]) -> str:
     elsewhere = [name for name in neutral if any(part in piece for piece in pieces(name))]  # in other families
     close = [*elsewhere, *get_close_matches(part, [*neutral, *words], 1)]
     mean = f"did you mean {close[0]!r}? " if close else ""
-    return f"{mean}parts there: {', '.join([*map(repr, neutral), *inner])}"
+    words_alone = f"{', '.join(map(repr, neutral))} (not in mergekit's YAML), " if neutral else ""
+    return f"{mean}parts there: {words_alone}and every piece of {', '.join(inner)}"

@@ -72,6 +72,7 @@ def with_adapter(base: Path, adapter: Path, *, base_name: str) -> Path:
 
     def size() -> int:
         files = {stored.file for stored in stored_tensors(transformer_folder(base)).values()}
+        files.update(transformer_folder(adapter).glob("adapter_model.*"))  # embeddings of added tokens are in there
         return sum(file.stat().st_size for file in files)
 
     def write(building: Path) -> None:

@@ -293,7 +293,7 @@ def test_a_part_keeps_the_source_under_a_method_without_weights(pair):
         (
             "mistral",
             ["q_porj"],
-            r"did you mean 'q_proj'\? parts there: 'attention', 'feed_forward', .*self_attn.q_proj",
+            r"did you mean 'q_proj'\? parts there: 'attention', 'feed_forward' .*self_attn.q_proj",
         ),
         (
             "mistral",
