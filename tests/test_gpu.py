@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pyterrier_merge import E5Encoder, FaissIndex, MergedE5Encoder, MergeRecipe
+from pyterrier_merge import E5Encoder, FaissIndex, MergedE5Encoder, MergeRecipe, Segment
 from pyterrier_merge.merging.blending import _kernel
 from pyterrier_merge.merging.merger import Merger
 from pyterrier_merge.merging.parents import Parents
@@ -77,6 +77,20 @@ def test_merges_are_those_of_the_cpu(family, dtype, request):
         assert on_gpu.keys() == on_cpu.keys()
         torch.testing.assert_close(on_gpu.pop("distances"), on_cpu["distances"], rtol=1e-4, atol=1e-6)
         assert [name for name in on_gpu if not torch.equal(on_gpu[name], on_cpu[name])] == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_parts_of_layers_merge_as_on_the_cpu(family, request):
+    parents = [request.getfixturevalue(f"{family}_{kind}") for kind in ("retriever", "language_model")]
+    segments = (Segment(0.5, parts={"attention": 0.25, "feed_forward": 1}), Segment(1, parts={"feed_forward": 0.3}))
+    bodies = []
+    for device in ("cpu", "cuda"):
+        encoder = MergedE5Encoder.from_recipe(MergeRecipe(*parents, segments), dtype="bfloat16", device=device)
+        weights = [(merge.name, merge.part, merge.weights) for merge in encoder.tensor_merges]
+        bodies.append((encoder._text_model().body.cpu().state_dict(), weights))
+    (on_cpu, expected), (on_gpu, found) = bodies
+    assert found == expected
+    assert [name for name in on_gpu if not torch.equal(on_gpu[name], on_cpu[name])] == []
 
 
 def test_further_gpus_follow_a_merge(bert_retriever, bert_language_model):

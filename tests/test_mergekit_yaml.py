@@ -1,10 +1,18 @@
 """Reading and writing mergekit's YAML: by mergekit itself, back and forth, and files as people write them."""
 
+import shutil
+
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from pyterrier_merge import MergeRecipe, Segment
 from pyterrier_merge.mergekit_yaml import read_recipe, recipe_yaml
@@ -77,6 +85,9 @@ def expected(recipe, tensors):
             continue
         if name.startswith("model.layers."):
             segment = segments[int(name.split(".")[2])]
+            words = {"attention": "self_attn.", "feed_forward": "mlp."}
+            parts = [one for part, one in segment.parts if words.get(part, part) in name]
+            segment = parts[0] if parts else segment
         else:
             segment = recipe.embeddings if "embed" in name else recipe.final_norm or segments[-1]
         base = None if recipe.base is None else tensors[recipe.base][name]
@@ -102,12 +113,21 @@ def expected(recipe, tensors):
         (["domain"], (0.5, 0.25), {"method": "ties", "base": "other", "parameters": {"density": 0.5}}),
         (["domain"], (None, None), {"method": "karcher", "embeddings": Segment(None)}),
         (["domain"], (None, 1), {"method": "sce", "embeddings": Segment(None)}),
+        (["domain"], (Segment(0.5, parts={"attention": 0.25, "feed_forward": 0.75}), 1), {}),
+        (["domain"], (Segment(0.5, parts={"attention": 0, "feed_forward": 0.75}), 0.5), {"method": "slerp"}),
+        (["domain"], (1, Segment(0.75, parts={"k_proj": 0.25, "norm": 1, "self_attn": 0.5})), {"embeddings": 0.5}),
+        (
+            ["domain", "other"],
+            (Segment(0.5, parts={"mlp": Segment(0.25, domain_weights=(0.5, 0.25))}), 0.75),
+            {"method": "task_arithmetic"},
+        ),
     ],
 )
 def test_mergekit_runs_what_is_written_to_the_same_weights(domains, alphas, settings, mistrals, tmp_path):
     folders = {name: folder for name, (folder, _) in mistrals.items()}
     named = {**settings, "base": folders[settings["base"]]} if "base" in settings else settings
-    recipe = MergeRecipe.halves(folders["source"], [folders[name] for name in domains], *alphas, **named)
+    segments = tuple(alpha if isinstance(alpha, Segment) else Segment(alpha) for alpha in alphas)
+    recipe = MergeRecipe(folders["source"], [folders[name] for name in domains], segments, **named)
     text = recipe_yaml(recipe, LAYERS)
     assert yaml.safe_load(text)["tokenizer_source"] == folders["source"]
     merged = run_mergekit(text, tmp_path)
@@ -115,6 +135,32 @@ def test_mergekit_runs_what_is_written_to_the_same_weights(domains, alphas, sett
     assert len(blends) == 9 * LAYERS + 2
     assert all(torch.equal(merged[name], tensor) for name, tensor in blends.items())
     assert (tmp_path / "tokenizer.json").is_file()
+
+
+@pytest.mark.parametrize("method", ["linear", "slerp"])
+def test_mergekit_runs_parts_of_a_bert_to_the_same_weights(method, bert_retriever, tmp_path):
+    folders = [str(tmp_path / name) for name in ("source", "domain")]
+    for seed, folder in enumerate(folders):
+        torch.manual_seed(seed)
+        config = BertConfig.from_pretrained(bert_retriever)
+        BertForSequenceClassification(config).save_pretrained(folder)  # mergekit asks for a pooler
+        PreTrainedTokenizerFast.from_pretrained(bert_retriever).save_pretrained(folder)
+    segments = (
+        Segment(0.5, parts={"attention": 0.25, "feed_forward": 0.75}),
+        Segment(1, parts={"feed_forward": 0.125}),
+    )
+    merged = run_mergekit(recipe_yaml(MergeRecipe(*folders, segments, method=method), LAYERS), tmp_path / "out")
+    source, domain = (load_file(f"{folder}/model.safetensors") for folder in folders)
+    alphas = {"attention": (0.25, 1), "feed_forward": (0.75, 0.125), "norm": (0.5, 1)}
+    kinds = {"attention.self": "attention", "attention.output.dense": "attention", "LayerNorm": "norm"}
+    names = [name for name in source if ".layer." in name]
+    assert len(names) == 16 * LAYERS
+    for name in names:
+        kind = next((kind for piece, kind in kinds.items() if piece in name), "feed_forward")
+        alpha = alphas[kind][int(name.split(".")[3]) // 2]
+        assert torch.equal(merged[name], blend([source[name], domain[name]], get_method(method), (alpha, 1 - alpha))), (
+            name
+        )
 
 
 @pytest.mark.parametrize(
@@ -135,8 +181,34 @@ def test_mergekit_runs_what_is_written_to_the_same_weights(domains, alphas, sett
             parameters: {weight: [{filter: embed, value: 1}, {value: 0.25}], density: 0.5, lambda: 1.5}}""",
         """{merge_method: task_arithmetic, base_model: SOURCE, models: [{model: DOMAIN}, {model: SOURCE}],
             parameters: {weight: [{filter: embed, value: [0.5, 0]}, {filter: lm_head, value: 0}, {value: 0.3}]}}""",
+        """{merge_method: slerp, base_model: SOURCE, slices: [{sources: [
+            {model: SOURCE, layer_range: [0, 4]}, {model: DOMAIN, layer_range: [0, 4]}]}], parameters: {t: [
+            {filter: embed, value: 0}, {filter: self_attn, value: [0, 0.5, 0.3, 0.7, 1]},
+            {filter: mlp, value: [1, 0.5, 0.7, 0.3, 0]}, {value: 0.5}]}}""",
+        """{merge_method: linear, models: [
+            {model: SOURCE, parameters: {weight: [
+                {filter: embed, value: 1}, {filter: self_attn, value: 3}, {value: 1}]}},
+            {model: DOMAIN, parameters: {weight: [
+                {filter: embed, value: 0}, {filter: mlp, value: 0.5}, {value: 0.25}]}}]}""",
+        """{merge_method: linear, models: [
+            {model: SOURCE, parameters: {weight: [{filter: q_proj, value: 3}, {filter: self_attn, value: 2}]}},
+            {model: DOMAIN, parameters: {weight: [{filter: q_proj, value: 0.5}, {filter: self_attn, value: [1, 0]}]}}],
+            parameters: {weight: [{filter: embed, value: 1}, {filter: norm, value: 3}, {value: 2}]}}""",
+        """{merge_method: ties, base_model: SOURCE, models: [
+            {model: DOMAIN, parameters: {density: 0.5, weight: 1}},
+            {model: OTHER, parameters: {density: 0.33, weight: [{filter: mlp, value: 0.5}, {value: 0}]}}],
+            parameters: {weight: [{filter: embed, value: 1}, {value: 0.5}]}}""",
     ],
-    ids=["linear", "slerp", "ties", "task_arithmetic"],
+    ids=[
+        "linear",
+        "slerp",
+        "ties",
+        "task_arithmetic",
+        "parts, slerp",
+        "parts, linear",
+        "parts in parts",
+        "parts, ties",
+    ],
 )
 def test_what_others_wrote_is_read_as_mergekit_reads_it(text, mistrals, read, tmp_path):
     for name, (folder, _) in mistrals.items():
@@ -171,19 +243,25 @@ def test_what_others_wrote_is_read_as_mergekit_reads_it(text, mistrals, read, tm
         MergeRecipe.halves("s", ["d", "e"], 1, None, method="model_stock"),
         MergeRecipe.halves("s", "d", None, 1, method="sce", base="b"),
         MergeRecipe("s", "d", (Segment(None),), method="nearswap", parameters={"t": 1e-5}),
+        MergeRecipe("s", "d", (Segment(0.5, parts={"attention": 0.25, "feed_forward": 0.75}), Segment(1))),
+        MergeRecipe("s", "d", (Segment(1, parts={"feed_forward": 1 / 3}),), method="slerp", final_norm=0.5),
+        MergeRecipe("s", "d", (Segment(1), Segment(0.5, parts={"norm": 0.25, "attention": 1, "mlp": 0}))),
+        MergeRecipe("s", "d", (Segment(0.5, parts={"attention": 0.5}),), method="task_arithmetic"),
+        MergeRecipe("s", ["d", "e"], (Segment(0.5, parts={"mlp": Segment(0.1, domain_weights=(0.3, 0.6))}),)),
     ],
     ids=str,
 )
 def test_what_is_written_is_read_back(recipe, num_layers, read):
     def weights(one):
         segments = [*one.layer_segments(num_layers), one.embeddings, one.final_norm or one.segments[-1]]
-        return [segment.weights(len(one.domains)) for segment in segments]
+        names = [tuple(name for name, _ in segment.parts) for segment in segments[:-1]]
+        return names, [part.weights(len(one.domains)) for segment in segments for part in segment.each]
 
     again = read(recipe_yaml(recipe, num_layers))
     assert weights(again) == weights(recipe)
     for field in ("source", "domains", "method", "parameters", "base", "embeddings"):
         assert getattr(again, field) == getattr(recipe, field)
-    assert again.final_norm == (recipe.final_norm if recipe.final_norm != recipe.segments[-1] else None)
+    assert again.final_norm == (recipe.final_norm if recipe.final_norm != recipe.segments[-1].rest else None)
 
 
 def test_head_and_seed_are_given_at_reading(read):
@@ -309,6 +387,121 @@ def test_slices_that_miss_layers_of_a_model_at_hand_are_refused(read, bert_retri
         read(text)
 
 
+def test_what_most_people_paste_is_read(read):
+    text = """
+    slices:
+      - sources:
+          - {model: OpenPipe/mistral-ft-optimized-1218, layer_range: [0, 32]}
+          - {model: mlabonne/NeuralHermes-2.5-Mistral-7B, layer_range: [0, 32]}
+    merge_method: slerp
+    base_model: OpenPipe/mistral-ft-optimized-1218
+    parameters:
+      t:
+        - filter: self_attn
+          value: [0, 0.5, 0.3, 0.7, 1]
+        - filter: mlp
+          value: [1, 0.5, 0.7, 0.3, 0]
+        - value: 0.5
+    dtype: bfloat16
+    """
+    found = read(text)
+    assert (found.method, found.source, len(found.segments)) == ("slerp", "OpenPipe/mistral-ft-optimized-1218", 32)
+    assert (found.segments[0], found.final_norm) == (Segment(0.5, parts={"self_attn": 1, "mlp": 0}), None)
+    assert found.segments[31] == Segment(0.5, parts={"self_attn": 0, "mlp": 1})
+    (_, attention), (_, mlp) = found.segments[8].parts  # at 8 / 31 of the way, between the second and third number
+    assert attention.alpha == pytest.approx(1 - (0.5 - 0.2 * (32 / 31 - 1)))
+    assert mlp.alpha == pytest.approx(1 - (0.5 + 0.2 * (32 / 31 - 1)))
+    assert read(recipe_yaml(found, 32)) == found
+
+
+MODELS = [  # mergekit's ModelReference and ModelPath, in every form that its own parser takes, and the name it has here
+    ("{model: org/m}", "org/m"),
+    ("{model: org/m@v1}", "org/m@v1"),
+    ("{model: {path: org/m}}", "org/m"),
+    ("{model: {path: org/m, revision: v1}}", "org/m@v1"),
+    ("{model: {path: org/m/, revision: null}, lora: null, override_architecture: null}", "org/m"),
+    ("{model: org/m, lora: org/a}", "org/m+org/a"),
+    ("{model: {path: org/m, revision: v1}, lora: {path: org/a, revision: v2}}", "org/m@v1+org/a@v2"),
+    ("org/m@v1+org/a", "org/m@v1+org/a"),
+]
+
+
+@pytest.mark.parametrize(("written", "name"), MODELS, ids=[name for name, _ in MODELS])
+def test_models_written_out_in_full_are_named(written, name, read):
+    from mergekit.common import ModelReference
+
+    assert str(ModelReference.model_validate(yaml.safe_load(written))).replace("m/", "m") == name
+    text = f"{{merge_method: slerp, base_model: {written}, tokenizer: {{source: {written}}}, models: [{{model: d}}]"
+    assert read(text + ", parameters: {t: 0.25}}") == MergeRecipe(name, "d", (Segment(0.75),), method="slerp")
+    with pytest.raises(ValueError, match=r"models\[1\].model: .* stands here twice"):
+        read(
+            f"{{merge_method: linear, models: [{{model: '{name}'}}, {{model: {written}}}], parameters: {{weight: 1}}}}"
+        )
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("{model: {path: s}, override_architecture: LlamaForCausalLM}", "model.override_architecture: .* leave it out"),
+        ("{model: {path: s}, adapter: a}", "model.adapter: unknown key 'adapter'; fields of a model here: model, lora"),
+        ("{path: s}", "model.path: unknown key 'path'"),
+        ("{model: {path: s, revison: v1}}", "model.model.revison: .* did you mean 'revision'"),
+        ("{model: {path: s, revision: 1.5}}", "model.model.revision: expected a name, found 1.5"),
+        ("{model: {revision: v1}}", "model.model.path: expected a name, found None"),
+        ("{lora: a}", "model.model: expected a name, found None"),
+        ("{model: {path: s}, lora: {path: ''}}", "model.lora.path: expected a name, found ''"),
+        ("{model: {path: a+b}}", r"model.model.path: 'a\+b' is no folder here, .* fields of their own, 'lora'"),
+        ("{model: {path: a@b}}", "'a@b' is no folder here"),
+    ],
+)
+def test_fields_of_a_model_that_a_recipe_cannot_keep_are_named(written, message, read):
+    with pytest.raises(ValueError, match=message):
+        read(f"{{merge_method: linear, models: [{{model: {written}}}, {{model: d}}], parameters: {{weight: 1}}}}")
+
+
+def test_a_folder_with_mergekits_signs_in_its_path_is_written_out_in_full(read, bert_retriever, tmp_path, monkeypatch):
+    shutil.copytree(bert_retriever, tmp_path / "c++@home")
+    monkeypatch.chdir(tmp_path)
+    recipe = MergeRecipe.halves("c++@home", "d", 0.5, 0.25)
+    text = recipe_yaml(recipe, 4)
+    assert yaml.safe_load(text)["slices"][0]["sources"][0]["model"] == {"model": {"path": "c++@home"}}
+    assert read(text, source="c++@home") == recipe
+
+
+@pytest.mark.parametrize(
+    ("one", "two"), [("q_proj", "self_attn"), ("norm", "self_attn"), ("w1", "w2"), ("mlp", "layers.2")]
+)
+def test_filters_that_may_overlap_stand_in_one_order(one, two, read):
+    def text(first, second):
+        weights = [
+            f"[{{filter: {f}, value: 1}}, {{filter: {s}, value: 3}}, 2]" for f, s in ((one, two), (first, second))
+        ]
+        weights = [weight.replace("2]", "{value: 2}]") for weight in weights]
+        models = [
+            f"{{model: {name}, parameters: {{weight: {weight}}}}}" for name, weight in zip("sd", weights, strict=True)
+        ]
+        return f"{{merge_method: linear, models: [{', '.join(models)}]}}"
+
+    assert [name for name, _ in read(text(one, two)).segments[0].parts] == [one, two]
+    message = rf"models\[1\].parameters.weight: the filters '{one}' and '{two}' may let the same .* both, in one order"
+    for first, second in ((two, one), (two, "down_proj")):
+        with pytest.raises(ValueError, match=message):
+            read(text(first, second))
+
+
+def test_other_parameters_for_parts_of_layers_are_refused(read):
+    text = """{merge_method: ties, base_model: s, models: [{model: d, parameters:
+        {density: [{filter: mlp, value: 0.5}, {value: 1}]}}], parameters: {weight: 1, normalize: false}}"""
+    with pytest.raises(ValueError, match=r"density: the filter 'mlp' is for parts of layers; .* one 'density' for all"):
+        read(text)
+
+
+def test_parts_that_keep_the_source_without_weights_have_no_words_in_mergekit():
+    recipe = MergeRecipe("s", "d", (Segment(None, parts={"attention": 1}),), method="karcher")
+    with pytest.raises(ValueError, match="mergekit's karcher takes no weights, by which parts of layers could differ"):
+        recipe_yaml(recipe, 4)
+
+
 def test_numbers_that_yaml_takes_for_strings_are_numbers(read):
     assert yaml.safe_load("1e-1") == "1e-1"
     text = "{merge_method: multislerp, models: [{model: s}, {model: d}], parameters: {weight: 5e-1, eps: 1e-6}}"
@@ -344,7 +537,12 @@ def test_numbers_that_yaml_takes_for_strings_are_numbers(read):
         ("weight: 0.75", "weight: .nan", r"slices\[0\].sources\[0\].parameters.weight: expected a finite number"),
         ("weight: 0.75", "weight: [0, true]", r"parameters.weight\[1\]: expected a finite number, found True"),
         ("weight: 0.75", "weight: -0.25", r"slices\[0\]: the weights add up to 0, and linear divides"),
-        ("weight: 0.75", "weight: {filter: mlp, value: 1}", r"weight\[0\].filter: 'mlp' weighs parts of a layer"),
+        ("weight: 0.75", "weight: {filter: mlp, value: 1}", r"weight is missing: linear needs it for the layers"),
+        (
+            "weight: 0.75",
+            "weight: {filter: attention, value: 1}",
+            r"weight\[0\].filter: mergekit takes 'attention' for a ",
+        ),
         ("weight: 0.75", "weight: [{filter: embed, valu: 1}]", r"weight\[0\].valu: .* did you mean 'value'"),
         ("weight: 0.75", "weight: [{filter: embed}, 1]", r"weight\[0\].value: expected a number or a list"),
         ("weight: 0.75", "weight: [{value: [{value: 1}]}]", r"weight\[0\].value: expected a number or a list"),

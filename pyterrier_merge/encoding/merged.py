@@ -14,7 +14,7 @@ from pyterrier_merge.merging.blending import TensorMerge
 from pyterrier_merge.merging.merger import Merger
 from pyterrier_merge.merging.parents import Parents
 from pyterrier_merge.models import fingerprint_model, locate_model
-from pyterrier_merge.recipe import MergeRecipe, Segment, check_alpha
+from pyterrier_merge.recipe import MergeRecipe, check_alpha
 from pyterrier_merge.storage import cache_folder
 
 
@@ -236,7 +236,7 @@ class MergedE5Encoder(E5Encoder):
             raise ValueError(f"{name} is one of two segments; the recipe has {len(segments)}: set the whole recipe")
         if segments[position].domain_weights is not None:
             raise ValueError(f"{name} is of a segment that gives each domain model a weight: set the whole recipe")
-        segments[position] = Segment(None if alpha is None else check_alpha(name, alpha), segments[position].size)
+        segments[position] = replace(segments[position], alpha=None if alpha is None else check_alpha(name, alpha))
         self._recipe = replace(self._recipe, segments=tuple(segments))
 
     def _identity(self) -> dict[str, Any]:

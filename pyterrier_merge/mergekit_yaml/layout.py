@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pyterrier_merge.mergekit_yaml.settings import check_keys, evaluate
@@ -181,7 +182,30 @@ def _list(value: Any, place: str) -> list[Any]:
 
 
 def _model(value: Any, place: str) -> str:
-    return _text(value, place).rstrip("/") or "/"
+    """A model's name, from mergekit's notation for it or from the fields that this stands for."""
+    if not isinstance(value, Mapping):
+        return _text(value, place).rstrip("/") or "/"
+    check_keys(value, ("model", "lora", "override_architecture"), place, "fields of a model")
+    if value.get("override_architecture") is not None:
+        raise ValueError(
+            f"{place}.override_architecture: a recipe takes tensors by their names, whatever class a model is of, and "
+            "cannot keep this; leave it out"
+        )
+    base, lora = _path(value.get("model"), f"{place}.model"), value.get("lora")
+    return base if lora is None else f"{base}+{_path(lora, f'{place}.lora')}"
+
+
+def _path(value: Any, place: str) -> str:
+    if not isinstance(value, Mapping):
+        return _text(value, place).rstrip("/") or "/"
+    check_keys(value, ("path", "revision"), place, "fields of a path")
+    path, revision = _text(value.get("path"), f"{place}.path").rstrip("/") or "/", value.get("revision")
+    if {"+", "@"} & {*path} and not Path(path).exists():
+        raise ValueError(
+            f"{place}.path: {path!r} is no folder here, and a recipe takes '+' and '@' in a name for an adapter and a "
+            "revision; give these as fields of their own, 'lora' and 'revision'"
+        )
+    return path if revision is None else f"{path}@{_text(revision, f'{place}.revision')}"
 
 
 def _text(value: Any, place: str) -> str:

@@ -12,11 +12,22 @@ from typing import Any
 
 import yaml
 
+from pyterrier_merge.mergekit_yaml.filters import (
+    EMBEDDINGS,
+    FINAL_NORM,
+    LAYERS,
+    TENSORS,
+    in_one_order,
+    named_parts,
+    part_filters,
+    part_place,
+    weighs_embeddings,
+)
 from pyterrier_merge.mergekit_yaml.layout import MergeFile, Slice, weight_name
-from pyterrier_merge.mergekit_yaml.settings import EMBEDDINGS, FINAL_NORM, LAYERS, is_gradient, weighs_embeddings
+from pyterrier_merge.mergekit_yaml.settings import is_gradient
 from pyterrier_merge.mergekit_yaml.writing import neat
 from pyterrier_merge.merging.checkpoint import Checkpoint
-from pyterrier_merge.merging.places import is_final_norm
+from pyterrier_merge.merging.places import is_final_norm, layer_of
 from pyterrier_merge.methods import divides_by_sum
 from pyterrier_merge.models import PACKAGE_SCHEME, count_layers, locate_model, transformer_folder
 from pyterrier_merge.recipe import MergeRecipe, Segment
@@ -31,9 +42,10 @@ def read_recipe(path: str | Path, *, source: str | None = None, **settings: Any)
 
     Weights mean what they mean to mergekit: filters, gradients and the order of precedence of model, slice and file
     included. Those that mergekit divides by their sum are divided at reading, so that 3 and 1 become alpha 0.75. A
-    gradient becomes one segment a layer. The final norm has the weights that mergekit gives it: the last slice's, at
-    the start of its gradient. Two things are the source's own, whatever mergekit would do: the tokenizer, and the
-    embeddings, unless a filter such as ``embed`` or ``settings`` say otherwise.
+    gradient becomes one segment a layer, and a filter such as ``self_attn`` a part of layers. The final norm has the
+    weights that mergekit gives it: the last slice's, at the start of its gradient. Two things are the source's own,
+    whatever mergekit would do: the tokenizer, and the embeddings, unless a filter such as ``embed`` or ``settings``
+    say otherwise.
 
     Args:
         path: The file.
@@ -44,9 +56,9 @@ def read_recipe(path: str | Path, *, source: str | None = None, **settings: Any)
     Raises:
         FileNotFoundError: No such file.
         ValueError: It is no YAML, or no merge that a recipe can say; the message names the place. Frankenmerges
-            (layers left out, repeated or moved), weights for parts of layers, a tokenizer that is neither the source's
-            nor the base's, and the modules of multimodal models are none. Whether slices cover all layers of the
-            source is checked where its files are at hand.
+            (layers left out, repeated or moved), other parameters for parts of layers, a tokenizer that is neither the
+            source's nor the base's, and the modules of multimodal models are none. Whether slices cover all layers of
+            the source is checked where its files are at hand.
     """
     path = Path(path)
     if not path.is_file():
@@ -88,11 +100,11 @@ class _Reading:
         if self._method.weighted:
             first, last = self._file.slices[0], self._file.slices[-1]
             norm = self._segment(last, FINAL_NORM, 0)
-            as_last_layer = norm == replace(segments[-1], size=1)
+            as_last_layer = norm == segments[-1].rest
             places["final_norm"] = None if as_last_layer or self._lacks_final_norm else norm
             if any(weighs_embeddings(setting, where) for where, setting in self._weights(first)):
                 places["embeddings"] = self._segment(first, EMBEDDINGS, 0)
-        if self.base is not None and any(segment.keeps_source for segment in segments):
+        if self.base is not None and any(one.keeps_source for segment in segments for one in segment.each):
             logger.warning(
                 "layers with weight 1 for %s and 0 for the others are its own in a recipe; mergekit computes them "
                 "from %s, too: other weights where differences are thinned out (density) or scaled (lambda)",
@@ -146,7 +158,7 @@ class _Reading:
 
     def _segments(self, part: Slice) -> list[Segment]:
         """One segment, or one for each layer where a gradient makes them differ."""
-        first = self._segment(part, LAYERS, 0)
+        first = self._layers(part, 0)
         gradient = any(is_gradient(setting) for _, setting in self._weights(part))
         depth = self._depth if self._is_at_hand or (gradient and part.num_layers is None) else None
         covered = sum(each.num_layers or 0 for each in self._file.slices)
@@ -156,7 +168,13 @@ class _Reading:
         if not gradient or not layers:
             return [replace(first, size=layers or 1)]
         last = layers - 1
-        return [self._segment(part, LAYERS, layer / last if last else 1) for layer in range(layers)]
+        return [self._layers(part, layer / last if last else 1) for layer in range(layers)]
+
+    def _layers(self, part: Slice, t: float) -> Segment:
+        """Layers with the parts that filters give weights of their own."""
+        filters = in_one_order(self._weights(part), self._tensors) if self._method.weighted else []
+        parts = named_parts([(name, self._segment(part, part_place(name), t)) for name in filters])
+        return replace(self._segment(part, LAYERS, t), parts=parts)
 
     def _segment(self, part: Slice, place: str, t: float) -> Segment:
         if not self._method.weighted:
@@ -200,7 +218,14 @@ class _Reading:
 
     def _throughout(self, name: str, model: str | None) -> Any:
         parts = [part for part in self._file.slices if model is None or model in part.inputs]
-        gradient = any(is_gradient(setting) for part in parts for _, setting in self._file.settings(part, name))
+        settings = [setting for part in parts for setting in self._file.settings(part, name)]
+        gradient = any(is_gradient(setting) for _, setting in settings)
+        for where, setting in settings:
+            if filters := part_filters(setting, where):
+                raise ValueError(
+                    f"{where}: the filter {filters[0]!r} is for parts of layers; a recipe gives them weights of their "
+                    f"own, and one {name!r} for all"
+                )
         values = {self._file.value(part, name, LAYERS, 0, model) for part in parts}
         if gradient or len(values) > 1:
             raise ValueError(f"parameter {name!r} differs from layer to layer; a recipe has one value for all of them")
@@ -209,6 +234,13 @@ class _Reading:
     @property
     def _is_at_hand(self) -> bool:
         return self.source.startswith(PACKAGE_SCHEME) or Path(self.source).is_dir()
+
+    @cached_property
+    def _tensors(self) -> Sequence[str]:
+        """Mergekit's names of the source's layers where it is at hand, else what is in the layers of many families."""
+        if not self._is_at_hand:
+            return TENSORS
+        return [f"model.{name}" for name in Checkpoint(locate_model(self.source)).body if layer_of(name) is not None]
 
     @property
     def _lacks_final_norm(self) -> bool:

@@ -7,9 +7,7 @@ from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-LAYERS, EMBEDDINGS, FINAL_NORM, LM_HEAD = "layers", "embeddings", "final norm", "language-model head"
-NORM_FILTERS = ("model.norm", "final_norm", "ln_f")
-_EMBEDDING_FILTERS = ("wte", "wpe")  # GPT-2's, and whatever has "embed" in it
+from pyterrier_merge.mergekit_yaml.filters import lets_through
 
 
 def evaluate(setting: Any, where: str, place: str, t: float, *, number: bool) -> Any:
@@ -19,13 +17,13 @@ def evaluate(setting: Any, where: str, place: str, t: float, *, number: bool) ->
         setting: A number or boolean, a list of numbers, or one or more conditions (``filter`` and ``value``), the
             first of which that lets the part through counts.
         where: Its place in the file, for messages.
-        place: The part of the model: ``LAYERS``, ``EMBEDDINGS``, ``FINAL_NORM``.
+        place: The part of the model: ``LAYERS``, ``EMBEDDINGS``, ``FINAL_NORM``, or a part of layers.
         t: From 0 for a slice's first layer to 1 for its last: where to read a list of numbers, which stand at equal
             distances and are joined by straight lines.
         number: Whether nothing but a number will do.
 
     Raises:
-        ValueError: It is none of these, or a filter lets through parts of layers.
+        ValueError: It is none of these.
     """
     if isinstance(setting, Mapping):
         setting = [setting]
@@ -39,7 +37,7 @@ def evaluate(setting: Any, where: str, place: str, t: float, *, number: bool) ->
             nested = any(isinstance(item, Mapping) for item in (value if isinstance(value, list) else [value]))
             if nested or value is None:
                 raise ValueError(f"{inner}.value: expected a number or a list of numbers")
-            if _filtered(condition.get("filter"), f"{inner}.filter") in (None, place):
+            if lets_through(condition.get("filter"), f"{inner}.filter", place):
                 return evaluate(value, f"{inner}.value", place, t, number=number)
         return None
     values = [_scalar(item, f"{where}[{index}]", number=True) for index, item in enumerate(setting)]
@@ -56,16 +54,6 @@ def is_gradient(setting: Any) -> bool:
     if isinstance(setting, Mapping):
         return is_gradient(setting.get("value"))
     return isinstance(setting, list) and any(not isinstance(item, Mapping) or is_gradient(item) for item in setting)
-
-
-def weighs_embeddings(setting: Any, where: str) -> bool:
-    """Whether a setting has a filter for the embeddings, before one that lets everything through."""
-    conditions = [setting] if isinstance(setting, Mapping) else setting if isinstance(setting, list) else []
-    for condition in conditions:
-        passed = _filtered(condition.get("filter"), f"{where}.filter") if isinstance(condition, Mapping) else None
-        if passed in (None, EMBEDDINGS):
-            return passed is not None
-    return False
 
 
 def check_keys(item: Any, known: Collection[str], where: str, what: str = "fields") -> None:
@@ -91,21 +79,3 @@ def _scalar(value: Any, where: str, *, number: bool) -> Any:
         except (ValueError, OverflowError):
             pass
     raise ValueError(f"{where}: expected a {'finite number' if number else 'number or boolean'}, found {value!r}")
-
-
-def _filtered(name: Any, where: str) -> str | None:
-    """The part of a model that a filter lets through; None for all of it."""
-    if name is None or name == "*":
-        return None
-    if not isinstance(name, str):
-        raise ValueError(f"{where}: expected a part of tensors' names, found {name!r}")  # noqa: TRY004 (the file's fault)
-    if "embed" in name or name in _EMBEDDING_FILTERS:
-        return EMBEDDINGS
-    if name.removesuffix(".weight") in NORM_FILTERS:
-        return FINAL_NORM
-    if name.startswith("lm_head"):
-        return LM_HEAD
-    raise ValueError(
-        f"{where}: {name!r} weighs parts of a layer; a recipe weighs whole layers, and apart from them the embeddings "
-        f"('embed') and the final norm ({NORM_FILTERS[0]!r})"
-    )

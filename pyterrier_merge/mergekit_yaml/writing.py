@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from pyterrier_merge.mergekit_yaml.filters import NORM_FILTERS, takes_final_norm
 from pyterrier_merge.mergekit_yaml.layout import weight_name
-from pyterrier_merge.mergekit_yaml.settings import NORM_FILTERS
 from pyterrier_merge.methods import MergeMethod, get_method
 from pyterrier_merge.models import PACKAGE_SCHEME
 from pyterrier_merge.recipe import MergeRecipe, Segment
+from pyterrier_merge.recipe.parts import NEUTRAL_PARTS, pieces
 
 _Places = list[tuple[tuple[str, ...], Segment]]  # filters, and the segment of what they let through
 
@@ -29,20 +31,25 @@ def recipe_yaml(recipe: MergeRecipe, num_layers: int) -> str:
         num_layers: Of the source model.
 
     Raises:
-        ValueError: The segments do not fit the number of layers, or a model plays two parts.
+        ValueError: The segments do not fit the number of layers, a model plays two parts, or parts of layers keep the
+            source's weights under a method that takes no weights.
     """
     method = get_method(recipe.method)
+    if not method.weighted and any(segment.parts for segment in recipe.segments):
+        raise ValueError(
+            f"mergekit's {method.name} takes no weights, by which parts of layers could differ: {recipe!r}"
+        )
     for name in recipe.models:
         if recipe.models.count(name) > 1:
             raise ValueError(f"mergekit takes each model once; the recipe names {name!r} more than once: {recipe!r}")
     content: dict[str, Any] = {"merge_method": recipe.method}
     if recipe.base or method.base != "optional":  # also where it is no base: the configuration is taken from it
-        content["base_model"] = recipe.base or recipe.source
+        content["base_model"] = _reference(recipe.base or recipe.source)
     content["slices"] = list(_slices(recipe, method, num_layers))
     shared = {name: value for name, value in recipe.parameters if not isinstance(value, tuple)}
     if shared:
         content["parameters"] = shared
-    content.update(tokenizer_source=recipe.source, dtype="float32")
+    content.update(tokenizer_source=_reference(recipe.source), dtype="float32")
     comments = "".join(f"# {line}\n" for line in _comments(recipe, method))
     return comments + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)
 
@@ -53,13 +60,19 @@ def neat(weight: float) -> float:
     return next((value for value in candidates if abs(value - weight) <= 2**-53), weight)
 
 
+def _reference(name: str) -> str | dict[str, Any]:
+    """A model's name; of a folder with mergekit's signs for adapters and revisions in its path, written out in full."""
+    return {"model": {"path": name}} if {"+", "@"} & {*name} and Path(name).exists() else name
+
+
 def _slices(recipe: MergeRecipe, method: MergeMethod, num_layers: int) -> Iterator[dict[str, Any]]:
     start = 0
     for segment, layers in groupby(recipe.layer_segments(num_layers)):
         end = start + len(list(layers))
-        places: _Places = [((), segment)]
-        if end == num_layers and recipe.final_norm not in (None, segment):
-            places.insert(0, (NORM_FILTERS, recipe.final_norm or segment))
+        places: _Places = [*((pieces(name), part) for name, part in segment.parts), ((), segment.rest)]
+        norm = recipe.final_norm or segment.rest
+        if end == num_layers and (norm != segment.rest or any(takes_final_norm(name) for name, _ in segment.parts)):
+            places.insert(0, (NORM_FILTERS, norm))
         if start == 0 and not (recipe.embeddings.keeps_source and segment.keeps_source):
             places.insert(0, (("embed",), recipe.embeddings))
         yield _slice(recipe, method, places, [start, end])
@@ -70,12 +83,11 @@ def _slice(recipe: MergeRecipe, method: MergeMethod, places: _Places, layers: li
     _, segment = places[-1]
     alone = not method.weighted and segment.keeps_source  # for want of a weight to say it by
     sources = [
-        {"model": name, "layer_range": list(layers), **_own_parameters(recipe, method, name, places)}
+        {"model": _reference(name), "layer_range": list(layers), **_own_parameters(recipe, method, name, places)}
         for name in (recipe.models[:1] if alone else recipe.models)
     ]
     if method.name == "slerp":
-        away = [(filters, _weights(recipe, one)) for filters, one in places]
-        t = _setting([(filters, weights[1] / math.fsum(weights)) for filters, weights in away])
+        t = _setting([(filters, _share(_weights(recipe, one))) for filters, one in places])
         return {"sources": sources, "parameters": {weight_name(method): t}}
     return {"sources": sources}
 
@@ -96,7 +108,22 @@ def _own_parameters(recipe: MergeRecipe, method: MergeMethod, name: str, places:
 
 def _weights(recipe: MergeRecipe, segment: Segment) -> list[float]:
     weights = segment.weights(len(recipe.domains)) or ()
-    return [*weights] if segment.domain_weights is not None else [*weights[:1], *map(neat, weights[1:])]
+    if segment.alpha is None or segment.domain_weights is not None:
+        return [*weights]
+    return [segment.alpha, *([_left(segment.alpha)] if len(weights) == 2 else map(neat, weights[1:]))]
+
+
+def _left(alpha: float) -> float:
+    """What alpha leaves to a single domain model, such that it leaves alpha when it is read: as neat as can be."""
+    left = 1 - alpha
+    candidates = (neat(left), left, math.nextafter(left, 0), math.nextafter(left, 1))
+    return next((value for value in candidates if neat(1 - value) == alpha), left)
+
+
+def _share(weights: list[float]) -> float:
+    """The second of two weights where both add up to 1."""
+    total = math.fsum(weights)
+    return weights[1] if math.isclose(total, 1, rel_tol=1e-12) else weights[1] / total
 
 
 def _setting(values: Sequence[tuple[tuple[str, ...], float]]) -> Any:
@@ -112,7 +139,14 @@ def _comments(recipe: MergeRecipe, method: MergeMethod) -> Iterator[str]:
     yield "- Where the checkpoints' classes name tensors differently (MistralModel, MistralForCausalLM), it returns"
     yield "  one of them unchanged, without an error."
     yield "- A language-model head is merged as the last layers are; pyterrier_merge leaves it out."
-    places = (*recipe.segments, recipe.embeddings, recipe.final_norm or recipe.segments[-1])
+    places = (
+        *(one for segment in recipe.segments for one in segment.each),
+        recipe.embeddings,
+        recipe.final_norm or recipe.segments[-1].rest,
+    )
+    if any(name in NEUTRAL_PARTS for segment in recipe.segments for name, _ in segment.parts):
+        yield "- It has no word for attention or feed-forward network: the filters are what these are called in many"
+        yield "  families, and those that a model has not do nothing."
     if not method.weighted:
         yield f"- {recipe.method} takes no weights: embeddings are merged as the first layers are, the final norm as"
         yield "  the last. Layers that keep the source's weights name the source alone, which not every method accepts."

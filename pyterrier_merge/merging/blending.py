@@ -34,6 +34,7 @@ class TensorMerge:
         to_source: Relative distance ``|merged - source| / |source|``, of the weights as they are held.
         to_domains: The same to each domain model.
         apart: Relative distance ``|domain - source| / |source|`` of each domain model, as the files have them.
+        part: The part of its layer that gave it its weights; None where these are the segment's own.
     """
 
     name: str
@@ -42,6 +43,7 @@ class TensorMerge:
     to_source: float
     to_domains: tuple[float, ...]
     apart: tuple[float, ...]
+    part: str | None = None
 
 
 class Blender:
@@ -60,15 +62,20 @@ class Blender:
         self._layers = recipe.layer_segments(parents.source.num_layers)
 
     def segment(self, name: str) -> Segment:
-        """Return the segment that the tensor of this canonical name belongs to."""
+        """Return the weights of the tensor of this canonical name: its segment's, or those of a part of it."""
         layer = layer_of(name)
         if layer is not None:
-            return self._layers[layer]
+            return self._layers[layer].of(self.part(name))
         if is_final_norm(name):
-            return self._recipe.final_norm or self._layers[-1]
+            return self._recipe.final_norm or self._layers[-1].rest
         if is_projection(name):
             return self._recipe.head
         return self._recipe.embeddings if is_embedding(name) else Segment(1)
+
+    def part(self, name: str) -> str | None:
+        """Return the part of its layer that the tensor of this canonical name belongs to, of those with own weights."""
+        layer = layer_of(name)
+        return None if layer is None else self._layers[layer].part_of(name)
 
     def merges(self, name: str) -> bool:
         """Whether the tensor is part of every merge (layers, final norm), or one that this recipe moves."""
@@ -150,6 +157,7 @@ class Blender:
             to_source=relative_distance(distances[0], norms[0]),
             to_domains=tuple(map(relative_distance, distances[1:], norms[1:])),
             apart=tuple(relative_distance(far, norms[0]) for far in apart[1:]),
+            part=self.part(name),
         )
 
     def _pieces(self, like: torch.Tensor, stored: list[torch.Tensor]) -> list[torch.Tensor]:

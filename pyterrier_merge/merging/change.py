@@ -12,8 +12,9 @@ def require_change(merges: Sequence[TensorMerge], recipe: MergeRecipe) -> None:
     """Raise ``ValueError`` where nothing was merged, or nothing that should have changed did.
 
     Where a domain model has a weight, something should change: in the model as a whole, by each domain model in one
-    tensor at least, and in each segment's layers as a whole. A single tensor or layer may stay as it is, and so may the
-    embeddings, the final norm and a projection head, which are frozen in many a training.
+    tensor at least, and in each segment's layers as a whole and in each part of them that has weights of its own. A
+    single tensor or layer may stay as it is, and so may the embeddings, the final norm and a projection head, which are
+    frozen in many a training.
 
     Args:
         merges: What happened to each tensor, those of all layers among them.
@@ -37,12 +38,15 @@ def require_change(merges: Sequence[TensorMerge], recipe: MergeRecipe) -> None:
             )
     for segment, span in zip(recipe.segments, recipe.layer_ranges(1 + max(layers)), strict=True):
         inside = [merge for merge in asked if merge.layer in span]
-        if inside and all(_unmoved(merge, recipe) for merge in inside):
-            raise ValueError(
-                f"segment {segment} was not merged: in its layers ({span[0]} to {span[-1]}) all {len(inside)} tensors "
-                f"equal the source's ({recipe}); where a domain model keeps the source's weights, frozen in its "
-                "training, give the segment alpha 1"
-            )
+        for part in (None, *(name for name, _ in segment.parts)):
+            concerned = [merge for merge in inside if part in (None, merge.part)]
+            if concerned and all(_unmoved(merge, recipe) for merge in concerned):
+                what = f"segment {segment}" if part is None else f"part {part!r} of segment {segment}"
+                raise ValueError(
+                    f"{what} was not merged: in its layers ({span[0]} to {span[-1]}) all {len(concerned)} tensors "
+                    f"equal the source's ({recipe}); where a domain model keeps the source's weights, frozen in its "
+                    f"training, give the {'segment' if part is None else 'part'} alpha 1"
+                )
 
 
 def _shares(merge: TensorMerge) -> list[bool]:

@@ -70,7 +70,7 @@ class Merger:
 
         self._parents.require(recipe)
         blender = Blender(self._parents, recipe)
-        wanted = {name: self._wanted(blender.segment(name), recipe) for name in self._parameters}
+        wanted = {name: (blender.part(name), *self._wanted(blender.segment(name), recipe)) for name in self._parameters}
         concerned = [name for name in self._parameters if blender.merges(name) or name in self._written]
         stale = [name for name in concerned if name not in self._held or self._held[name][0] != wanted[name]]
         for name in stale:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pyterrier_merge.merging.checkpoint import Checkpoint
 from pyterrier_merge.merging.compatibility import Compatibility, check_compatible
+from pyterrier_merge.merging.layer_parts import require_parts
 from pyterrier_merge.merging.places import is_final_norm, is_projection
 from pyterrier_merge.models import locate_model
 from pyterrier_merge.recipe import MergeRecipe
@@ -71,6 +72,7 @@ class Parents:
             compatibility.require()
             if not recipe.embeddings.keeps_source:
                 compatibility.require_vocabulary()
+        require_parts(recipe, self.source)
         if not recipe.head.keeps_source and not any(map(is_projection, self.source.body)):
             raise ValueError(f"{self.source.folder} has no projection head to merge: leave `head` at 1")
         if recipe.final_norm is not None and not any(map(is_final_norm, self.source.body)):

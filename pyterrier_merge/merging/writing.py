@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,8 +47,8 @@ class PlaceMerge:
     """What happened to a part of the model.
 
     Attributes:
-        place: ``embeddings``, ``layer 0`` or ``layers 0-15``, ``final norm``,
-            ``projection head``.
+        place: ``embeddings``, ``layer 0`` or ``layers 0-15``, ``final norm``, ``projection head``; of layers whose
+            parts have weights of their own, ``layer 0, attention`` and so on, ``layer 0, rest`` for what is left.
         weights: Of the source and of each domain model; None where the method decides.
         to_source: Relative distance ``|merged - source| / |source|`` over the part's merged weights.
         to_domains: The same to each domain model.
@@ -174,7 +174,7 @@ class MergedWeights:
 
 def by_layer(written: Iterable[WrittenTensor]) -> tuple[PlaceMerge, ...]:
     """Sum up what was written: embeddings and projection head (where they were merged), each layer, the final norm."""
-    return tuple(_summed([place], tensors) for place, tensors in _in_places(written))
+    return tuple(summed for place, tensors in _in_places(written) for summed in _summed([place], tensors))
 
 
 def by_segment(written: Iterable[WrittenTensor]) -> tuple[PlaceMerge, ...]:
@@ -186,7 +186,7 @@ def by_segment(written: Iterable[WrittenTensor]) -> tuple[PlaceMerge, ...]:
             runs[-1][1].extend(tensors)
         else:
             runs.append(([place], list(tensors)))
-    return tuple(_summed(places, tensors) for places, tensors in runs)
+    return tuple(summed for places, tensors in runs for summed in _summed(places, tensors))
 
 
 def _in_places(written: Iterable[WrittenTensor]) -> list[tuple[Place, list[WrittenTensor]]]:
@@ -196,17 +196,21 @@ def _in_places(written: Iterable[WrittenTensor]) -> list[tuple[Place, list[Writt
     return sorted(places.items(), key=lambda item: item[0])
 
 
-def _weights(tensors: Sequence[WrittenTensor]) -> tuple[float, ...] | None:
-    return tensors[0].merge.weights
+def _weights(tensors: Iterable[WrittenTensor]) -> dict[str | None, tuple[float, ...] | None]:
+    return {tensor.merge.part: tensor.merge.weights for tensor in tensors}
 
 
-def _summed(places: Sequence[Place], tensors: Sequence[WrittenTensor]) -> PlaceMerge:
+def _summed(places: Sequence[Place], tensors: Sequence[WrittenTensor]) -> Iterator[PlaceMerge]:
+    """One sum, or one for each part with weights of its own and one for the rest."""
     first, last = places[0], places[-1]
-    name = str(first) if first == last else f"layers {first.layer}-{last.layer}"
-    norms = [sum(squares) for squares in zip(*(tensor.norms for tensor in tensors), strict=True)]
-    far = [sum(squares) for squares in zip(*(tensor.distances for tensor in tensors), strict=True)]
-    to_source, *to_domains = map(relative_distance, far, norms)
-    return PlaceMerge(name, _weights(tensors), to_source, tuple(to_domains))
+    name, weights = str(first) if first == last else f"layers {first.layer}-{last.layer}", _weights(tensors)
+    for part in sorted(weights, key=lambda part: (part is None, part)):
+        inside = [tensor for tensor in tensors if tensor.merge.part == part]
+        norms = [sum(squares) for squares in zip(*(tensor.norms for tensor in inside), strict=True)]
+        far = [sum(squares) for squares in zip(*(tensor.distances for tensor in inside), strict=True)]
+        to_source, *to_domains = map(relative_distance, far, norms)
+        label = name if weights.keys() == {None} else f"{name}, {part or 'rest'}"
+        yield PlaceMerge(label, weights[part], to_source, tuple(to_domains))
 
 
 def _most_common_dtype(tensors: Iterable[torch.Tensor]) -> str:

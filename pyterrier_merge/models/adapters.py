@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyterrier_merge.fingerprint import fingerprint
+from pyterrier_merge.models.added_tokens import TokenRows, copy_tokenizer, place_embeddings, require_embedded
 from pyterrier_merge.models.conversion import kept_model
 from pyterrier_merge.models.files import defining_files, fingerprint_model, read_json, transformer_folder
 from pyterrier_merge.models.live import quiet_loading
@@ -24,9 +25,8 @@ logger = logging.getLogger(__name__)
 _CONFIG = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _ROOT = "base_model.model."  # what peft puts before the names of the model that it wraps
-_VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*")
 _HEADS = ("lm_head", "cls", "score", "classifier", "embed_out")
-_PROCEDURE = 3  # part of every fingerprint: raise it when the same files would give another model
+_PROCEDURE = 4  # part of every fingerprint: raise it when the same files would give another model
 
 
 def is_adapter(folder: Path) -> bool:
@@ -53,7 +53,9 @@ def with_adapter(base: Path, adapter: Path, *, base_name: str) -> Path:
     The folder holds the transformer's body in the base's stored type. A head, which no merge of models takes, is left
     out, and so is what an adapter does to it. An adapter that is a retriever of sentence-transformers (it has
     ``modules.json``) stays the one that was trained: pooling, prompts, length, dense modules and tokenizer are its own,
-    whatever the base has, and a tokenizer that it lacks is the base's. Any other adapter gets the base's files.
+    whatever the base has. Any other adapter gets the base's files. A tokenizer in the adapter's folder is the one that
+    it was trained with, and replaces the base's; where that training added tokens, the body takes the embeddings that
+    the adapter carries.
 
     Args:
         base: Folder of the base.
@@ -61,7 +63,8 @@ def with_adapter(base: Path, adapter: Path, *, base_name: str) -> Path:
         base_name: What the user called the base.
 
     Raises:
-        ValueError: The adapter is no LoRA, is corrupt, does not fit the base, or changes nothing.
+        ValueError: The adapter is no LoRA, is corrupt, does not fit the base, changes nothing, or has tokens without
+            embeddings.
         OSError: The disk has no room for the result, or a file could not be written; nothing of the result stays.
     """
     _compare_names(base_name, str(_read_config(adapter).get("base_model_name_or_path")), adapter)
@@ -69,15 +72,18 @@ def with_adapter(base: Path, adapter: Path, *, base_name: str) -> Path:
 
     def size() -> int:
         files = {stored.file for stored in stored_tensors(transformer_folder(base)).values()}
+        files.update(transformer_folder(adapter).glob("adapter_model.*"))  # embeddings of added tokens are in there
         return sum(file.stat().st_size for file in files)
 
     def write(building: Path) -> None:
         modules = adapter if _has_modules(adapter) else base
         target = building / transformer_folder(modules).relative_to(modules)
-        if modules is adapter and not _has_vocabulary(adapter):
-            _copy_files(transformer_folder(base), target, transformer_alone=True)
+        own, trained = transformer_folder(base), transformer_folder(adapter)
         _copy_files(modules, building)
-        body, weights = _merged(transformer_folder(base), transformer_folder(adapter))
+        target.mkdir(parents=True, exist_ok=True)
+        copy_tokenizer(own, trained, target)
+        body, weights, rows = _merged(own, trained)
+        require_embedded(target, own, trained, rows)
         with quiet_loading(), writing_weights(target):
             body.save_pretrained(target, state_dict=weights)
 
@@ -92,10 +98,6 @@ def _has_modules(folder: Path) -> bool:
     return (folder / "modules.json").is_file()
 
 
-def _has_vocabulary(folder: Path) -> bool:
-    return any(any(transformer_folder(folder).glob(files)) for files in _VOCABULARIES)
-
-
 @cache
 def _compare_names(given: str, trained_on: str, adapter: Path) -> None:
     names = {name.rstrip("/").lower() for name in (given, trained_on)}
@@ -103,20 +105,13 @@ def _compare_names(given: str, trained_on: str, adapter: Path) -> None:
         logger.warning("the adapter %s was trained on %s, and is merged into %s", adapter, trained_on, given)
 
 
-def _copy_files(source: Path, target: Path, *, transformer_alone: bool = False) -> None:
-    """Copy everything but weights of the transformer: configuration, tokenizer, the folders of further modules.
-
-    Args:
-        source: A model's folder.
-        target: Where to; made if missing.
-        transformer_alone: Leave out what sentence-transformers adds to a transformer.
-    """
+def _copy_files(source: Path, target: Path) -> None:
+    """Copy everything but weights of the transformer: configuration, tokenizer, the folders of further modules."""
     transformer = transformer_folder(source)
     for file in defining_files(source):
         own = file.parent in (source, transformer)
         weights = file.suffix in (".safetensors", ".bin") or file.name.endswith(".index.json")
-        added = not own or file.name == "modules.json" or "sentence_" in file.name
-        foreign = added if transformer_alone else not own and not _has_modules(source)
+        foreign = not own and not _has_modules(source)
         if foreign or (own and weights) or file.name.startswith("adapter_"):
             continue
         copy = target / file.relative_to(source)
@@ -124,8 +119,8 @@ def _copy_files(source: Path, target: Path, *, transformer_alone: bool = False) 
         shutil.copyfile(file, copy)
 
 
-def _merged(base: Path, adapter: Path) -> tuple[Any, dict[str, torch.Tensor]]:
-    """The live body with the adapter in its weights, and the weights to save."""
+def _merged(base: Path, adapter: Path) -> tuple[Any, dict[str, torch.Tensor], TokenRows | None]:
+    """The live body with the adapter in its weights, the weights to save, and the rows of its token embeddings."""
     import torch
     from peft import get_peft_model, set_peft_model_state_dict
     from transformers import AutoModel
@@ -146,8 +141,10 @@ def _merged(base: Path, adapter: Path) -> tuple[Any, dict[str, torch.Tensor]]:
     if heads:
         logger.info("%s: %d tensors of the head are left out, such as %s", adapter, len(heads), heads[0])
     tensors = {name: tensor for name, tensor in tensors.items() if name not in heads}
+    rows = place_embeddings(body, tensors, config.trainable_token_indices, adapter)
     _require_place(tensors, body, base, adapter)
-    _require_change(tensors, body, adapter)
+    if rows is None or not rows.changed:
+        _require_change(tensors, body, adapter)
     _adapt_config(config, {name: trained[name] for name in tensors}, adapter)
     try:
         with torch.no_grad():
@@ -160,7 +157,7 @@ def _merged(base: Path, adapter: Path) -> tuple[Any, dict[str, torch.Tensor]]:
             f"adapter {adapter} cannot be merged into {base}; is it another base's? {' '.join(str(error).split())}"
         ) from error
     unsaved = set(loading["missing_keys"])
-    return body, {name: tensor for name, tensor in body.state_dict().items() if name not in unsaved}
+    return body, {name: tensor for name, tensor in body.state_dict().items() if name not in unsaved}, rows
 
 
 def _lora_config(adapter: Path) -> Any:
@@ -176,11 +173,6 @@ def _lora_config(adapter: Path) -> Any:
         raise ValueError(f"{adapter / _CONFIG} is no configuration that peft reads: {error}") from error
     if config.layer_replication:
         raise ValueError(f"{adapter / _CONFIG}: layer_replication makes a model of another depth; it is not supported")
-    if getattr(config, "trainable_token_indices", None):
-        raise ValueError(
-            f"{adapter / _CONFIG}: trainable_token_indices (embeddings of some tokens, trained beside the LoRA) is not "
-            "supported; merge the adapter with peft's merge_and_unload and give the folder that it is saved to"
-        )
     return config
 
 
@@ -203,19 +195,15 @@ def _body_name(name: str, body: Any, adapter: Path) -> str:
 
 
 def _module_of(name: str) -> str:
-    return name.split(".lora_")[0]
-
-
-def _place_of(name: str) -> str:
     """The module that a LoRA tensor belongs to, or the parameter that any other tensor replaces."""
-    return _module_of(name).replace(".base_layer.", ".")  # peft saves embeddings that it adapts, too
+    return name.split(".lora_")[0]
 
 
 def _require_place(names: Iterable[str], body: Any, base: Path, adapter: Path) -> None:
     """Raise ``ValueError`` where a tensor belongs to a module that the base has not; peft compares the shapes."""
     modules, parameters = dict(body.named_modules()), dict(body.named_parameters())
     for name in names:
-        place = _place_of(name)
+        place = _module_of(name)
         if place not in (modules if ".lora_" in name else parameters):
             raise ValueError(
                 f"tensor {name!r} of {adapter} finds no place: {base} has no {place!r}; the adapter is another base's"
@@ -227,7 +215,7 @@ def _require_change(tensors: dict[str, torch.Tensor], body: Any, adapter: Path) 
     parameters = dict(body.named_parameters())
     for name, tensor in tensors.items():
         if ".lora_" not in name:
-            own = parameters[_place_of(name)]
+            own = parameters[name]
             changes = own.shape != tensor.shape or not own.equal(tensor.to(own.dtype))
         else:  # peft begins with zeros in B, and in the A of embeddings
             partner = tensors.get(name.replace("lora_B", "lora_A").replace("lora_embedding_B", "lora_embedding_A"))
@@ -268,6 +256,7 @@ def _adapt_config(config: Any, trained: dict[str, str], adapter: Path) -> None:
     config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
     ends = tuple({name.rsplit(".", 2)[-2] for name in trained if ".lora_" not in name and "." in name})
     config.modules_to_save = [name for name in config.modules_to_save or [] if name.rpartition(".")[2] in ends] or None
+    config.trainable_token_indices = None  # they are in the embeddings
     config.task_type = config.auto_mapping = None  # a class for a task expects a head
     config.inference_mode = True
 

@@ -10,6 +10,7 @@ import numpy as np
 from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.methods import get_method
 from pyterrier_merge.models import count_layers, fingerprint_model, locate_model, transformer_folder
+from pyterrier_merge.recipe.parts import pieces
 from pyterrier_merge.recipe.segment import Segment
 
 if TYPE_CHECKING:
@@ -26,15 +27,14 @@ def merge_fingerprint(recipe: MergeRecipe) -> str:
     places = {
         "layers": layers,
         "embeddings": [recipe.embeddings],
-        "final_norm": [recipe.final_norm or layers[-1]],
+        "final_norm": [recipe.final_norm or layers[-1].rest],
         "head": [recipe.head],
     }
     base = None if recipe.base is None else fingerprint_model(locate_model(recipe.base))
     if base == source and _takes_source_for_base(recipe):
         base = None
     content: dict[str, Any] = {
-        place: [None if segment.keeps_source else [_decisive_weights(recipe, segment, base)] for segment in segments]
-        for place, segments in places.items()
+        place: [_decisive(recipe, segment, base) for segment in segments] for place, segments in places.items()
     }
     content.update(
         source=source,
@@ -60,6 +60,15 @@ def _takes_source_for_base(recipe: MergeRecipe) -> bool:
     method = get_method(recipe.method)
     takes = method.base == "required" and method.weighted and not method.random
     return takes and alone and not chosen.get("normalize", method.parameters.get("normalize"))
+
+
+def _decisive(recipe: MergeRecipe, segment: Segment, base: str | None) -> Any:
+    """What decides a segment's weights: those of its last parts do not where they are the segment's own."""
+    own = None if segment.rest.keeps_source else [_decisive_weights(recipe, segment, base)]
+    parts = [(pieces(name), _decisive(recipe, part, base)) for name, part in segment.parts]
+    while parts and parts[-1][1] == own:
+        parts.pop()
+    return {"own": own, "parts": parts} if parts else own
 
 
 def _decisive_weights(recipe: MergeRecipe, segment: Segment, base: str | None) -> tuple[float, ...] | None:

@@ -26,7 +26,7 @@ class MergeRecipe:
     Attributes:
         source: The retrieval model.
         domains: One or more plain language models of the domain; a single name is taken as well.
-        segments: At least one; :meth:`halves` makes the paper's two.
+        segments: At least one; :meth:`halves` makes the paper's two. The final norm belongs to no part of the last.
         method: mergekit's name, see :func:`pyterrier_merge.methods.list_methods`.
         parameters: The method's own besides weights, such as ``{"density": 0.5}``; kept as sorted pairs, as mergekit
             reads them. A sequence gives each model that is no base its own value, the source first.
@@ -64,7 +64,8 @@ class MergeRecipe:
             )
             object.__setattr__(self, "parameters", tuple(read.items()))
         for segment in self._all_segments():
-            self._check_weights(segment)
+            for one in segment.each:
+                self._check_weights(one)
 
     @classmethod
     def halves(
@@ -96,7 +97,8 @@ class MergeRecipe:
 
         What makes no difference to the bit makes none here: a default that is spelled out, segments cut otherwise over
         the same layers, ``linear``'s weights 2 and 2 for 1 and 1, the source's weight where it is the base. Weights in
-        another scale that is no power of two, such as 3 and 3, are rounded otherwise, and count as another merge.
+        another scale that is no power of two, such as 3 and 3, are rounded otherwise, and count as another merge. So
+        does a part of layers under another name.
 
         Locates the models (and fetches them where they are on the hub).
         """
@@ -126,7 +128,7 @@ class MergeRecipe:
         return tuple(segment for segment, layers in pairs for _ in layers)
 
     def with_alphas(self, *alphas: float) -> MergeRecipe:
-        """Return the same recipe with other alphas, one for each segment.
+        """Return the same recipe with other alphas, one for each segment; parts of layers keep theirs.
 
         Raises:
             ValueError: Another number of alphas, one out of range, or segments that have ``domain_weights``.
@@ -136,7 +138,7 @@ class MergeRecipe:
         if any(segment.domain_weights is not None for segment in self.segments):
             raise ValueError("the recipe's segments give each domain model a weight: replace its segments instead")
         pairs = zip(self.segments, alphas, strict=True)
-        return replace(self, segments=tuple(Segment(check_alpha("alpha", a), segment.size) for segment, a in pairs))
+        return replace(self, segments=tuple(replace(segment, alpha=check_alpha("alpha", a)) for segment, a in pairs))
 
     @property
     def _method(self) -> MergeMethod:
@@ -203,6 +205,8 @@ def _cancel(weights: tuple[float, ...]) -> bool:
 def _place(name: str, value: Any) -> Segment:
     if value is None:
         raise ValueError(f"{name} is an alpha, or a Segment: Segment(None) for a method without weights; found None")
+    if isinstance(value, Segment) and value.parts:
+        raise ValueError(f"parts are parts of layers: {name} has none; found {value!r}")
     return value if isinstance(value, Segment) else Segment(check_alpha(name, value))
 
 

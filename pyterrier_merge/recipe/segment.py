@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
+
+from pyterrier_merge.recipe.parts import NEUTRAL_PARTS, belongs_to
 
 
 @dataclass(frozen=True, repr=False)
@@ -17,11 +20,16 @@ class Segment:
             no weights.
         size: Share of the layers, relative to the other segments' sizes: ``(1, 1)`` are halves, ``(16, 16)`` as well.
         domain_weights: A weight for each domain model instead; then alpha is any number too.
+        parts: Weights of their own for parts of each layer: part -> alpha (or a segment, for ``domain_weights``). A
+            part is ``attention`` or ``feed_forward``, in every family of models, or a piece of the tensors' names, such
+            as ``q_proj``. A tensor takes the weights of the first part that it belongs to, and the segment's own where
+            it belongs to none. Kept as pairs.
     """
 
     alpha: float | None
     size: int = 1
     domain_weights: tuple[float, ...] | None = None
+    parts: tuple[tuple[str, Segment], ...] = ()
 
     def __post_init__(self) -> None:
         if self.domain_weights is not None:
@@ -32,11 +40,31 @@ class Segment:
             object.__setattr__(self, "alpha", check_alpha("alpha", self.alpha))
         if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
             raise ValueError(f"a segment's size is a whole number of at least 1, found {self.size!r}")
+        object.__setattr__(self, "parts", _checked_parts(self.parts))
 
     @property
     def keeps_source(self) -> bool:
-        """Whether the source's weights stay as they are."""
-        return self.alpha == 1 and not any(self.domain_weights or ())
+        """Whether the source's weights stay as they are, in all parts."""
+        own = self.alpha == 1 and not any(self.domain_weights or ())
+        return own and all(part.keeps_source for _, part in self.parts)
+
+    @property
+    def rest(self) -> Segment:
+        """What is left of the segment without its parts: its own weights, of size 1."""
+        return replace(self, size=1, parts=())
+
+    @property
+    def each(self) -> tuple[Segment, ...]:
+        """The weights of each part, and the segment's own."""
+        return (*(part for _, part in self.parts), self.rest)
+
+    def part_of(self, name: str) -> str | None:
+        """Return the part that a layer's tensor of this canonical name belongs to; None where it belongs to none."""
+        return next((part for part, _ in self.parts if belongs_to(name, part)), None)
+
+    def of(self, part: str | None) -> Segment:
+        """Return the weights of a part; the segment's own for None."""
+        return self.rest if part is None else dict(self.parts)[part]
 
     def weights(self, num_domains: int) -> tuple[float, ...] | None:
         """Return the weights of the source and of each domain model; None where the method decides."""
@@ -50,7 +78,36 @@ class Segment:
 
     def __str__(self) -> str:
         weights = (self.alpha, *(self.domain_weights or ()))
-        return ":".join("-" if weight is None else f"{weight:g}" for weight in weights)
+        own = ":".join("-" if weight is None else f"{weight:g}" for weight in weights)
+        return f"{own} ({', '.join(f'{name} {part}' for name, part in self.parts)})" if self.parts else own
+
+
+def _checked_parts(parts: Any) -> tuple[tuple[str, Segment], ...]:
+    try:
+        pairs = [(name, value) for name, value in (parts.items() if isinstance(parts, Mapping) else parts)]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"a segment's parts are a mapping such as {{'attention': 0.5}}; found {parts!r}") from error
+    checked: dict[str, Segment] = {}
+    for name, value in pairs:
+        if not isinstance(name, str) or name in ("", "*"):
+            raise ValueError(
+                f"a part is {', '.join(map(repr, NEUTRAL_PARTS))}, or a piece of tensors' names; found {name!r} (what "
+                "belongs to no part takes the segment's own alpha)"
+            )
+        if name in checked:
+            raise ValueError(f"part {name!r} is given twice")
+        checked[name] = _part(name, value)
+    if checked.keys() <= NEUTRAL_PARTS.keys():  # they have no tensor in common, so that their order says nothing
+        return tuple(sorted(checked.items()))
+    return tuple(checked.items())
+
+
+def _part(name: str, value: Any) -> Segment:
+    if not isinstance(value, Segment):
+        return Segment(None if value is None else check_alpha(f"the alpha of part {name!r}", value))
+    if value != value.rest:
+        raise ValueError(f"part {name!r} is of its segment's size and has no parts of its own; found {value!r}")
+    return value
 
 
 def check_alpha(name: str, alpha: Any) -> float:

@@ -390,6 +390,11 @@ def test_alphas_are_set_as_the_segments_have_them(bert_pair):
         encoder.alpha_lower = 0.75
     encoder.alpha_upper = 0.75
     assert encoder.recipe.segments == (weighed.segments[0], Segment(0.75))
+    parts = {"attention": 0.25, "feed_forward": 0.5}
+    encoder = MergedE5Encoder.from_recipe(MergeRecipe(*bert_pair, (Segment(1, 2, parts=parts), Segment(1))))
+    encoder.alpha_lower = 0.75
+    assert encoder.recipe.segments == (Segment(0.75, 2, parts=parts), Segment(1))
+    assert encoder != MergedE5Encoder.from_recipe(MergeRecipe(*bert_pair, (Segment(0.75, 2), Segment(1))))
 
 
 def test_bad_settings_are_refused_at_once(bert_pair):

@@ -87,6 +87,22 @@ def test_what_stays_within_a_segment_that_moves_is_no_error(merge, frozen, bert_
     assert {merged.layer for merged in merges if merged.to_source > 0} == {1, 2}
 
 
+@DTYPES
+def test_a_part_that_the_domain_model_has_from_the_source_is_named(dtype, merge, frozen, bert_retriever, tmp_path):
+    domain = frozen(*(f"bert.encoder.layer.{layer}.attention." for layer in range(4)))
+    parts = {"attention": 0.25, "feed_forward": 0.75}
+    recipe = MergeRecipe(bert_retriever, domain, (Segment(0.5, parts=parts), Segment(1)))
+    message = (
+        r"part 'attention' of segment 0\.5 \(.*\) was not merged: .* \(0 to 1\) all 16 tensors .* the part alpha 1"
+    )
+    with pytest.raises(ValueError, match=message):
+        merge(recipe, dtype)
+    with pytest.raises(ValueError, match=message):
+        MergedWeights(recipe).write(tmp_path)
+    assert merge(MergeRecipe(bert_retriever, domain, (Segment(0.5, parts={**parts, "attention": 1}),)), dtype)
+    assert merge(MergeRecipe(bert_retriever, domain, (Segment(0.5),)), dtype)  # layers as a whole have moved
+
+
 def test_a_segment_that_the_method_weighs_is_named_too(merge, frozen, bert_retriever):
     domain = frozen("bert.encoder.layer.0.", "bert.encoder.layer.1.")
     with pytest.raises(ValueError, match=r"segment - was not merged: in its layers \(0 to 1\)"):

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,15 +96,18 @@ def test_merging_again_starts_from_the_parents(pair):
         {"method": "slerp"},
         {"method": "task_arithmetic", "parameters": {"lambda": 0.5}},
         {"embeddings": 0.25},
+        {"segments": (Segment(0.5, parts={"attention": 0.25}),)},
+        {"segments": (Segment(0.5, parts={"attention": 0.5, "feed_forward": 1}),)},
     ],
 )
 def test_whatever_the_recipe_changes_is_merged_anew_and_back(change, pair):
     model, fresh = live(pair[0]), live(pair[0])
-    plain, changed = MergeRecipe.halves(*pair, 0.5, 0.5), MergeRecipe.halves(*pair, 0.5, 0.5, **change)
+    plain = MergeRecipe.halves(*pair, 0.5, 0.5)
+    changed = replace(plain, **change)
     again = Merger(model, Parents(plain))
     again.merge(plain)
-    again.merge(changed)
-    merge(fresh, changed)
+    reported = again.merge(changed)
+    assert [(one.weights, one.part) for one in reported] == [(o.weights, o.part) for o in merge(fresh, changed)]
     assert same(model, fresh)
     again.merge(plain)
     fresh = live(pair[0])
@@ -223,6 +227,89 @@ def test_the_arithmetic_in_the_model_is_mergekits_to_the_bit(pair):
             tensors = [source.tensor(name), domain.tensor(name)]
             expected = merge_tensors(tensors, "linear", parameters={"weight": [alpha, 1 - alpha]})
             assert torch.equal(parameter, expected), name
+
+
+PARTS = {
+    "attention": ("self_attn", "attention.self", "attention.output.dense"),
+    "feed_forward": ("mlp", "intermediate.dense", "0.output.dense", "1.output.dense"),
+}
+
+
+@pytest.mark.parametrize("method", ["linear", "slerp", "task_arithmetic"])
+def test_parts_of_layers_have_weights_of_their_own_to_the_bit(method, pair):
+    """Against mergekit's tensor function, with alphas told by hand from the names that tiny models have."""
+    alphas = {"attention": 0.25, "feed_forward": 0.75, None: 0.5}
+    segment = Segment(0.5, parts={part: alphas[part] for part in PARTS})
+    model = live(pair[0])
+    merges = merge(model, MergeRecipe(*pair, (segment, Segment(1)), method=method))
+    parameters, source, domain = dict(model.named_parameters()), Checkpoint(pair[0]), Checkpoint(pair[1])
+    assert {merged.part for merged in merges} == {None, *PARTS}
+    for merged in merges:
+        name, tensors = merged.name, [source.tensor(merged.name), domain.tensor(merged.name)]
+        if merged.layer not in (0, 1):
+            assert torch.equal(parameters[name], tensors[0])
+            continue
+        found = [part for part, names in PARTS.items() if any(piece in name for piece in names)]
+        part = found[0] if found else None
+        assert (merged.part, merged.weights) == (part, (alphas[part], 1 - alphas[part]))
+        left = 1 - alphas[part]
+        given = {"linear": {"weight": [1 - left, left]}, "slerp": {"t": left}, "task_arithmetic": {"weight": [left]}}
+        base = None if method == "linear" else 0
+        expected = merge_tensors(tensors, method, parameters=given[method], base_index=base)
+        assert torch.equal(parameters[name], expected), name
+
+
+def test_the_first_part_counts_and_the_final_norm_is_in_none(mistral_retriever, mistral_language_model):
+    pair = (mistral_retriever, mistral_language_model)
+    segment = Segment(0.75, parts={"q_proj": 0.25, "self_attn": 0.5, "norm": 1})
+    weights = {merged.name: merged.weights[0] for merged in merge(live(pair[0]), MergeRecipe(*pair, (segment,)))}
+    assert weights["layers.2.self_attn.q_proj.weight"] == 0.25
+    assert weights["layers.2.self_attn.k_proj.weight"] == 0.5
+    assert weights["layers.2.input_layernorm.weight"] == 1
+    assert weights["layers.2.mlp.up_proj.weight"] == weights["norm.weight"] == 0.75
+
+
+def test_a_part_keeps_the_source_under_a_method_without_weights(pair):
+    model, source = live(pair[0]), Checkpoint(pair[0])
+    segment = Segment(None, parts={"attention": 1})
+    merges = merge(model, MergeRecipe(*pair, (segment,), method="sce"))
+    for merged in merges:
+        if merged.part == "attention":
+            assert torch.equal(dict(model.named_parameters())[merged.name], source.tensor(merged.name))
+    assert any(merged.to_source for merged in merges if merged.part is None)
+
+
+@pytest.mark.parametrize(
+    ("family", "parts", "message"),
+    [
+        ("bert", ["self_attn"], r"part 'self_attn' of segment .* \(layers 0 to 1 .* did you mean 'attention'\?"),
+        (
+            "bert",
+            ["mlp"],
+            r"part 'mlp' .* did you mean 'feed_forward'\? parts there: 'attention', .* intermediate.dense",
+        ),
+        ("bert", ["attention.slef"], r"did you mean 'attention.self.\w+'\?"),
+        ("bert", ["layer.3."], "part 'layer.3.' of segment .* has no tensor there"),
+        (
+            "mistral",
+            ["q_porj"],
+            r"did you mean 'q_proj'\? parts there: 'attention', 'feed_forward' .*self_attn.q_proj",
+        ),
+        (
+            "mistral",
+            ["attention", "k_proj"],
+            "part 'k_proj' .* takes no tensor: .* 'attention' before it.* put it first",
+        ),
+        ("mistral", ["norm", "input_layernorm"], "belong to 'norm' before it"),
+    ],
+)
+def test_a_part_that_finds_no_tensor_is_an_error(family, parts, message, request, tmp_path):
+    pair = [request.getfixturevalue(f"{family}_{kind}") for kind in ("retriever", "language_model")]
+    recipe = MergeRecipe(*pair, (Segment(0.5, parts=dict.fromkeys(parts, 0.25)), Segment(1)))
+    with pytest.raises(ValueError, match=message):
+        merge(live(pair[0]), recipe)
+    with pytest.raises(ValueError, match=message):
+        save_merge(recipe, tmp_path / "out", pooling="mean")
 
 
 @pytest.mark.parametrize("method", ["linear", "slerp", "nuslerp", "multislerp"])

@@ -5,7 +5,8 @@ import pytest
 
 from pyterrier_merge.merging.checkpoint import Checkpoint
 from pyterrier_merge.merging.compatibility import check_compatible
-from pyterrier_merge.merging.vocabulary import compare_vocabularies, read_vocabulary
+from pyterrier_merge.merging.vocabulary import compare_vocabularies
+from pyterrier_merge.models.vocabulary import read_vocabulary
 
 
 def with_tokens(folder, target, change):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pyterrier_merge import MergeRecipe, Segment
+from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.methods import blend, get_method
 from pyterrier_merge.models import fingerprint_model
 
@@ -96,6 +97,11 @@ def test_several_domain_models_share_what_the_source_leaves():
         ({"parameters": {"density": 0.5}}, "linear has no parameter 'density'; it has normalize"),
         ({"method": "karcher"}, "karcher takes no weights: give alpha None .* found 0.5"),
         ({"method": "ties"}, "alpha would change nothing"),
+        ({"segments": (Segment(0.5, parts={"mlp": None}),)}, "linear needs an alpha in every segment"),
+        ({"segments": (Segment(1, parts={"mlp": Segment(1, domain_weights=(-1,))}),)}, "add up to 0"),
+        ({"segments": (Segment(1, parts={"mlp": Segment(1, domain_weights=(0, 1))}),)}, "gives 2 domain weights"),
+        ({"embeddings": Segment(1, parts={"mlp": 0.5})}, "parts are parts of layers: embeddings has none"),
+        ({"final_norm": Segment(1, parts={"mlp": 0.5})}, "parts are parts of layers: final_norm has none"),
     ],
 )
 def test_what_does_not_fit_is_said_when_the_recipe_is_made(settings, message):
@@ -136,6 +142,48 @@ def test_with_alphas_keeps_sizes_and_everything_else():
     assert other.method == "slerp"
     with pytest.raises(ValueError, match="3 segments, found 2 alphas"):
         three.with_alphas(0, 1)
+
+
+def test_parts_of_layers_are_values():
+    one = Segment(0.5, parts={"attention": 0.25, "mlp": Segment(1, domain_weights=(0.5,))})
+    assert one == Segment(0.5, parts=(("attention", Segment(0.25)), ("mlp", Segment(1, domain_weights=(0.5,)))))
+    assert hash(one) == hash(pickle.loads(pickle.dumps(one)))
+    assert one != Segment(0.5, parts={"mlp": Segment(1, domain_weights=(0.5,)), "attention": 0.25})  # the first counts
+    assert one not in (Segment(0.5), Segment(0.5, parts={"attention": 0.25}))
+    assert eval(repr(one), {"Segment": Segment}) == one  # noqa: S307 (our own repr)
+    assert str(one) == "0.5 (attention 0.25, mlp 1:0.5)"
+    assert repr(Segment(0.5, parts={})) == "Segment(alpha=0.5)"
+    words = {"attention": 0.25, "feed_forward": 0.75}
+    assert Segment(0.5, parts=words) == Segment(0.5, parts=dict(reversed(words.items())))  # no tensor is in both
+    assert [Segment(1, parts={"mlp": alpha}).keeps_source for alpha in (1, 0.5)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (0.5, r"parts are a mapping such as \{'attention': 0.5\}; found 0.5"),
+        ("mlp", "parts are a mapping"),
+        ({"": 0.5}, "a part is 'attention', 'feed_forward', or a piece of tensors' names; found ''"),
+        ({"*": 0.5}, "what belongs to no part takes the segment's own alpha"),
+        ({3: 0.5}, "found 3"),
+        (
+            {"mlp": 1.5},
+            r"the alpha of part 'mlp' is the weight of the source model, a number within \[0, 1\]; found 1.5",
+        ),
+        ({"mlp": "half"}, "the alpha of part 'mlp'"),
+        ((("mlp", 0.5), ("mlp", 0.25)), "part 'mlp' is given twice"),
+        ({"mlp": Segment(0.5, 2)}, "part 'mlp' is of its segment's size and has no parts of its own"),
+        ({"mlp": Segment(0.5, parts={"down_proj": 1})}, "has no parts of its own"),
+    ],
+)
+def test_parts_that_are_none_are_named(parts, message):
+    with pytest.raises(ValueError, match=message):
+        Segment(0.5, parts=parts)
+
+
+def test_with_alphas_keeps_parts():
+    one = MergeRecipe("s", "d", (Segment(1, 2, parts={"attention": 0.5}), Segment(1)))
+    assert one.with_alphas(0, 0.5).segments == (Segment(0, 2, parts={"attention": 0.5}), Segment(0.5))
 
 
 @pytest.mark.parametrize(
@@ -195,6 +243,43 @@ def test_fingerprint_follows_everything_that_changes_the_weights(named, mistral_
     ]
     assert len(set(prints)) == len(prints)
     assert named(0.5, 1, seed=1) == named(0.5, 1)  # linear draws nothing at random
+
+
+def test_the_fingerprint_of_a_merge_without_parts_is_by_weights_layer_by_layer(
+    named, bert_retriever, bert_language_model
+):
+    content = {
+        "layers": [[(0.5, 0.5)], [(0.5, 0.5)], None, None],
+        "embeddings": [[(0.25, 0.75)]],
+        "final_norm": [None],
+        "head": [None],
+        "source": fingerprint_model(bert_retriever),
+        "domains": [fingerprint_model(bert_language_model)],
+        "base": None,
+        "method": "linear",
+        "parameters": [],
+    }
+    assert named(0.5, 1, embeddings=0.25) == fingerprint(content)
+
+
+def test_fingerprint_follows_parts_where_they_make_a_difference(named, bert_retriever, bert_language_model):
+    def of(alpha, **parts):
+        return MergeRecipe(bert_retriever, bert_language_model, (Segment(alpha, parts=parts),)).fingerprint
+
+    prints = [
+        of(0.5),
+        of(0.5, attention=0.25),
+        of(0.5, attention=0.75),
+        of(0.5, feed_forward=0.25),
+        of(0.25, attention=0.5, feed_forward=0.5),
+        of(1, attention=0.5),
+        of(0.5, attention=0.25, feed_forward=0.75),
+        of(0.5, query=0.5, attention=0.25),  # the first part is the segment's own, and counts before the second
+    ]
+    assert len(set(prints)) == len(prints)
+    assert of(0.5, attention=0.5, feed_forward=0.5) == of(0.5) == named(0.5)
+    assert of(0.5, attention=0.25, feed_forward=0.5) == of(0.5, attention=0.25)
+    assert of(1, attention=1) == fingerprint_model(bert_retriever)
 
 
 def test_a_merge_that_keeps_the_source_has_the_sources_fingerprint(named, bert_retriever):

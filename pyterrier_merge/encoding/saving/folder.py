@@ -212,7 +212,7 @@ def _record(
     written: tuple[WrittenTensor, ...],
 ) -> dict[str, Any]:
     return {
-        "recipe": asdict(recipe),
+        "recipe": asdict(recipe, dict_factory=_with_parts_where_any),
         "fingerprint": recipe.fingerprint,
         "parents": [asdict(parent) for parent in parents],
         "contract": asdict(contract),
@@ -220,8 +220,13 @@ def _record(
         "versions": versions(),
         "segments": [asdict(place) for place in by_segment(written)],
         "layers": [asdict(place) for place in by_layer(written)],
-        "tensors": [asdict(tensor.merge) for tensor in written],
+        "tensors": [asdict(tensor.merge, dict_factory=_with_parts_where_any) for tensor in written],
     }
+
+
+def _with_parts_where_any(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A record without the fields that only merges of parts of layers have."""
+    return {name: value for name, value in fields if name not in ("part", "parts") or value}
 
 
 def _yaml(recipe: MergeRecipe, num_layers: int) -> str:

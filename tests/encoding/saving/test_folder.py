@@ -176,6 +176,7 @@ def test_large_models_are_written_in_shards(pair, tmp_path, monkeypatch):
         {"segments": (Segment(0.5),), "method": "dare_linear", "parameters": {"density": 0.5}, "seed": 3},
         {"segments": (Segment(None),), "method": "model_stock", "twice": True},
         {"segments": (Segment(0.5, domain_weights=(0.2, 0.3)),), "twice": True},
+        {"segments": (Segment(0.5, parts={"attention": 0.25, "feed_forward": 1}), Segment(1))},
     ],
 )
 def test_every_recipe_is_saved_as_it_is_merged(family, recipe, pair, tmp_path):
@@ -255,6 +256,26 @@ def test_the_record_says_what_was_merged(pair, tmp_path):
     assert lower["to_source"] == pytest.approx((far / norm) ** 0.5, rel=1e-4)
     assert (upper["weights"], upper["to_source"]) == ([1.0, 0.0], 0.0)
     assert [layer["place"] for layer in record["layers"]] == [f"layer {n}" for n in range(4)] + ["final norm"]
+    assert read_recipe(tmp_path / "model" / "mergekit_config.yml") == encoder.recipe
+
+
+def test_the_record_has_parts_of_layers_where_there_are_any(pair, tmp_path):
+    source, domain = pair("bert")
+    segments = (Segment(0.5, parts={"attention": 0.25, "feed_forward": 0.75}), Segment(1))
+    encoder = MergedE5Encoder.from_recipe(MergeRecipe(source, domain, segments), device="cpu")
+    encoder.save(tmp_path / "model")
+    record = json.loads((tmp_path / "model" / "merge.json").read_text())
+    places = {place["place"]: place["weights"] for place in record["segments"]}
+    assert list(places) == ["layers 0-1, attention", "layers 0-1, feed_forward", "layers 0-1, rest", "layers 2-3"]
+    assert list(places.values()) == [[0.25, 0.75], [0.75, 0.25], [0.5, 0.5], [1, 0]]
+    assert [layer["place"] for layer in record["layers"]][2:4] == ["layer 0, rest", "layer 1, attention"]
+    parts = {tensor["name"]: tensor.get("part") for tensor in record["tensors"]}
+    assert parts["encoder.layer.1.attention.self.key.bias"] == "attention"
+    assert parts["encoder.layer.1.output.LayerNorm.bias"] is None
+    lower, upper = record["recipe"]["segments"]
+    assert [name for name, _ in lower["parts"]] == ["attention", "feed_forward"]
+    assert upper == {"alpha": 1, "size": 1, "domain_weights": None}
+    assert "| layer 0, attention | 0.25 : 0.75 |" in (tmp_path / "model" / "README.md").read_text()
     assert read_recipe(tmp_path / "model" / "mergekit_config.yml") == encoder.recipe
 
 

@@ -1,0 +1,212 @@
+"""What an adapter does to the tokens of its base: embeddings that it carries, and a tokenizer of its own."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyterrier_merge.models.vocabulary import ROLES, Vocabulary, has_vocabulary, read_vocabulary
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+_TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model")
+# Under the module's name, what peft saves of its weights: trained as a whole, resized, or below a LoRA or trained rows.
+_WHOLE = ("weight", "modules_to_save.weight", "base_layer.weight", "token_adapter.base_layer.weight")
+_ROWS = "token_adapter.trainable_tokens_delta"
+_UNUSED = "original_module.weight"
+_EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Rows of the token embeddings.
+
+    Attributes:
+        before: As many as the base has.
+        after: As many as it has with the adapter.
+        carried: Whether the adapter brought them all.
+        changed: Whether it brought other values than the base's.
+    """
+
+    before: int
+    after: int
+    carried: bool
+    changed: bool
+
+
+def place_embeddings(body: Any, tensors: dict[str, torch.Tensor], trained_rows: Any, adapter: Path) -> TokenRows | None:
+    """Write the token embeddings that an adapter carries into the live body, which takes their size.
+
+    Args:
+        body: The base, live.
+        tensors: The adapter's, by the body's names; those that were written are taken out.
+        trained_rows: ``trainable_token_indices`` of its configuration.
+        adapter: Its folder, for messages.
+
+    Returns:
+        The rows, before and after; None for a body without token embeddings.
+
+    Raises:
+        ValueError: The adapter has tensors for more tokens than it or the base has embeddings for.
+    """
+    import torch
+
+    name = _embeddings_of(body)
+    if name is None:
+        return None
+    whole = _taken(tensors, [f"{name}.{end}" for end in (*_WHOLE, _UNUSED)])
+    rows = _taken(tensors, [f"{name}.{_ROWS}"])
+    own = body.get_input_embeddings().weight
+    if whole is not None and whole.shape[1:] != own.shape[1:]:
+        raise ValueError(
+            f"the token embeddings of {adapter} are {tuple(whole.shape)}, those of its base {tuple(own.shape)}: the "
+            "adapter is another base's"
+        )
+    before = len(own)
+    if whole is not None and len(whole) != before:
+        body.resize_token_embeddings(len(whole), mean_resizing=False)
+    embeddings = body.get_input_embeddings().weight
+    lora = tensors.get(f"{name}.lora_embedding_A")
+    if lora is not None and lora.shape[1] > len(embeddings):
+        raise ValueError(_uncarried(adapter, lora.shape[1] - len(embeddings), (), len(embeddings)))
+    changed = len(embeddings) != before
+    with torch.no_grad():
+        if whole is not None:
+            changed = changed or not embeddings.equal(whole.to(embeddings.dtype))
+            embeddings.copy_(whole)
+        if rows is not None:
+            at = _indices(trained_rows, len(rows), len(embeddings), adapter)
+            changed = changed or not embeddings[at].equal(rows.to(embeddings.dtype))
+            embeddings[at] = rows.to(embeddings.dtype)
+    return TokenRows(before, len(embeddings), whole is not None, changed)
+
+
+def copy_tokenizer(base: Path, adapter: Path, target: Path) -> None:
+    """Put the tokenizer of a merged model into its folder: the adapter's, or the base's with the adapter's settings.
+
+    Args:
+        base: The transformer's folder of the base.
+        adapter: That of the adapter.
+        target: That of the merged model; another tokenizer's files in it are replaced.
+    """
+    for file in _tokenizer_files(target):
+        file.unlink()
+    for folder in (adapter,) if has_vocabulary(adapter) else (base, adapter):
+        for file in _tokenizer_files(folder):
+            shutil.copyfile(file, target / file.name)
+
+
+def require_embedded(target: Path, base: Path, adapter: Path, rows: TokenRows | None) -> None:
+    """Raise ``ValueError`` unless every token that the adapter's training added or moved has its embedding.
+
+    Args:
+        target: The transformer's folder of the merged model, with its tokenizer.
+        base: That of the base.
+        adapter: That of the adapter.
+        rows: Of the token embeddings.
+    """
+    changed = any(_tokenizer_files(adapter))
+    if rows is not None and rows.after > rows.before and not changed:
+        raise ValueError(
+            f"{adapter} carries embeddings for {rows.after - rows.before} tokens more than its base has "
+            f"({rows.before}), and no tokenizer that says which they are: put the files of the tokenizer that it was "
+            "trained with into its folder"
+        )
+    if rows is None or not changed:
+        return
+    try:
+        own = read_vocabulary(target)
+    except ValueError as error:
+        raise ValueError(
+            f"the tokenizer in {adapter} cannot be read, and whether its training added tokens is not known ({error}); "
+            "take its files out of the folder where the base's own is meant"
+        ) from error
+    theirs = read_vocabulary(base) if has_vocabulary(base) else Vocabulary({}, {})
+    homeless = _in_order(own, lambda token, row: row >= rows.after and theirs.ids.get(token) != row)
+    if homeless:
+        raise ValueError(_uncarried(adapter, len(homeless), homeless, rows.after))
+    moved = _in_order(own, lambda token, row: theirs.ids.get(token, row) != row)
+    if moved and not rows.carried:
+        raise ValueError(
+            f"the tokenizer in {adapter} gives {len(moved)} tokens another id than its base's does{_named(moved)}, and "
+            "the adapter carries no embeddings for them: is it another base's? Give the base that it was trained on"
+        )
+    if theirs.ids and own != theirs:
+        _report(own, theirs, adapter)
+
+
+def _report(own: Vocabulary, theirs: Vocabulary, adapter: Path) -> None:
+    added = _in_order(own, lambda token, _: token not in theirs.ids)
+    lost = _in_order(theirs, lambda token, _: token not in own.ids)
+    roles = [role for role in ROLES if own.special.get(role) != theirs.special.get(role)]
+    logger.info(
+        "the tokenizer is the adapter's, %s: %d tokens more than its base's%s, %d fewer%s, other special tokens: %s",
+        adapter,
+        len(added),
+        _named(added),
+        len(lost),
+        _named(lost),
+        ", ".join(roles) or "none",
+    )
+
+
+def _in_order(vocabulary: Vocabulary, wanted: Callable[[str, int], bool]) -> list[str]:
+    """The tokens of which something is so, by their ids."""
+    return sorted(
+        (token for token, row in vocabulary.ids.items() if wanted(token, row)), key=vocabulary.ids.__getitem__
+    )
+
+
+def _embeddings_of(body: Any) -> str | None:
+    """The name of the token embeddings' module."""
+    try:
+        module = body.get_input_embeddings()
+    except NotImplementedError:
+        return None
+    return next((name for name, other in body.named_modules() if other is module), None)
+
+
+def _taken(tensors: dict[str, torch.Tensor], names: Sequence[str]) -> torch.Tensor | None:
+    """Take tensors out and return the first that was there."""
+    found = [tensors.pop(name) for name in names if name in tensors]
+    return found[0] if found else None
+
+
+def _indices(trained_rows: Any, number: int, size: int, adapter: Path) -> list[int]:
+    lists = list(trained_rows.values()) if isinstance(trained_rows, dict) else [trained_rows]
+    for rows in lists:  # of several modules, heads are left out; tied ones have the same rows
+        if isinstance(rows, list) and len(rows) == number and all(isinstance(row, int) for row in rows):
+            if max(rows, default=0) >= size:
+                raise ValueError(_uncarried(adapter, sum(row >= size for row in rows), (), size))
+            return rows
+    raise ValueError(
+        f"{adapter} has {number} trained rows of the token embeddings, and its trainable_token_indices name others: "
+        f"{trained_rows!r}"
+    )
+
+
+def _uncarried(adapter: Path, number: int, tokens: Sequence[str], rows: int) -> str:
+    without = ", or take the tokenizer's files out of its folder to do without these tokens" if tokens else ""
+    return (
+        f"the training of {adapter} added {number} token{'s' if number != 1 else ''}{_named(tokens)}, and the adapter "
+        f"does not carry their embeddings (there are {rows} rows): save it with them "
+        f"(model.save_pretrained(..., save_embedding_layers=True)), give a base that was resized for it{without}"
+    )
+
+
+def _named(tokens: Iterable[str]) -> str:
+    tokens = list(tokens)
+    return (
+        f" ({', '.join(map(repr, tokens[:_EXAMPLES]))}{', ...' if len(tokens) > _EXAMPLES else ''})" if tokens else ""
+    )
+
+
+def _tokenizer_files(folder: Path) -> list[Path]:
+    return sorted({file for pattern in _TOKENIZER for file in folder.glob(pattern) if file.is_file()})
