@@ -22,10 +22,9 @@ WORDS = ["acute kidney failure", "pain", "fever of the liver", "renal disease"]
 TEXTS = [" ".join(WORDS[place % 4 :] * (place % 7 + 1)) for place in range(600)]
 TOPICS = pd.DataFrame({"qid": [str(place) for place in range(40)], "query": TEXTS[:40]})
 STRUCTURES = {"factory": "Flat"}, {"factory": "IVF4,Flat", "nprobe": 4}, {"factory": "HNSW4"}
-encoder = E5Encoder(model, dtype="float32", device="cpu")
+encoder, index = E5Encoder(model, dtype="float32", device="cpu"), FaissIndex(folder, verbose=False)
 
 def compute():
-    index = FaissIndex(folder, verbose=False)
     if not index.built():
         (encoder >> index).index({"docno": str(place), "text": text} for place, text in enumerate(TEXTS))
     queries = encoder.query_encoder()(TOPICS)

@@ -13,7 +13,7 @@ from pyterrier_merge.training.settings import DomainTraining
 
 logger = logging.getLogger(__name__)
 
-BATCH, WINDOW, STEPS = 32, 64, 800  # four minutes on two cores where texts are short, twice that where they are long
+BATCH, WINDOW, STEPS = 32, 64, 800  # four minutes on two cores where texts are short; at most 1.6 million tokens
 LONGEST = 512  # tokens of a window that is chosen: what attention costs grows with their square
 WHOLE = 0.75  # share of the texts that fit into one window, where the retriever reads so much
 PASSES = 10  # repeated text is worth as much as new for four passes, and little after 16 (Muennighoff et al., 2023)

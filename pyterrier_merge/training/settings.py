@@ -13,8 +13,8 @@ _NUMBERS = ("learning_rate", "head_learning_rate", "weight_decay", "mask_probabi
 class DomainTraining:
     """How a domain model is trained.
 
-    The defaults are made for four minutes on two cores, and at most twice as many where texts are long; what was tried
-    is in ``experiments/benchmarks/results/domain_training.json``.
+    The defaults are made for four minutes on two cores with short texts, and read at most twice as many tokens of long
+    ones; what was tried is in ``experiments/benchmarks/results/domain_training.json``.
 
     Attributes:
         steps: Optimizer steps of the whole model; when None ten passes over the texts, and 800 steps at most.
