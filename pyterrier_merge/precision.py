@@ -49,10 +49,11 @@ def default_device() -> str:
 
 
 def refuse_forked_cuda() -> None:
-    """Raise ``RuntimeError`` in a process that was forked from one that had used a GPU: it sees none any more."""
+    """Raise ``RuntimeError`` in a process that was forked from one that had used a GPU: it cannot use it any more."""
     import torch
 
-    if torch.cuda._is_in_bad_fork():
+    # the former also where somebody has only asked whether there is a GPU; the count needs no CUDA
+    if torch.cuda._is_in_bad_fork() and torch.cuda.device_count():
         raise RuntimeError(
             "this process was forked from one that had used a GPU, and CUDA cannot be used after a fork: start workers "
             "with multiprocessing's 'spawn' method, or give device='cpu'"

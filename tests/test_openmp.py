@@ -16,13 +16,14 @@ import multiprocessing, sys
 import numpy as np, pandas as pd
 from pyterrier_merge import E5Encoder, FaissIndex, openmp
 
-model, folder, first, runtimes = sys.argv[1:]
+model, folder, device, first, runtimes = sys.argv[1:]
 FORKED = multiprocessing.get_context("fork")
 WORDS = ["acute kidney failure", "pain", "fever of the liver", "renal disease"]
 TEXTS = [" ".join(WORDS[place % 4 :] * (place % 7 + 1)) for place in range(600)]
 TOPICS = pd.DataFrame({"qid": [str(place) for place in range(40)], "query": TEXTS[:40]})
 STRUCTURES = {"factory": "Flat"}, {"factory": "IVF4,Flat", "nprobe": 4}, {"factory": "HNSW4"}
-encoder, index = E5Encoder(model, dtype="float32", device="cpu"), FaissIndex(folder, verbose=False)
+encoder = E5Encoder(model, dtype="float32", device=None if device == "any" else device)
+index = FaissIndex(folder, verbose=False)
 
 def compute():
     if not index.built():
@@ -61,22 +62,28 @@ def python(script, *arguments, **environment):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize(
-    ("first", "runtimes", "threads"),
-    [("parent", "new", 2), ("child", "new", 2), ("parent", "old", 1)],
+    ("device", "first", "runtimes", "threads"),
+    [("any", "parent", "new", 2), ("cpu", "child", "new", 2), ("cpu", "parent", "old", 1)],
     ids=["after the parent", "before the parent", "with a runtime that keeps its threads"],
 )
-def test_a_forked_child_computes_what_its_parent_does(first, runtimes, threads, bert_retriever, tmp_path):
-    done = python(FORK, bert_retriever, tmp_path / "index", first, runtimes, OMP_NUM_THREADS="2")
+def test_a_forked_child_computes_what_its_parent_does(device, first, runtimes, threads, bert_retriever, tmp_path):
+    if device == "any" and torch.cuda.is_available():
+        pytest.skip("the parent would use the GPU")
+    done = python(FORK, bert_retriever, tmp_path / "index", device, first, runtimes, OMP_NUM_THREADS="2")
     assert done.stdout == f"{threads} threads\nexit status 0\n", done.stderr
     assert "free()" not in done.stderr
 
 
 def test_a_process_that_was_forked_from_one_with_a_gpu_says_how_to_start_it(monkeypatch):
     monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     for ask in (default_device, lambda: device_names("cuda"), lambda: device_names(["cuda:0"])):
         with pytest.raises(RuntimeError, match="'spawn'"):
             ask()
     assert device_names(None) == ("cpu",)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)  # to have asked for a GPU is enough to be forked badly
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert default_device() == "cpu"
 
 
 def test_idle_threads_sleep_in_every_runtime():
