@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pyterrier_merge.openmp import prepare_openmp
 from pyterrier_merge.version import __version__
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ __all__ = [
     "sweep",
     "train_domain_model",
 ]
+
+
+prepare_openmp()  # before anything loads torch
 
 
 def __getattr__(name: str) -> Any:

@@ -37,7 +37,24 @@ def multiplies_bfloat16(device: str) -> bool:
 
 
 def default_device() -> str:
-    """``"cuda"`` where a GPU is there, else ``"cpu"``."""
+    """``"cuda"`` where a GPU is there, else ``"cpu"``.
+
+    Raises:
+        RuntimeError: The process was forked from one that had used a GPU.
+    """
     import torch
 
+    refuse_forked_cuda()
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def refuse_forked_cuda() -> None:
+    """Raise ``RuntimeError`` in a process that was forked from one that had used a GPU: it cannot use it any more."""
+    import torch
+
+    # the former also where somebody has only asked whether there is a GPU; the count needs no CUDA
+    if torch.cuda._is_in_bad_fork() and torch.cuda.device_count():
+        raise RuntimeError(
+            "this process was forked from one that had used a GPU, and CUDA cannot be used after a fork: start workers "
+            "with multiprocessing's 'spawn' method, or give device='cpu'"
+        )

@@ -2,9 +2,46 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from pyterrier_merge.encoding.contract import RetrieverContract
+from pyterrier_merge.encoding.contract import POOLING_MODES, RetrieverContract
+from pyterrier_merge.encoding.families import known_family
+from pyterrier_merge.encoding.loading import load_retriever
+
+
+def read_tokenizer(
+    folder: Path, name: str, *, contract: RetrieverContract | None = None, max_length: int | None = None
+) -> tuple[Any, RetrieverContract]:
+    """Return the tokenizer with which a model reads texts as a retriever, and its contract; no weights are loaded.
+
+    A plain checkpoint whose pooling nobody says is read as if it had mean pooling, which no token depends on.
+
+    Args:
+        folder: Where the files lie.
+        name: What the user called the model, to know its family by.
+        contract: Says the document prompt, pooling and length, instead of the model's files.
+        max_length: Tokens; instead of what ``contract`` or the model says.
+
+    Raises:
+        ValueError: What :func:`~.loading.load_retriever` raises.
+    """
+    pooling = None
+    if contract is not None and contract.pooling in POOLING_MODES:
+        pooling = contract.pooling
+    elif not (folder / "modules.json").is_file():
+        family = known_family(name, folder)
+        pooling = (family.pooling if family else None) or "mean"
+    model, own = load_retriever(
+        folder,
+        name,
+        device="meta",
+        pooling=pooling,
+        query_prompt="",
+        document_prompt=contract.document_prompt if contract else None,
+        max_length=max_length or (contract.max_length if contract else None),
+    )
+    return model.tokenizer, own
 
 
 def tokenise(tokenizer: Any, texts: list[str], prompt: str, contract: RetrieverContract) -> tuple[list[list[int]], int]:

@@ -125,7 +125,8 @@ class _Bench:
         if domain is None:
             texts = [doc["text"] for doc in self.collection.corpus_iter()]
             base = locate_model(source.model)
-            domain = str(train_domain_model(texts, base, settings=section.training(), verbose=self.verbose))
+            settings, contract = section.training(), source.contract
+            domain = str(train_domain_model(texts, base, settings=settings, contract=contract, verbose=self.verbose))
         return MergedE5Encoder(
             source.model,
             domain,

@@ -14,20 +14,24 @@ import torch
 import transformers
 from more_itertools import chunked
 
+from pyterrier_merge.encoding.contract import RetrieverContract
+from pyterrier_merge.encoding.tokens import read_tokenizer
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_texts
 from pyterrier_merge.models import fingerprint_model, locate_model, transformer_folder
 from pyterrier_merge.precision import default_device, resolve_dtype
 from pyterrier_merge.storage import cache_folder, finished_folder, refuse_existing
 from pyterrier_merge.training.fitting import Snapshot, Stage, fit
-from pyterrier_merge.training.masked_lm import MaskedLM
-from pyterrier_merge.training.masking import MaskedCorpus, token_sequences
+from pyterrier_merge.training.masked_lm import MaskedLM, encoder_config
+from pyterrier_merge.training.masking import MaskedCorpus
+from pyterrier_merge.training.plan import TrainingPlan, choose_window, make_plan
 from pyterrier_merge.training.settings import DEFAULTS, DomainTraining
+from pyterrier_merge.training.windows import tokenise_whole
 from pyterrier_merge.version import __version__
 
 logger = logging.getLogger(__name__)
 
 REPORT = "training.json"
-PROCEDURE = 1  # part of every fingerprint: raise it when the same settings would give another model
+PROCEDURE = 2  # part of every fingerprint: raise it when the same settings would give another model
 CURVE_STEPS = 20  # steps that one point of the recorded loss curve averages
 
 
@@ -37,6 +41,7 @@ def train_domain_model(
     out: str | Path | None = None,
     *,
     settings: DomainTraining = DEFAULTS,
+    contract: RetrieverContract | None = None,
     device: str | None = None,
     checkpoint_every: int = 200,
     overwrite: bool = False,
@@ -45,9 +50,12 @@ def train_domain_model(
     """Train an encoder further on unlabelled text and return the folder of the domain model.
 
     The model starts as ``base``, with a fresh head for masked tokens where it has none, and learns to fill in masked
-    tokens; its embeddings stay as they are. The folder is a plain transformers checkpoint of the body (no head; the
-    pooler, if any, is the base's own), named as the body alone is, with the base's tokenizer and ``training.json``:
-    fingerprint, settings, versions, device, dtype, loss curve (nats a token), seconds and tokens.
+    tokens; its embeddings stay as they are. Texts become tokens as the retriever reads its documents, with its prompt,
+    and are used whole: in several windows where they are long. How much of them is read is logged.
+
+    The folder is a plain transformers checkpoint of the body (no head; the pooler, if any, is the base's own), named as
+    the body alone is, with the base's tokenizer and ``training.json``: fingerprint, settings, numbers of texts, windows
+    and passes, versions, device, dtype, loss curve (nats a token), seconds and tokens.
 
     A run that was killed goes on from its last checkpoint, and ends with the very weights of an uninterrupted one on
     the same machine. A finished model of the same texts, base and settings is returned at once.
@@ -58,14 +66,16 @@ def train_domain_model(
             :func:`pyterrier_merge.models.locate_model`.
         out: The folder to make; ``domain-models/<fingerprint>`` in the package's cache when None.
         settings: How to train.
+        contract: Of the encoder that is to be merged (``encoder.contract``), where that was told another length or
+            another document prompt than the base's files say; what these say when None.
         device: A torch device; a GPU where there is one, when None.
         checkpoint_every: Steps between checkpoints (three times the size of the trained weights, beside ``out``).
         overwrite: Replace another model, or whatever else stands at ``out``.
         verbose: Show a progress bar with the loss.
 
     Raises:
-        ValueError: No text to learn from, a base that is no encoder, ``max_length`` beyond what the base can read, or
-            ``out`` is to be overwritten and is the current folder.
+        ValueError: No text to learn from, a base that is no encoder or cannot be read as a retriever, ``max_length``
+            beyond what it can read, or ``out`` is to be overwritten and is the current folder.
         FileNotFoundError: No such base, or it holds no weights.
         FileExistsError: Something else stands at ``out`` and ``overwrite`` is false.
         RuntimeError: The training diverged.
@@ -74,7 +84,9 @@ def train_domain_model(
         raise ValueError(f"checkpoint_every must be at least 1, but is {checkpoint_every}")
     texts = _checked(texts)
     folder = locate_model(base)
-    content = {"texts": fingerprint_texts(texts), "base": fingerprint_model(folder)}
+    encoder_config(transformer_folder(folder))
+    tokenizer, read = read_tokenizer(folder, str(base), contract=contract, max_length=settings.max_length)
+    content = {"texts": fingerprint_texts(texts), "base": fingerprint_model(folder), "contract": _of_documents(read)}
     identity = fingerprint(content | {"settings": asdict(settings), "procedure": PROCEDURE})
     out = cache_folder("domain-models") / identity if out is None else Path(out)
     snapshot = Snapshot(out.with_name(f".{out.name}.progress.safetensors"), identity, checkpoint_every)
@@ -89,7 +101,12 @@ def train_domain_model(
         )
     refuse_existing(out, overwrite=overwrite)
 
-    model, outcome = _train(texts, transformer_folder(folder), settings, snapshot, device or default_device(), verbose)
+    tokenised = tokenise_whole(texts, tokenizer, read)
+    window = settings.max_length or choose_window(tokenised.lengths, read.max_length)
+    windows = tokenised.windows(window, packing=settings.packing)
+    plan = make_plan(settings, texts=len(texts), windows=len(windows), window=window)
+    plan.log()
+    model, outcome = _train(windows, plan, transformer_folder(folder), settings, snapshot, device, verbose)
     report = {"fingerprint": identity, "base": str(base), "settings": asdict(settings)} | outcome
     try:
         with finished_folder(out, overwrite=overwrite) as building:
@@ -104,18 +121,25 @@ def train_domain_model(
 
 
 def _train(
-    texts: list[str], base: Path, settings: DomainTraining, snapshot: Snapshot, device: str, verbose: bool
+    windows: list[np.ndarray],
+    plan: TrainingPlan,
+    base: Path,
+    settings: DomainTraining,
+    snapshot: Snapshot,
+    device: str | None,
+    verbose: bool,
 ) -> tuple[MaskedLM, dict[str, Any]]:
     """Return the trained model and what ``training.json`` tells of it."""
+    device = device or default_device()
     dtype = resolve_dtype(settings.dtype, device)
     with torch.random.fork_rng(devices=[device] if torch.device(device).type == "cuda" else []):
         torch.manual_seed(settings.seed)
         model = MaskedLM(base, dropout=settings.dropout, weight_decay=settings.weight_decay, dtype=dtype, device=device)
-        corpus = _corpus(texts, model, settings)
+        corpus = _corpus(windows, plan, model, settings)
         head_steps = settings.head_steps if model.fresh_head else 0
         stages = [
             Stage(head_steps, settings.head_learning_rate, settings.warmup_steps, head_only=True),
-            Stage(settings.steps, settings.learning_rate, settings.warmup_steps, head_only=False),
+            Stage(plan.steps, settings.learning_rate, settings.warmup_steps, head_only=False),
         ]
         progress = fit(model, corpus, stages, snapshot, verbose=verbose)
     return model, {
@@ -126,7 +150,7 @@ def _train(
         },
         "device": device,
         "dtype": str(dtype).removeprefix("torch."),
-        "sequences": len(corpus.sequences),
+        **plan.report(),
         "tokens": progress.tokens,
         "seconds": round(progress.seconds, 1),
         "head_steps": head_steps,
@@ -152,15 +176,17 @@ def _trained(out: Path) -> str | None:
     return json.loads(report.read_text(encoding="utf-8")).get("fingerprint") if report.is_file() else None
 
 
-def _corpus(texts: list[str], model: MaskedLM, settings: DomainTraining) -> MaskedCorpus:
-    if settings.max_length > model.max_positions:
-        raise ValueError(
-            f"max_length is {settings.max_length}, but the base reads {model.max_positions} tokens at most"
-        )
+def _of_documents(contract: RetrieverContract) -> dict[str, Any]:
+    """What decides the tokens of a document."""
+    names = ("document_prompt", "max_length", "prepended", "appended")
+    return {name: getattr(contract, name) for name in names}
+
+
+def _corpus(windows: list[np.ndarray], plan: TrainingPlan, model: MaskedLM, settings: DomainTraining) -> MaskedCorpus:
     tokenizer = model.tokenizer
     return MaskedCorpus(
-        sequences=token_sequences(texts, tokenizer, packing=settings.packing, max_length=settings.max_length),
-        batch_size=settings.batch_size,
+        sequences=windows,
+        batch_size=plan.batch_size,
         mask_probability=settings.mask_probability,
         mask_token=tokenizer.mask_token_id,
         pad_token=tokenizer.pad_token_id,

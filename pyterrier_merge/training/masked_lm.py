@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from pyterrier_merge.models import count_positions, quiet_loading
+from pyterrier_merge.models import quiet_loading
 
 if TYPE_CHECKING:
     from pyterrier_merge.training.masking import MaskedBatch
@@ -37,7 +36,6 @@ class MaskedLM:
 
     Attributes:
         tokenizer: The base's.
-        max_positions: Tokens that the base reads at most.
         vocabulary: Number of ids that both the tokenizer and the embeddings know.
         fresh_head: Whether the base had no head for masked tokens, so that it was initialised at random.
     """
@@ -46,13 +44,11 @@ class MaskedLM:
         """Load the base model; a missing head is drawn from torch's global generator.
 
         Raises:
-            ValueError: The base is no encoder, weights of its body are missing, or its tokenizer cannot mask or pad.
+            ValueError: The base is no encoder, or weights of its body are missing.
         """
-        config = _encoder_config(base)
+        config = encoder_config(base)
         self._base = base
         self.tokenizer = AutoTokenizer.from_pretrained(base)
-        if self.tokenizer.mask_token_id is None or self.tokenizer.pad_token_id is None:
-            raise ValueError(f"the tokenizer of {base} has no mask token or no padding token; add it, and save it anew")
         for names, value in ((_HIDDEN_DROPOUT, dropout), (_ATTENTION_DROPOUT, 0.0)):
             for name in filter(lambda name: hasattr(config, name), names):
                 setattr(config, name, value)
@@ -62,7 +58,6 @@ class MaskedLM:
             model, loading = AutoModelForMaskedLM.from_pretrained(
                 base, config=config, dtype=torch.float32, attn_implementation=attention, output_loading_info=True
             )
-        self.max_positions = count_positions(model.base_model) or sys.maxsize
         self.vocabulary = min(len(self.tokenizer), config.vocab_size)
         body_prefix = model.base_model_prefix + "."
         missing = sorted(name for name in loading["missing_keys"] if name.startswith(body_prefix))
@@ -161,7 +156,7 @@ class MaskedLM:
         return output
 
 
-def _encoder_config(base: Path) -> PretrainedConfig:
+def encoder_config(base: Path) -> PretrainedConfig:
     """Return the configuration of a model that can learn to fill in masked tokens.
 
     Raises:

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 POOL = 64  # batches that are sorted by length together: little padding, and still another mixture every epoch
 MULTIPLE = 4  # lengths of batches: each further shape costs a CPU's kernels memory that is not given back
-TOKENIZE = 1000  # texts given to the tokenizer at a time
 
 _ORDER, _MASKS, _DROPOUT = range(3)  # streams of random numbers that share one seed
 
@@ -101,51 +96,3 @@ class MaskedCorpus:
     def dropout_seed(self, step: int) -> int:
         """Return the seed of a step's dropout."""
         return int(np.random.default_rng([self.seed, _DROPOUT, step]).integers(2**63))
-
-
-def token_sequences(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, packing: str, max_length: int
-) -> list[np.ndarray]:
-    """Turn texts into token sequences; those without an ordinary token are left out.
-
-    Args:
-        texts: The corpus.
-        tokenizer: The base model's.
-        packing: ``document``: a sequence is one text, cut at ``max_length``. ``block``: the texts are joined, each
-            closed by the separator, and cut into sequences of ``max_length``.
-        max_length: Tokens of a sequence at most, special tokens included.
-
-    Returns:
-        ``int32`` arrays of token ids, special tokens included.
-
-    Raises:
-        ValueError: No text has an ordinary token.
-    """
-    special = set(tokenizer.all_special_ids)
-    plain = [
-        ids
-        for start in range(0, len(texts), TOKENIZE)
-        for ids in tokenizer(texts[start : start + TOKENIZE], add_special_tokens=False, verbose=False)["input_ids"]
-        if not special.issuperset(ids)
-    ]
-    if not plain:
-        raise ValueError(
-            f"none of the {len(texts):,} texts has a token to learn from: all are empty or blank; "
-            "check the field they come from"
-        )
-    before, after = _frame(tokenizer)
-    room = max_length - len(before) - len(after)
-    if packing == "block":
-        separator = [] if tokenizer.sep_token_id is None else [tokenizer.sep_token_id]
-        joined = list(chain.from_iterable([*ids, *separator] for ids in plain))
-        plain = [joined[at : at + room] for at in range(0, len(joined), room)]
-    return [
-        np.array([*before, *ids[:room], *after], dtype=np.int32) for ids in plain if not special.issuperset(ids[:room])
-    ]
-
-
-def _frame(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """Return the special tokens that the tokenizer puts before and after a text."""
-    framed = tokenizer(tokenizer.mask_token)["input_ids"]
-    at = framed.index(tokenizer.mask_token_id)
-    return framed[:at], framed[at + 1 :]

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer, DistilBertConfig, DistilBertForMaskedLM
 
-from pyterrier_merge import DomainTraining, train_domain_model
+from pyterrier_merge import DomainTraining, E5Encoder, train_domain_model
 from pyterrier_merge.training.masked_lm import MaskedLM
 
 TINY = {"steps": 12, "head_steps": 4, "batch_size": 4, "warmup_steps": 2, "learning_rate": 1e-2, "max_length": 12}
@@ -60,11 +60,69 @@ def test_the_report_says_what_was_done(texts, bert_retriever, tmp_path):
     out = train(texts, bert_retriever, tmp_path / "domain", dtype="float32")
     report = json.loads((out / "training.json").read_text())
     assert report["settings"]["steps"] == 12
-    assert (report["device"], report["dtype"], report["head_steps"], report["sequences"]) == ("cpu", "float32", 4, 30)
-    # Two epochs of 30 documents, each cut at 12 tokens, [CLS] and [SEP] counted: 16 steps, 8 to an epoch.
-    assert report["tokens"] == 2 * sum(min(12, len(text.split()) + 2) for text in texts)
+    assert (report["device"], report["dtype"], report["head_steps"], report["texts"]) == ("cpu", "float32", 4, 30)
+    # Windows of 10 words with [CLS] and [SEP], four to a batch.
+    words = [len(text.split()) for text in texts]
+    windows = sum(math.ceil(count / 10) for count in words)
+    assert (report["windows"], report["window"], report["batch_size"], report["steps"]) == (windows, 12, 4, 12)
+    assert report["passes"] == round(12 / math.ceil(windows / 4), 2)
+    assert report["share_of_text_read"] == 1.0
     assert report["seconds"] > 0
     assert report["versions"]["torch"] == torch.__version__
+
+
+def test_a_pass_reads_every_token_once(texts, bert_retriever, tmp_path):
+    windows = sum(math.ceil(len(text.split()) / 10) for text in texts)
+    out = train(texts, bert_retriever, tmp_path / "domain", head_steps=0, steps=math.ceil(windows / 4))
+    report = json.loads((out / "training.json").read_text())
+    assert report["tokens"] == sum(len(text.split()) for text in texts) + 2 * windows
+    assert report["passes"] == 1.0
+
+
+def test_the_defaults_go_by_the_texts(texts, bert_retriever, tmp_path):
+    settings = DomainTraining(head_steps=1)
+    for number, max_length in ((32, None), (24, 24)):
+        contract = E5Encoder(bert_retriever, max_length=max_length, dtype="float32", device="cpu").contract
+        out = train_domain_model(
+            texts, bert_retriever, tmp_path / str(number), settings=settings, contract=contract, device="cpu"
+        )
+        report = json.loads((out / "training.json").read_text())
+        assert (report["window"], report["windows"], report["batch_size"]) == (number, 30, 32)
+        assert (report["steps"], report["passes"]) == (10, 10.0)
+
+
+def test_what_changes_the_tokens_is_part_of_the_identity(texts, bert_retriever):
+    def identity(**options):
+        contract = E5Encoder(bert_retriever, dtype="float32", device="cpu", **options).contract
+        settings = DomainTraining(**TINY)
+        return train_domain_model(texts[:4], bert_retriever, settings=settings, contract=contract, device="cpu").name
+
+    assert identity() == identity(query_prompt="the ") == train(texts[:4], bert_retriever).name
+    assert identity() != identity(document_prompt="the ")
+
+
+def test_the_retrievers_lower_case_counts(bert_retriever, tmp_path):
+    """``do_lower_case`` stands in sentence_bert_config.json alone: the tokenizer's own files keep the case."""
+    folder = shutil.copytree(bert_retriever, tmp_path / "model")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer | {"normalizer": None}))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 32, "do_lower_case": True}))
+    upper = train(["Acute Kidney", "HEART rate"] * 4, folder, tmp_path / "upper")
+    lower = train(["acute kidney", "heart rate"] * 4, folder, tmp_path / "lower")
+    assert same(weights(upper), weights(lower))
+
+
+def test_long_texts_and_a_plain_checkpoint(bert_language_model, words, tmp_path):
+    text = " ".join(words * 20)  # 400 words: seven windows of 57 or 58 in 62 places
+    settings = DomainTraining(steps=2, head_steps=0)
+    out = train_domain_model([text], bert_language_model, tmp_path / "out", settings=settings, device="cpu")
+    report = json.loads((out / "training.json").read_text())
+    assert (report["windows"], report["window"], report["tokens"]) == (7, 64, 2 * (400 + 7 * 2))
+
+
+def test_a_decoder_without_sentence_transformers_files_is_refused(texts, mistral_language_model):
+    with pytest.raises(ValueError, match=r"'mistral' model: a decoder"):
+        train(texts, mistral_language_model)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -188,7 +246,7 @@ def test_a_base_that_lacks_weights_is_refused(texts, bert_retriever, tmp_path):
         train(texts, tmp_path)
     partial = {name: weight for name, weight in weights(bert_retriever).items() if "layer.1.output" not in name}
     save_file(partial, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"lacks weights of its body.*layer\.1\.output"):
+    with pytest.raises(ValueError, match=r"no weights for 4 parameters.*'encoder\.layer\.1\.output"):
         train(texts, tmp_path)
 
 
@@ -196,7 +254,8 @@ def test_a_base_that_lacks_weights_is_refused(texts, bert_retriever, tmp_path):
     ("corpus", "message"),
     [
         ([], "corpus is empty"),
-        (["", "  "], "has a token to learn from"),
+        (["", "  "], "all are empty or blank"),
+        (["unheardof", ""], "knows no word of them"),
         ("acute", "single string"),
         (["a", None], "None"),
     ],
@@ -229,7 +288,7 @@ def test_wrong_settings_are_named(wrong):
 
 
 def test_more_tokens_than_the_base_can_read_are_refused(texts, bert_retriever):
-    with pytest.raises(ValueError, match="64 tokens at most"):
+    with pytest.raises(ValueError, match="max_length=65 is more than the 64 positions"):
         train(texts, bert_retriever, max_length=65)
     with pytest.raises(ValueError, match="checkpoint_every"):
         train_domain_model(texts, bert_retriever, checkpoint_every=0)
@@ -238,7 +297,8 @@ def test_more_tokens_than_the_base_can_read_are_refused(texts, bert_retriever):
 def test_blocks_train_too(texts, bert_retriever, tmp_path):
     out = train(texts, bert_retriever, tmp_path / "domain", packing="block")
     tokens = sum(len(text.split()) + 1 for text in texts)  # each text is closed by [SEP], and 10 of them fill a block
-    assert json.loads((out / "training.json").read_text())["sequences"] == math.ceil((tokens - 1) / 10)
+    windows = json.loads((out / "training.json").read_text())["windows"]
+    assert windows == math.ceil((tokens - 1) / 10)  # a last one of [SEP] alone is left out
 
 
 def test_a_base_in_a_folder_of_its_own_is_found(texts, bert_retriever, bert_retriever_of_old, tmp_path):

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
 
-from pyterrier_merge.training.masking import MaskedCorpus, token_sequences
+from pyterrier_merge.training.masking import MaskedCorpus
 
 CLS, SEP, MASK, PAD, UNKNOWN = 2, 3, 4, 0, 1
 
@@ -71,18 +70,3 @@ def test_a_step_can_be_drawn_again_and_differs_from_the_next():
     assert all(map(np.array_equal, some.mask(batch, 3), some.mask(batch, 3)))
     assert not np.array_equal(some.mask(batch, 3).predicted, some.mask(batch, 4).predicted)
     assert some.dropout_seed(3) == some.dropout_seed(3) != some.dropout_seed(4)
-
-
-def test_documents_and_blocks(bert_retriever):
-    tokenizer = AutoTokenizer.from_pretrained(bert_retriever)
-    texts = ["acute kidney failure", "", "fever of the liver", "unheardof"]
-    acute, kidney, failure, fever, of, the, liver = tokenizer.convert_tokens_to_ids(
-        ["acute", "kidney", "failure", "fever", "of", "the", "liver"]
-    )
-    documents = token_sequences(texts, tokenizer, packing="document", max_length=5)
-    assert [ids.tolist() for ids in documents] == [[CLS, acute, kidney, failure, SEP], [CLS, fever, of, the, SEP]]
-    blocks = token_sequences(texts, tokenizer, packing="block", max_length=6)
-    assert [ids.tolist() for ids in blocks] == [
-        [CLS, acute, kidney, failure, SEP, SEP],
-        [CLS, fever, of, the, liver, SEP],
-    ]

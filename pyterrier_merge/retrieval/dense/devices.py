@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pyterrier_merge.precision import refuse_forked_cuda
 from pyterrier_merge.retrieval.dense.vectors import FloatArray, IntArray, StoredVectors
 
 if TYPE_CHECKING:
@@ -35,10 +36,13 @@ def device_names(device: str | Sequence[str] | None) -> tuple[str, ...]:
 
     Raises:
         ValueError: There is no such device here.
+        RuntimeError: A GPU is meant, and the process was forked from one that had used it.
     """
     import torch
 
     given = ("cpu",) if device is None else (device,) if isinstance(device, str) else tuple(device)
+    if any(name.startswith("cuda") for name in given):
+        refuse_forked_cuda()
     count = torch.cuda.device_count()
     names = tuple(f"cuda:{number}" for number in range(count)) if given == ("cuda",) else given
     for name in names or given:

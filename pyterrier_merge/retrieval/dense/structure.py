@@ -229,11 +229,14 @@ def _taken(faiss: ModuleType, build: _Build, folder: Path, description: dict[str
 
 def _on_gpus(faiss: ModuleType, index: Any, devices: Sequence[str]) -> Any:
     """Return a copy on GPUs, the documents split over them where there are several."""
+    import torch
+
     if not faiss.get_num_gpus():
         raise RuntimeError(
             f"this FAISS sees no GPU, and {', '.join(devices)} was asked for: pip install 'pyterrier-merge[gpu]' in "
             "place of faiss-cpu, or search the structure with device=None"
         )
+    torch.cuda.init()  # type: ignore[no-untyped-call]  # a process that is forked later knows then that a GPU was used
     options = faiss.GpuMultipleClonerOptions()
     options.shard = len(devices) > 1
     numbers = [int(device.partition(":")[2] or 0) for device in devices]

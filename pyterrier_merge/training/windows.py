@@ -1,0 +1,129 @@
+"""From texts to windows: the token sequences that a model learns from, framed as the retriever frames a document."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+
+from pyterrier_merge.encoding.contract import RetrieverContract
+from pyterrier_merge.encoding.tokens import tokenise
+
+logger = logging.getLogger(__name__)
+
+TOKENIZE = 1000  # texts given to the tokenizer at a time
+UNCUT = 1 << 30  # tokens: longer than any text
+
+
+@dataclass(frozen=True)
+class TokenisedTexts:
+    """The tokens of whole texts, without those that the retriever puts around each.
+
+    Attributes:
+        before: Token ids in front of a text: special tokens and the document prompt.
+        bodies: ``int32`` token ids of each text that has an ordinary token.
+        after: Token ids behind a text.
+        special: Ids of special tokens, unknown words among them.
+        separator: Closes a text in a block of several; empty where the tokenizer has no separator.
+    """
+
+    before: list[int]
+    bodies: list[np.ndarray]
+    after: list[int]
+    special: frozenset[int]
+    separator: list[int]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each text, those around it included."""
+        return np.array([len(body) for body in self.bodies]) + len(self.before) + len(self.after)
+
+    def windows(self, length: int, *, packing: str) -> list[np.ndarray]:
+        """Cut the texts into windows; all their tokens are in one, but for windows of unknown words alone.
+
+        Args:
+            length: Tokens of a window at most; more than the retriever puts around a text.
+            packing: ``document``: a window holds one text, or one of the parts of like length that a longer text is cut
+                into. ``block``: the texts are joined, each closed by the separator, and cut into windows of ``length``.
+
+        Returns:
+            ``int32`` token ids of each window, those around it included.
+        """
+        room = length - len(self.before) - len(self.after)
+        parts = self._blocks(room) if packing == "block" else self._parts(room)
+        return [
+            np.concatenate([self.before, part, self.after]).astype(np.int32)
+            for part in parts
+            if not self.special.issuperset(part.tolist())
+        ]
+
+    def _parts(self, room: int) -> Iterator[np.ndarray]:
+        for body in self.bodies:
+            yield from np.array_split(body, -(-len(body) // room))
+
+    def _blocks(self, room: int) -> Iterator[np.ndarray]:
+        joined = np.concatenate([part for body in self.bodies for part in (body, self.separator)]).astype(np.int32)
+        return (joined[start : start + room] for start in range(0, len(joined), room))
+
+
+def tokenise_whole(texts: Sequence[str], tokenizer: Any, contract: RetrieverContract) -> TokenisedTexts:
+    """Tokenise texts as the retriever does its documents, without cutting them.
+
+    Texts without an ordinary token are left out: blank ones, and those of which the tokenizer knows no word, which are
+    counted in a warning.
+
+    Args:
+        texts: The corpus.
+        tokenizer: The retriever's.
+        contract: Says the document prompt and which special tokens the tokenizer leaves out.
+
+    Raises:
+        ValueError: No text has an ordinary token, or the tokenizer cannot mask or pad.
+    """
+    if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
+        raise ValueError("the base's tokenizer has no mask token or no padding token; add it, and save it anew")
+    special, whole = frozenset(tokenizer.all_special_ids), replace(contract, max_length=UNCUT)
+    framed = _tokens([tokenizer.mask_token], tokenizer, whole)[0]
+    at = framed.index(tokenizer.mask_token_id)
+    before, after = framed[:at], framed[at + 1 :]
+    filled = [text for text in texts if text.strip()]
+    bodies: list[np.ndarray] = []
+    unknown = 0
+    for start in range(0, len(filled), TOKENIZE):
+        for row in _tokens(filled[start : start + TOKENIZE], tokenizer, whole):
+            body = row[_common(before, row) : len(row) - len(after)]
+            if not special.issuperset(body):
+                bodies.append(np.array(body, dtype=np.int32))
+            elif tokenizer.unk_token_id in body:
+                unknown += 1
+    _require_known(len(texts), len(bodies), unknown, tokenizer)
+    separator = [] if tokenizer.sep_token_id is None else [tokenizer.sep_token_id]
+    return TokenisedTexts(before, bodies, after, special, separator)
+
+
+def _tokens(texts: Sequence[str], tokenizer: Any, contract: RetrieverContract) -> list[list[int]]:
+    return tokenise(tokenizer, list(texts), contract.document_prompt, contract)[0]
+
+
+def _common(before: list[int], row: list[int]) -> int:
+    """How many tokens in front of a text are the retriever's; the last of a prompt may have merged with the text."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, row, strict=False)))
+
+
+def _require_known(texts: int, known: int, unknown: int, tokenizer: Any) -> None:
+    if not known and unknown:
+        raise ValueError(
+            f"none of the {texts:,} texts has a token to learn from: the base's tokenizer knows no word of them and "
+            f"reads each as {tokenizer.unk_token!r}; take a base that knows their language and script"
+        )
+    if not known:
+        raise ValueError(
+            f"none of the {texts:,} texts has a token to learn from: all are empty or blank; check the field they come "
+            "from"
+        )
+    if unknown:
+        logger.warning("%d of %d texts are left out: the base's tokenizer knows no word of them", unknown, texts)
