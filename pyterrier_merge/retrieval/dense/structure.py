@@ -20,6 +20,7 @@ import numpy as np
 import pyterrier as pt
 
 from pyterrier_merge.fingerprint import fingerprint
+from pyterrier_merge.retrieval.dense.effort import Effort, effort
 from pyterrier_merge.retrieval.dense.faiss_library import import_faiss
 from pyterrier_merge.retrieval.dense.vectors import FloatArray, IntArray, StoredVectors
 from pyterrier_merge.storage import finished_folder
@@ -43,8 +44,9 @@ class Structure:
     Attributes:
         factory: FAISS' factory string.
         seed: Chooses the vectors to train with.
-        nprobe: Lists that are searched; None for a sixteenth of them, at least one.
-        ef_search: Length of HNSW's queue; None for FAISS' own, 16. It is the number of results where that is more.
+        nprobe: Lists of an IVF that are searched; None for twice the square root of their number, or as many as hold
+            four times the documents that are wanted, where that is more.
+        ef_search: Length of HNSW's queue; None for 64. As many as are wanted is the least that it can be.
     """
 
     factory: str
@@ -89,7 +91,7 @@ class Structure:
             ImportError: FAISS is not installed.
         """
         faiss = import_faiss()
-        key = ("structure", self.factory, self.seed)
+        key = self._key
         if key not in vectors.held:
             vectors.held[key] = _opened(faiss, vectors, self.factory, self.seed, verbose), Lock()
         index, lock = vectors.held[key]
@@ -97,9 +99,10 @@ class Structure:
             logger.info("%d documents a query are more than FAISS finds on a GPU: searching on the CPU", depth)
             devices = ("cpu",)
         with lock:  # parameters are the structure's own, which other retrievers set too
-            self._set_parameters(faiss, index)
+            searched = self._effort(faiss, index, depth)
+            searched.apply(faiss, index)
             if any(device != "cpu" for device in devices):
-                held = (*key, tuple(devices), self.nprobe)
+                held = (*key, tuple(devices), searched.values.get("nprobe"))
                 if held not in vectors.held:
                     vectors.held[held] = _on_gpus(faiss, index, devices)
                 index = vectors.held[held]
@@ -113,20 +116,17 @@ class Structure:
         found: IntArray = docids
         return found
 
-    def _set_parameters(self, faiss: ModuleType, index: Any) -> None:
-        space = faiss.ParameterSpace()
-        space.initialize(index)
-        known = {space.parameter_ranges.at(place).name for place in range(space.parameter_ranges.size())}
-        lists = faiss.try_extract_index_ivf(index)
-        nprobe = self.nprobe or max(1, lists.nlist // 16 if lists else 1)
-        for name, given, value, names in (
-            ("nprobe", self.nprobe, nprobe, ("nprobe",)),
-            ("ef_search", self.ef_search, self.ef_search or 16, ("efSearch", "quantizer_efSearch")),
-        ):
-            if given and not known.intersection(names):
-                raise ValueError(f"{self.factory!r} has no {name}: leave it out; FAISS knows {sorted(known)} of it")
-            for parameter in known.intersection(names):
-                space.set_index_parameter(index, parameter, value)
+    def effort(self, vectors: StoredVectors, depth: int) -> Effort:
+        """Return how much of the structure is searched for ``depth`` documents a query; after :meth:`search`."""
+        index, _ = vectors.held[self._key]
+        return self._effort(import_faiss(), index, depth)
+
+    def _effort(self, faiss: ModuleType, index: Any, depth: int) -> Effort:
+        return effort(faiss, index, depth, nprobe=self.nprobe, ef_search=self.ef_search, factory=self.factory)
+
+    @property
+    def _key(self) -> tuple[str, str, int]:
+        return "structure", self.factory, self.seed
 
 
 def structures(vectors: StoredVectors) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ _DROPPED = ("補助記号", "空白", "助詞", "助動詞")
 
 
 class Analysis(ABC):
-    """Turns documents and queries into terms before an engine sees them."""
+    """What becomes of documents and queries before an engine sees them."""
 
     def check(self) -> None:  # noqa: B027 (most need nothing)
         """Raise where something that the analysis needs is not installed."""
@@ -30,6 +30,14 @@ class Analysis(ABC):
     @abstractmethod
     def settings(self) -> dict[str, str]:
         """Return what an index depends on besides the documents."""
+
+    @abstractmethod
+    def encoded(self, text: str) -> str:
+        """Return what the engine is to read for this text."""
+
+
+class Terms(Analysis):
+    """Finds the terms itself, for an engine that takes them as they are."""
 
     @abstractmethod
     def terms(self, text: str) -> list[str]:
@@ -43,7 +51,7 @@ class Analysis(ABC):
         return " ".join(_encoded(term) for term in self.terms(text))
 
 
-class Japanese(Analysis):
+class Japanese(Terms):
     """Sudachi's shortest units in their normalized form; no signs, white space, particles and auxiliary verbs.
 
     The normalized form writes a word one way (引越し, 引越 and 引っ越し; サーバ and サーバー). On JSQuAD (1,145
@@ -81,7 +89,7 @@ class Japanese(Analysis):
         ]
 
 
-class Words(Analysis):
+class Words(Terms):
     """Runs of letters and digits of any script, in one width and case, without a stemmer.
 
     Soft hyphens and the marks that Unicode has no letter for are left out, or they would end a word: the stress of
@@ -101,7 +109,7 @@ class Words(Analysis):
         return _WORD.findall("".join(sign for sign in folded if not unicodedata.combining(sign)))
 
 
-ANALYSES: dict[str, Analysis] = {"ja": Japanese(), **dict.fromkeys(SNOWBALL_STEMMERS, Words())}
+ANALYSES: dict[str, Terms] = {"ja": Japanese(), **dict.fromkeys(SNOWBALL_STEMMERS, Words())}
 
 
 @cache

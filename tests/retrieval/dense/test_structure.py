@@ -73,7 +73,8 @@ def test_parameters_take_effect_and_do_not_stay(index):
 
     few, all_lists = overlap(nprobe=2), overlap(nprobe=32)
     assert few < all_lists == len(exact)
-    assert overlap(nprobe=2) == few == overlap()  # a sixteenth of 32
+    assert overlap(nprobe=2) == few < overlap() < all_lists
+    assert overlap(nprobe=14) == overlap()  # 4 * 42 candidates of 400 documents in 32 lists
     assert overlap(candidates=400, nprobe=2) == few  # no more documents are in two lists
 
 

@@ -300,7 +300,7 @@ def test_an_engine_that_stops_early_is_an_error(small, home, monkeypatch):
 
 
 @both
-@pytest.mark.parametrize("texts", [["!!!"], ["日本", "腎臓"], ["", " "]])
+@pytest.mark.parametrize("texts", [["!!!"], ["—", "≥ °"], ["", " "]])
 def test_a_corpus_without_a_term_is_refused(engine, home, texts):
     with pytest.raises(ValueError, match=f"no document of small has a term that {ENGINES[engine].label} would index"):
         bm25(collection_of(dict(enumerate(texts))), engine=engine)(queries("kidney"))
@@ -521,7 +521,7 @@ def test_terrier_is_the_tested_version(small):
 
 @pytest.mark.parametrize(
     ("engine", "k1", "b", "expected"),
-    [("pisa", 0.9, 0.4, 0.6776), pytest.param("terrier", 1.2, 0.75, 0.6839, marks=needs_java)],
+    [("pisa", 0.9, 0.4, 0.6766), pytest.param("terrier", 1.2, 0.75, 0.6828, marks=needs_java)],
 )
 def test_scifact_figure(scifact_home, engine, k1, b, expected):
     scifact = get_collection("scifact")
