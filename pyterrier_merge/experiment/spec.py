@@ -16,6 +16,7 @@ from pyterrier_merge.encoding.contract import require_pooling
 from pyterrier_merge.measuring import check_measure
 from pyterrier_merge.methods import get_method
 from pyterrier_merge.recipe import MergeRecipe
+from pyterrier_merge.storage import user_path
 from pyterrier_merge.training.settings import DomainTraining
 
 
@@ -221,7 +222,7 @@ def read_spec(path: str | Path) -> ExperimentSpec:
         FileNotFoundError: No such file.
         ValueError: It is no YAML, or not a valid experiment; the message names each field and what is wrong with it.
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no experiment file {path}")
     try:

@@ -20,6 +20,7 @@ from pyterrier_merge.merging.places import is_final_norm
 from pyterrier_merge.methods import divides_by_sum
 from pyterrier_merge.models import PACKAGE_SCHEME, count_layers, locate_model, transformer_folder
 from pyterrier_merge.recipe import MergeRecipe, Segment
+from pyterrier_merge.storage import user_path
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def read_recipe(path: str | Path, *, source: str | None = None, **settings: Any)
             nor the base's, and the modules of multimodal models are none. Whether slices cover all layers of the
             source is checked where its files are at hand.
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no merge file {path}")
     unknown = sorted(set(settings) - set(_SETTINGS))
@@ -208,7 +209,7 @@ class _Reading:
 
     @property
     def _is_at_hand(self) -> bool:
-        return self.source.startswith(PACKAGE_SCHEME) or Path(self.source).is_dir()
+        return self.source.startswith(PACKAGE_SCHEME) or user_path(self.source).is_dir()
 
     @property
     def _lacks_final_norm(self) -> bool:

@@ -17,7 +17,7 @@ from more_itertools import chunked
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_texts
 from pyterrier_merge.models import fingerprint_model, locate_model, transformer_folder
 from pyterrier_merge.precision import default_device, resolve_dtype
-from pyterrier_merge.storage import cache_folder, finished_folder, refuse_existing
+from pyterrier_merge.storage import cache_folder, finished_folder, refuse_existing, user_path
 from pyterrier_merge.training.fitting import Snapshot, Stage, fit
 from pyterrier_merge.training.masked_lm import MaskedLM
 from pyterrier_merge.training.masking import MaskedCorpus, token_sequences
@@ -76,7 +76,7 @@ def train_domain_model(
     folder = locate_model(base)
     content = {"texts": fingerprint_texts(texts), "base": fingerprint_model(folder)}
     identity = fingerprint(content | {"settings": asdict(settings), "procedure": PROCEDURE})
-    out = cache_folder("domain-models") / identity if out is None else Path(out)
+    out = cache_folder("domain-models") / identity if out is None else user_path(out)
     snapshot = Snapshot(out.with_name(f".{out.name}.progress.safetensors"), identity, checkpoint_every)
     if _trained(out) == identity:
         logger.info("%s holds this domain model already", out)

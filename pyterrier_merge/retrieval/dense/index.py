@@ -16,6 +16,7 @@ from pyterrier_merge.retrieval.dense.retriever import EXACT, FaissRetriever
 from pyterrier_merge.retrieval.dense.scorer import FaissScorer
 from pyterrier_merge.retrieval.dense.structure import structures
 from pyterrier_merge.retrieval.dense.vectors import ARTIFACT_TYPE, FORMATS, METADATA, StoredVectors, read_metadata
+from pyterrier_merge.storage import user_path
 
 
 class FaissIndex(pt.Artifact, pt.Indexer):
@@ -52,8 +53,8 @@ class FaissIndex(pt.Artifact, pt.Indexer):
         """
         if dtype not in FORMATS:
             raise ValueError(f"unknown dtype {dtype!r}: choose one of {', '.join(FORMATS)}")
-        super().__init__(path)
-        self.path: Path = Path(path)
+        self.path: Path = user_path(path)
+        super().__init__(self.path)
         self.dtype = dtype
         self.verbose = verbose
         self._opened: tuple[tuple[int, int] | None, StoredVectors] | None = None

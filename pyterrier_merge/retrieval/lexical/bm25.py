@@ -20,7 +20,7 @@ from pyterrier_merge.retrieval.given import GivenCandidates
 from pyterrier_merge.retrieval.lexical.analysis import ANALYSES
 from pyterrier_merge.retrieval.lexical.corpus import CheckedCorpus
 from pyterrier_merge.retrieval.lexical.engines import Engine, Pisa, Search, Terrier
-from pyterrier_merge.storage import cache_folder, finished_folder, write_file
+from pyterrier_merge.storage import cache_folder, finished_folder, user_path, write_file
 
 if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
@@ -95,7 +95,7 @@ class BM25(pt.Transformer):
         self.k1 = k1
         self.b = b
         self.num_results = num_results
-        self.index_path = None if index_path is None else Path(index_path)
+        self.index_path = None if index_path is None else user_path(index_path)
         self.threads = threads
         self.verbose = verbose
         self.name = f"BM25 ({self._backend.label})"
