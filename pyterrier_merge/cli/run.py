@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pyterrier_merge.advice import in_fields
 from pyterrier_merge.cli.console import print_table, reported_errors
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def run(
 
     console = Console()
     started = time.monotonic()
-    with reported_errors():
+    with reported_errors(in_fields):
         from pyterrier_merge.experiment.run import run_experiment
         from pyterrier_merge.experiment.spec import read_spec
 

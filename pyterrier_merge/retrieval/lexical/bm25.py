@@ -187,9 +187,8 @@ class BM25(pt.Transformer):
                 pass  # another process has built the same meanwhile
         found = json.loads((path / _IDENTITY_FILE).read_text()) if (path / _IDENTITY_FILE).exists() else None
         if found != identity:
-            raise ValueError(
-                f"{path} holds {found or 'no BM25 index'}, expected {identity}; choose another index_path or delete it"
-            )
+            mend = "delete it, or choose another index_path" if self.index_path else "delete it"
+            raise ValueError(f"{path} holds {found or 'no BM25 index'}, expected {identity}; {mend}")
         return path
 
     def _build(self, folder: Path) -> None:
