@@ -16,7 +16,7 @@ PYTHON_ALONE = {"device", "drop_query_vec", "final_norm", "source"}
 
 
 def messages() -> Iterator[tuple[str, str]]:
-    """Where a text of several words stands, and the text, with ``1`` or ``'x'`` for what is filled in; no docstrings."""
+    """Yield where a text of several words stands, and the text, with what is filled in as ``1`` or ``'x'``."""
     for file, tree in TREES.items():
         inner = {id(part) for text in ast.walk(tree) if isinstance(text, ast.JoinedStr) for part in ast.walk(text)}
         docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}

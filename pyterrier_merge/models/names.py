@@ -23,11 +23,12 @@ def locate_model(name: str | Path) -> Path:
     What is fetched lies in the hub's cache; what is merged or converted in the package's own, once.
 
     Args:
-        name: A folder (``~`` is the home folder); a ``.gguf`` file; ``package:PACKAGE/FOLDER`` for a model that an installed Python package ships
-            (the package is not executed); a hub id such as ``intfloat/e5-mistral-7b-instruct``, with ``@REVISION`` (a
-            branch, tag or commit) to pin it; or ``BASE+ADAPTER``, each of them one of these, for a LoRA adapter on a
-            base. This is mergekit's notation. A path that exists as a whole is that path, whatever signs it holds. A
-            folder with an adapter alone stands for the adapter on the base that its configuration names.
+        name: A folder (``~`` is the home folder); a ``.gguf`` file; ``package:PACKAGE/FOLDER`` for a model that an
+            installed Python package ships (the package is not executed); a hub id such as
+            ``intfloat/e5-mistral-7b-instruct``, with ``@REVISION`` (a branch, tag or commit) to pin it; or
+            ``BASE+ADAPTER``, each of them one of these, for a LoRA adapter on a base. This is mergekit's notation. A
+            path that exists as a whole is that path, whatever signs it holds. A folder with an adapter alone
+            stands for the adapter on the base that its configuration names.
 
     Raises:
         FileNotFoundError: No such folder or package, or it holds no weights.
