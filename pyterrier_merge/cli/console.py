@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from pyterrier_merge.cli.stopping import stoppable
+
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
@@ -20,11 +22,16 @@ _ANY_WIDTH = 10_000  # columns of text that no table needs
 
 
 @contextmanager
-def reported_errors(reworded: Callable[[str], str] = str) -> Iterator[None]:
+def reported_errors(
+    reworded: Callable[[str], str] = str, *, stopped: str = "nothing was written; give the same command again"
+) -> Iterator[None]:
     """Print what a user can correct as an error, without a traceback, and leave with exit status 1.
+
+    Ctrl-C leaves with exit status 130, SIGTERM with 143.
 
     Args:
         reworded: Says the arguments that errors and warnings name as this command takes them.
+        stopped: What Ctrl-C leaves behind, and how to go on.
     """
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -32,7 +39,8 @@ def reported_errors(reworded: Callable[[str], str] = str) -> Iterator[None]:
     shown.setFormatter(_Reworded(reworded))
     logging.basicConfig(level=logging.WARNING, handlers=[shown])
     try:
-        yield
+        with stoppable(stopped):
+            yield
     except typer.Exit:  # which is a RuntimeError
         raise
     except (ValueError, OSError, RuntimeError, ImportError) as error:

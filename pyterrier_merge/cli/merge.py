@@ -56,7 +56,9 @@ def merge(
     from rich.console import Console
 
     console = Console()
-    with reported_errors(in_flags):
+    with reported_errors(
+        in_flags, stopped="OUT appears when it is whole, and is as it was; give the same command again"
+    ):
         from pyterrier_merge.encoding.saving.folder import RECORD, save_merge
         from pyterrier_merge.encoding.saving.publishing import require_token, upload
         from pyterrier_merge.precision import default_device
@@ -91,7 +93,10 @@ def merge(
         print_table(console, str(recipe), _merge_table(record["segments"], recipe.domains))
         typer.echo(f"model: {folder}  ({record['dtype']}; README.md says what it is made of)")
         if push:
-            typer.echo(f"pushed: {upload(api, folder, push)}")
+            with reported_errors(
+                in_flags, stopped=f"{folder} is whole; give the same command and --overwrite to push it"
+            ):
+                typer.echo(f"pushed: {upload(api, folder, push)}")
 
 
 def _recipe(models: list[str], settings: dict[str, Any]) -> MergeRecipe:
