@@ -16,7 +16,7 @@ from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
 from pyterrier_merge.measuring import ORDER, check_measure, in_one_order, judged
 from pyterrier_merge.recipe import check_alpha
 from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
-from pyterrier_merge.storage import cache_folder, write_file
+from pyterrier_merge.storage import cache_folder, user_path, write_file
 
 if TYPE_CHECKING:
     from ir_measures.measures import Measure
@@ -92,7 +92,7 @@ def sweep(
     pairs = alpha_pairs(grid)
     topics, qrels = judged(collection.topics(split), collection.qrels(split))
     check_measure(metric, num_results, topics["qid"].tolist())
-    root = Path(root or cache_folder("indexes"))
+    root = user_path(root or cache_folder("indexes"))
     on = [collection.fingerprint, fingerprint_frame(topics), fingerprint_frame(qrels), str(metric), num_results, ORDER]
     on += ["ignore_identical_ids"] * collection.ignore_identical_ids  # what was kept without it stays valid
     scores = []

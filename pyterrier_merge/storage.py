@@ -22,13 +22,21 @@ _LONG = 24 * 60 * 60  # seconds
 _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
+def user_path(path: str | Path) -> Path:
+    """Return a path that a user gave, with the home folder for ``~``, or another user's for ``~NAME``.
+
+    Every public function that takes a path reads it with this. A name that begins with ``~`` and is no user's stays.
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (the method of Path raises where there is no such user)
+
+
 def cache_folder(*parts: str) -> Path:
     """Return a folder of the package's cache (indexes, trained domain models); made if missing.
 
     The cache is ``$PYTERRIER_MERGE_CACHE`` where that is set, else ``merge`` in PyTerrier's home.
     """
     cache = os.environ.get("PYTERRIER_MERGE_CACHE") or Path(pt.io.pyterrier_home(), "merge")
-    folder = Path(cache, *parts)
+    folder = user_path(cache).joinpath(*parts)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -251,8 +251,24 @@ def test_merge_takes_a_source_without_sentence_transformers_files(pair, tmp_path
     arguments = ("merge", plain, pair[1], tmp_path / "out", "--alpha-lower", 0.5, "--alpha-upper", 1)
     refused = call(*arguments)
     assert refused.exit_code == 1
-    assert "pooling='mean'" in refused.output.replace("\n", " ")
-    assert call(*arguments, "--pooling", "cls", "--no-normalize").exit_code == 0
+    assert "such as --pooling mean (" in refused.output.replace("\n", " ")
+    contract = ("--query-prompt", "q: ", "--document-prompt", "d: ", "--max-length", 32)
+    assert call(*arguments, "--pooling", "cls", "--no-normalize", *contract).exit_code == 0
     modules = [module["type"].rpartition(".")[2] for module in json.loads((tmp_path / "out/modules.json").read_text())]
     assert modules == ["Transformer", "Pooling"]
     assert json.loads((tmp_path / "out/1_Pooling/config.json").read_text())["pooling_mode_cls_token"] is True
+    kept = json.loads((tmp_path / "out/merge.json").read_text())["contract"]
+    assert [kept[name] for name in ("query_prompt", "document_prompt", "max_length")] == ["q: ", "d: ", 32]
+
+
+def test_run_gives_advice_as_fields_of_the_file(pair, tmp_path, monkeypatch, small_collection):
+    from pyterrier_merge.experiment import run
+
+    monkeypatch.setattr(run, "get_collection", lambda _: small_collection)
+    plain = shutil.copytree(pair[0], tmp_path / "plain")
+    (plain / "modules.json").unlink()
+    spec = {"name": "n", "collection": "hpo", "source": {"model": str(plain)}, "domain": {"model": str(pair[1])}}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    refused = call("run", tmp_path / "spec.yaml", "--out", tmp_path / "run", "--quiet")
+    assert refused.exit_code == 1
+    assert "such as source: {pooling: mean} (" in refused.output.replace("\n", " ")

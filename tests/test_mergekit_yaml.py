@@ -629,7 +629,7 @@ def test_what_mergekit_cannot_name_is_refused_or_said():
     with pytest.raises(ValueError, match="3 segments do not fit 2 layers"):
         recipe_yaml(MergeRecipe("s", "d", (Segment(0), Segment(0.5), Segment(1))), 2)
     text = recipe_yaml(MergeRecipe.halves("package:some/model", "d", 0.5, 1), 4)
-    assert "# - It knows no names that begin with 'package:': write folders in their place." in text
+    assert "# - It knows no names that begin with 'package:' or '~': write folders in their place." in text
 
 
 def test_a_segment_that_mergekit_would_compute_otherwise_is_pointed_out(tmp_path, caplog):

@@ -1,3 +1,4 @@
+import ast
 import errno
 import fcntl
 import os
@@ -10,7 +11,57 @@ from pathlib import Path
 import pytest
 
 from pyterrier_merge import storage
-from pyterrier_merge.storage import finish_folder, finished_folder, require_room, restore_folder, write_file
+from pyterrier_merge.storage import (
+    cache_folder,
+    finish_folder,
+    finished_folder,
+    require_room,
+    restore_folder,
+    user_path,
+    write_file,
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("~", "/home/me"),
+        ("~/models/a", "/home/me/models/a"),
+        (Path("~/models/a"), "/home/me/models/a"),
+        ("~root/a", "/root/a"),
+        ("~nobody-is-called-so/a", "~nobody-is-called-so/a"),
+        ("a/~/b", "a/~/b"),
+        ("./~", "~"),
+    ],
+)
+def test_a_users_path_may_begin_with_the_home_folder(given, read, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert user_path(given) == Path(read)
+
+
+def test_every_function_that_takes_a_path_as_a_string_reads_it_as_a_users():
+    """``Path(path)`` of a parameter ``path: str | Path`` would take ``~`` for a folder's name."""
+    package = Path(storage.__file__).parent
+    own = {"storage.py", "fingerprint.py", "checkpoint.py"}  # get paths of the package's
+    wrong = []
+    for file in (file for file in sorted(package.rglob("*.py")) if file.name not in own):
+        for function in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            given = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+            paths = {each.arg for each in given if each.annotation and "str | Path" in ast.unparse(each.annotation)}
+            for call in ast.walk(function):
+                named = {name.id for name in ast.walk(call) if isinstance(name, ast.Name)}
+                taken = isinstance(call, ast.Call) and ast.unparse(call.func) == "Path" and named & paths
+                if taken and f"{ast.unparse(call)}.expanduser()" not in ast.unparse(function):
+                    wrong.append(f"{file.name}:{call.lineno}: {ast.unparse(call)}")
+    assert wrong == []
+
+
+def test_the_cache_may_be_named_from_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PYTERRIER_MERGE_CACHE", "~/cache")
+    assert cache_folder("indexes") == tmp_path / "cache" / "indexes"
 
 
 def test_room_is_that_of_the_disk_of_a_folder_that_is_to_be_made(tmp_path, monkeypatch):

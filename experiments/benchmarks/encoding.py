@@ -8,7 +8,8 @@
 Every way encodes the same documents, one way after the other in turns; figures are medians. The matrix rate is that of
 a product of a batch's activations with a layer's weights (tokens x hidden x intermediate), measured beside each turn;
 the share of it that a way reaches counts the useful arithmetic alone: real tokens, no padding. SciFact is read by
-ir_datasets.
+ir_datasets. ``ready_after_seconds`` is what comes before the documents: loading, and for OpenVINO conversion and
+compilation, which every merge needs anew. OpenVINO takes part where it is installed (pip install openvino).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -49,7 +51,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from pyterrier_merge import E5Encoder, FaissIndex, get_collection
-from pyterrier_merge.encoding.batching import suitable_budget
+from pyterrier_merge.encoding.batching import suitable_budget, token_batches
 from pyterrier_merge.encoding.loading import load_retriever
 from pyterrier_merge.experiment.environment import environment
 from pyterrier_merge.models import locate_model
@@ -106,17 +108,21 @@ def compare(name: str, *, documents: int | None, repeats: int) -> dict[str, Any]
         rates: list[float] = []
         left_out = {_paper} if name == "minilm" else set()
         left_out |= set() if default_device() == "cpu" else {_processes}
+        left_out |= _openvino_that_is_left_out(name)
         ways = {way: load for way, load in WAYS.items() if load not in left_out}
         given = {way: texts[::SLOW] if name == "mistral-7b" and "float32" in way else texts for way in ways}
         shares = {len(some): useful_work(model, some) for some in given.values()}
         work = {way: shares[len(some)] for way, some in given.items()}
         seconds: dict[str, list[float]] = {way: [] for way in ways}
+        ready: dict[str, list[float]] = {way: [] for way in ways}
         measured: dict[str, dict[str, float]] = {way: {} for way in ways}
         for turn in range(repeats):
             for way, load in ways.items():
                 rates.append(matrix_rate(model))
+                start = time.perf_counter()
                 encode = load(model, best)
                 encode(texts[:8])
+                ready[way].append(time.perf_counter() - start)
                 start = time.perf_counter()
                 vectors = encode(given[way])
                 seconds[way].append(time.perf_counter() - start)
@@ -131,6 +137,7 @@ def compare(name: str, *, documents: int | None, repeats: int) -> dict[str, Any]
             "documents": len(given[way]),
             "documents_per_second": round(len(given[way]) / statistics.median(taken), 2),
             "share_of_matrix_rate": round(work[way][1] / statistics.median(taken) / 1e9 / rate, 3),
+            "ready_after_seconds": round(statistics.median(ready[way]), 1),
             **measured[way],
             "seconds": [round(second, 2) for second in taken],
         }
@@ -180,6 +187,72 @@ def _ours(model: str, _: int, *, dtype: str) -> Encode:
     return E5Encoder(model, task="", document_prompt="", dtype=dtype).encode_docs
 
 
+class _Pooled(torch.nn.Module):
+    """What OpenVINO converts: a transformer, the mean over a text's tokens, and length 1."""
+
+    def __init__(self, transformer: torch.nn.Module) -> None:
+        super().__init__()
+        self.transformer = transformer
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        hidden = self.transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        weights = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        return torch.nn.functional.normalize((hidden * weights).sum(1) / weights.sum(1))
+
+
+def compile_openvino(model: str, *, streams: int, **settings: Any) -> tuple[SentenceTransformer, Any]:
+    """Return a model and what OpenVINO makes of it, in bfloat16, with the cores shared among so many streams."""
+    import openvino
+
+    loaded = SentenceTransformer(str(locate_model(model)), device="cpu")
+    example = dict(loaded.tokenizer(["a text", "another, longer text"], padding=True, return_tensors="pt"))
+    pooled = _Pooled(loaded.transformers_model).eval()
+    converted = openvino.convert_model(
+        pooled, example_input={name: example[name] for name in ("input_ids", "attention_mask")}
+    )
+    hints = {"INFERENCE_PRECISION_HINT": "bf16", "NUM_STREAMS": streams}
+    hints["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
+    return loaded, openvino.compile_model(converted, "CPU", hints | settings)
+
+
+def _openvino(model: str, _: int, *, each_core: bool) -> Encode:
+    """Batches as this package makes them: texts of like length, 2,048 tokens at most."""
+    import openvino
+
+    streams = torch.get_num_threads() if each_core else 1
+    loaded, compiled = compile_openvino(model, streams=streams)
+    queue = openvino.AsyncInferQueue(compiled, streams)
+    vectors: dict[int, np.ndarray] = {}
+
+    def keep(request: Any, rows: list[int]) -> None:
+        vectors.update(zip(rows, request.get_output_tensor().data.copy(), strict=True))  # the next batch writes there
+
+    queue.set_callback(keep)
+
+    def encode(texts: list[str]) -> np.ndarray:
+        ids = loaded.tokenizer(texts, truncation=True, max_length=loaded.max_seq_length)["input_ids"]
+        for rows in token_batches([len(row) for row in ids], suitable_budget("cpu")):
+            padded = loaded.tokenizer.pad({"input_ids": [ids[row] for row in rows]}, return_tensors="np")
+            queue.start_async([padded["input_ids"], padded["attention_mask"]], rows)
+        queue.wait_all()
+        return np.stack([vectors.pop(row) for row in range(len(texts))])
+
+    return encode
+
+
+def _openvino_that_is_left_out(name: str) -> set[Callable[[str, int], Encode]]:
+    """OpenVINO's ways where it is not installed, on a GPU, and for decoders, whose last token it would have to pool."""
+    if name == "minilm" and default_device() == "cpu":
+        if find_spec("openvino"):
+            return set()
+        print("OpenVINO is left out: it is not installed (pip install openvino)")
+    return set(_OPENVINO.values())
+
+
+_OPENVINO = {
+    "OpenVINO, bfloat16": partial(_openvino, each_core=False),
+    "OpenVINO, bfloat16, a stream for each core": partial(_openvino, each_core=True),
+}
 WAYS: dict[str, Callable[[str, int], Encode]] = {
     "sentence-transformers, its defaults": _defaults,
     "sentence-transformers, bfloat16, its best batch size": _bfloat16,
@@ -187,6 +260,7 @@ WAYS: dict[str, Callable[[str, int], Encode]] = {
     "the paper's loop: float32, batches of one": _paper,
     "E5Encoder, float32": partial(_ours, dtype="float32"),
     "E5Encoder, bfloat16": partial(_ours, dtype="bfloat16"),
+    **_OPENVINO,
 }
 
 

@@ -27,7 +27,10 @@ def check(
 ) -> None:
     """Say whether two models can be merged and what it would do. Exit status 2: they cannot."""
     with reported_errors():
+        from pyterrier_merge.storage import user_path
+
         if plot is not None:
+            plot = user_path(plot)
             _require_figure(plot, distances)
         from pyterrier_merge.merging.compatibility import check_compatible
         from pyterrier_merge.models import locate_model

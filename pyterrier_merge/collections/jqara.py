@@ -14,7 +14,7 @@ from pyterrier_merge.collections.base import TestCollection
 from pyterrier_merge.collections.reading.hub import hub_file
 from pyterrier_merge.collections.reading.jqara_files import SPLITS, find_files, read_rows
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_file
-from pyterrier_merge.storage import cache_folder
+from pyterrier_merge.storage import cache_folder, user_path
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def jqara(path: str | Path | None = None, *, title: bool = True) -> TestCollecti
     """
     from ir_measures import RR, nDCG
 
-    local = Path(path) if path is not None else cache_folder("collections") / "jqara"
+    local = user_path(path) if path is not None else cache_folder("collections") / "jqara"
     files = find_files(local) if path is not None or local.is_dir() else None
     return JqaraCollection(
         name="jqara",

@@ -18,7 +18,7 @@ from pyterrier_merge.collections.reading.files import place, read_jsonl
 from pyterrier_merge.collections.reading.hub import hub_file
 from pyterrier_merge.collections.reading.qrels import read_qrels
 from pyterrier_merge.collections.reading.topics import read_topics
-from pyterrier_merge.storage import write_file
+from pyterrier_merge.storage import user_path, write_file
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ def write_run(run: pd.DataFrame, path: str | Path, *, description: str, kind: st
         ValueError: The description has a tab or a line break in it, ``kind`` is not four letters, or the file's name
             has white space.
     """
-    path = Path(path)
+    path = user_path(path)
     if set(description) & set("\t\r\n") or not re.fullmatch("[YN](,[YN]){3}", kind):
         raise ValueError(
             f"expected a description in one line without tabs and a kind such as 'N,Y,N,N', found {description!r} and "
@@ -184,7 +184,7 @@ def write_run(run: pd.DataFrame, path: str | Path, *, description: str, kind: st
 def _collection(language: str, path: str | Path | None, download: bool) -> TestCollection:
     from ir_measures import P, nDCG
 
-    folder = None if path is None else Path(path).expanduser()
+    folder = None if path is None else user_path(path)
     if folder is not None and not folder.is_dir():
         raise FileNotFoundError(f"ntcir15-datasearch-{language}: there is no folder {folder}")
     titles_only = folder is not None and ".titles." in getattr(_in_folder(folder, language), "name", "")

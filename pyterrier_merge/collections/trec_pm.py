@@ -17,6 +17,7 @@ from pyterrier_merge.collections.reading.qrels import read_qrels
 from pyterrier_merge.collections.reading.trec_files import read_xml_topics
 from pyterrier_merge.collections.trec_cds import EVALUATION
 from pyterrier_merge.fingerprint import fingerprint
+from pyterrier_merge.storage import user_path
 
 FIELDS = ("disease", "gene", "demographic", "other")
 _YEARS = {"dev": 2018, "test": 2017}
@@ -114,7 +115,7 @@ def _pm(name: str, fields: Sequence[str], path: str | Path | None, download: boo
         raise ValueError(f"{name}: fields are some of {', '.join(FIELDS)}, each once, found {fields!r}")
     if set(fields) == {"other"}:
         raise ValueError(f"{name}: 'other' alone makes no query: most topics of 2018 and some of 2017 have none")
-    folder = None if path is None else Path(path).expanduser()
+    folder = None if path is None else user_path(path)
     if folder is not None and not folder.is_dir():
         raise FileNotFoundError(f"{name}: there is no folder {folder}")
     source = IrdsSource(name=name, corpus="medline/2017", files="2017", download=download)

@@ -92,7 +92,7 @@ class RetrieverContract:
         if unused and not (own_query or own_document or follows or given):
             logger.warning(
                 "%s has prompts named %s, and none is for queries or documents: texts are encoded without; give "
-                "query_prompt and document_prompt",
+                "query_prompt=... and document_prompt=...",
                 name,
                 ", ".join(unused),
             )
@@ -152,7 +152,7 @@ def _prompts(
         told = by_name or given or not (family.query_prompt or document)
         logger.log(
             logging.INFO if told else logging.WARNING,
-            "%s: prompts are %r and %r, those of %s; give query_prompt and document_prompt where it has others",
+            "%s: prompts are %r and %r, those of %s; give query_prompt=... and document_prompt=... where it has others",
             name,
             family.query_prompt,
             document,
@@ -189,7 +189,7 @@ def _length(model: SentenceTransformer, name: str, wanted: int | None) -> int:
     known = [limit for limit in (own, positions, reach) if limit]
     if wanted is None:
         if not known:
-            raise ValueError(f"{name} states no maximum length; pass max_length")
+            raise ValueError(f"{name} states no maximum length; pass max_length=...")
         return int(min(known))
     if positions and wanted > positions:
         raise ValueError(f"max_length={wanted} is more than the {positions} positions of {name}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pyterrier_merge.merging.verdict import UNRELATED
+from pyterrier_merge.storage import user_path
 
 if TYPE_CHECKING:
     from pyterrier_merge.alpha_search import Sweep
@@ -47,7 +48,7 @@ def alpha_heatmap(sweep: Sweep, path: str | Path) -> None:
     corner = (uppers.index(sweep.alpha_upper) - 0.5, lowers.index(sweep.alpha_lower) - 0.5)
     axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="tab:red", linewidth=2.5))
     figure.colorbar(image, ax=axes)
-    figure.savefig(path)
+    figure.savefig(user_path(path))
 
 
 def distance_plot(report: Compatibility, path: str | Path) -> None:
@@ -88,4 +89,4 @@ def distance_plot(report: Compatibility, path: str | Path) -> None:
     names = [str(Path(*checkpoint.folder.parts[-2:])) for checkpoint in (report.source, report.domain)]
     title = f"{report.verdict().summary}\nsource {names[0]}\ndomain {names[1]}"
     figure.suptitle(title, fontsize="small", parse_math=False)
-    figure.savefig(path)
+    figure.savefig(user_path(path))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count, product
+from string import ascii_lowercase
 
 import pandas as pd
-
-LETTERS = "abcdefghij"
 
 
 def marked_table(results: pd.DataFrame, comparisons: pd.DataFrame, baselines: Sequence[str]) -> pd.DataFrame:
@@ -17,12 +17,13 @@ def marked_table(results: pd.DataFrame, comparisons: pd.DataFrame, baselines: Se
     Args:
         results: A column ``name`` and one column a measure, in [0, 1].
         comparisons: What :func:`pyterrier_merge.experiment.significance.compare` returned.
-        baselines: Names, lettered in this order.
+        baselines: Names, lettered in this order: a to z, then aa, ab …
     """
-    letters = dict(zip(baselines, LETTERS, strict=False))
+    letters = dict(zip(baselines, _letters(), strict=False))
     significant = comparisons[comparisons["significant"]]
+    in_order = significant.sort_values("baseline", key=lambda names: names.map(list(letters).index), kind="stable")
     found: dict[tuple[str, str], list[str]] = {}
-    for row in significant.to_dict("records"):
+    for row in in_order.to_dict("records"):
         sign = "+" if row["difference"] > 0 else "-"
         found.setdefault((row["system"], row["measure"]), []).append(f"{letters[row['baseline']]}{sign}")
     table = pd.DataFrame(
@@ -30,7 +31,7 @@ def marked_table(results: pd.DataFrame, comparisons: pd.DataFrame, baselines: Se
     )
     for measure in (column for column in results.columns if column != "name"):
         table[measure] = [
-            " ".join([f"{value:.4f}", *sorted(found.get((name, measure), []))])
+            " ".join([f"{value:.4f}", *found.get((name, measure), [])])
             for name, value in zip(results["name"], results[measure], strict=True)
         ]
     return table
@@ -70,6 +71,11 @@ def marks(comparisons: pd.DataFrame, correction: str, level: float) -> str:
     """Say what the marks of a table mean, in one line."""
     how = "uncorrected" if correction == "none" else f"{correction}-corrected over {len(comparisons)} comparisons"
     return f"x+, x-: better, worse than (x) in a two-sided paired t-test over the queries, {how}, p < {level:g}"
+
+
+def _letters() -> Iterator[str]:
+    for length in count(1):
+        yield from map("".join, product(ascii_lowercase, repeat=length))
 
 
 def _pipe_table(table: pd.DataFrame) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pyterrier as pt
 
+from pyterrier_merge.advice import in_fields
 from pyterrier_merge.alpha_search import Sweep, alpha_pairs, sweep
 from pyterrier_merge.collections import get_collection
 from pyterrier_merge.collections.base import TestCollection
@@ -86,7 +87,7 @@ def run_experiment(
         runs[name] = bench.search("merged", spec.split, merged)
         notes += bench.merge_notes(merged, chosen)
     except (ValueError, RuntimeError, OSError) as error:
-        bench.report(runs, baselines, notes, show, failed={"merged": str(error)})
+        bench.report(runs, baselines, notes, show, failed={"merged": in_fields(str(error))})
         raise
     return bench.report(runs, baselines, notes, show)
 

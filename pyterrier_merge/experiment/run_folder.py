@@ -16,7 +16,7 @@ import pandas as pd
 
 from pyterrier_merge.experiment.environment import environment
 from pyterrier_merge.experiment.spec import ExperimentSpec
-from pyterrier_merge.storage import write_file
+from pyterrier_merge.storage import user_path, write_file
 
 _TREC_COLUMNS = ["qid", "iter", "docno", "rank", "score", "name"]
 _MADE = (
@@ -52,7 +52,7 @@ class RunFolder:
         Raises:
             FileExistsError: The folder belongs to another spec and ``overwrite`` is false.
         """
-        self.path = Path(path)
+        self.path = user_path(path)
         self._own: set[Path] = set()
         self._spec = wanted = spec.model_dump(mode="json")
         found = _read_json(self.path / "spec.json")

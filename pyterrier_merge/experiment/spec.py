@@ -8,14 +8,25 @@ from typing import Annotated, Any, Literal
 import yaml
 from ir_measures import parse_measure
 from ir_measures.measures import Measure
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
-from pyterrier_merge.alpha_search import alpha_pairs
+from pyterrier_merge.alpha_search import PAPER_GRID, alpha_pairs
 from pyterrier_merge.collections import check_options
 from pyterrier_merge.encoding.contract import require_pooling
+from pyterrier_merge.experiment.spec_errors import described, unknown_name
 from pyterrier_merge.measuring import check_measure
 from pyterrier_merge.methods import get_method
 from pyterrier_merge.recipe import MergeRecipe
+from pyterrier_merge.storage import user_path
 from pyterrier_merge.training.settings import DomainTraining
 
 
@@ -39,8 +50,11 @@ class CollectionSection(_Section):
     def _options_beside_the_name(cls, given: Any) -> Any:
         if isinstance(given, str):
             return {"name": given}
-        if isinstance(given, dict) and "options" not in given:
-            return {"name": given.get("name"), "options": {key: given[key] for key in given if key != "name"}}
+        if not isinstance(given, dict):
+            raise ValueError(f"expected the name of a collection, or {{name: NAME, ...}}; found {given!r}")  # noqa: TRY004
+        if "options" not in given:
+            named = {"name": given["name"]} if "name" in given else {}
+            return {**named, "options": {key: given[key] for key in given if key != "name"}}
         return given
 
     @model_validator(mode="after")
@@ -62,7 +76,7 @@ def _readable_measure(text: str) -> str:
     try:
         measure: Measure = parse_measure(text)
     except (NameError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{text!r} is no measure of ir_measures: {error}") from error
+        raise ValueError(f"{text!r} is no measure of ir_measures (such as nDCG@10, RR@10 or AP): {error}") from error
     supported = measure.SUPPORTED_PARAMS
     if unknown := [name for name in measure.params if name not in supported]:  # ir_measures cannot even print it
         raise ValueError(f"{text!r} has no parameter {unknown[0]!r}; it has {', '.join(supported) or 'none'}")
@@ -73,6 +87,13 @@ def _weighted_method(name: str) -> str:
     if name != "linear" and not get_method(name).weighted:  # looking at mergekit takes seconds
         raise ValueError(f"{name} takes no weights, so there are no alphas to choose")
     return name
+
+
+def _within_bounds(grid: Any) -> Any:
+    if not isinstance(grid, list | tuple):
+        raise ValueError(f"expected a list of alphas, or of pairs of them; found {grid!r}")  # noqa: TRY004
+    alpha_pairs(grid)
+    return grid
 
 
 Positive = Annotated[int, Field(ge=1)]
@@ -91,6 +112,8 @@ class SourceSection(_Section):
     """The retrieval model: arguments of :class:`pyterrier_merge.E5Encoder`."""
 
     model: str
+    query_prompt: str | None = None
+    document_prompt: str | None = None
     max_length: Positive | None = None
     pooling: Annotated[str, AfterValidator(_known_pooling)] | None = None
     normalize: bool | None = None
@@ -121,10 +144,10 @@ class DomainSection(_Section):
 
     def training(self) -> DomainTraining:
         """The settings of ``train``, checked."""
-        try:
-            return DomainTraining(**(self.train or {}))
-        except TypeError as error:
-            raise ValueError(f"train: {error}; the settings are {', '.join(vars(DomainTraining()))}") from error
+        settings, known = self.train or {}, list(vars(DomainTraining()))
+        if unknown := [name for name in settings if name not in known]:
+            raise ValueError(f"train has no setting {unknown[0]!r}; {unknown_name(str(unknown[0]), known)}")
+        return DomainTraining(**settings)
 
 
 class MergedSection(_Section):
@@ -141,14 +164,9 @@ class MergedSection(_Section):
 
     method: Annotated[str, AfterValidator(_weighted_method)] = "linear"
     parameters: dict[str, Any] = Field(default_factory=dict)
-    grid: tuple[float, ...] | tuple[tuple[float, float], ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    grid: Annotated[tuple[float, ...] | tuple[tuple[float, float], ...], BeforeValidator(_within_bounds)] = PAPER_GRID
     split: str = "dev"
     pool_depth: Positive | None = None
-
-    @model_validator(mode="after")
-    def _grid_within_bounds(self) -> MergedSection:
-        alpha_pairs(self.grid)
-        return self
 
     @model_validator(mode="after")
     def _parameters_are_the_methods(self) -> MergedSection:
@@ -221,7 +239,7 @@ def read_spec(path: str | Path) -> ExperimentSpec:
         FileNotFoundError: No such file.
         ValueError: It is no YAML, or not a valid experiment; the message names each field and what is wrong with it.
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no experiment file {path}")
     try:
@@ -233,7 +251,4 @@ def read_spec(path: str | Path) -> ExperimentSpec:
     try:
         return ExperimentSpec.model_validate(content)
     except ValidationError as error:
-        problems = (
-            f"- {'.'.join(map(str, problem['loc'])) or 'experiment'}: {problem['msg']}" for problem in error.errors()
-        )
-        raise ValueError(f"{path}:\n" + "\n".join(problems)) from error
+        raise ValueError(f"{path}: {described(error, ExperimentSpec)}") from error

@@ -31,6 +31,7 @@ from pyterrier_merge.merging.places import is_final_norm, layer_of
 from pyterrier_merge.methods import divides_by_sum
 from pyterrier_merge.models import PACKAGE_SCHEME, count_layers, locate_model, transformer_folder
 from pyterrier_merge.recipe import MergeRecipe, Segment
+from pyterrier_merge.storage import user_path
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def read_recipe(path: str | Path, *, source: str | None = None, **settings: Any)
             source's nor the base's, and the modules of multimodal models are none. Whether slices cover all layers of
             the source is checked where its files are at hand.
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no merge file {path}")
     unknown = sorted(set(settings) - set(_SETTINGS))
@@ -233,7 +234,7 @@ class _Reading:
 
     @property
     def _is_at_hand(self) -> bool:
-        return self.source.startswith(PACKAGE_SCHEME) or Path(self.source).is_dir()
+        return self.source.startswith(PACKAGE_SCHEME) or user_path(self.source).is_dir()
 
     @cached_property
     def _tensors(self) -> Sequence[str]:

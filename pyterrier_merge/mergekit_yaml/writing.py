@@ -157,5 +157,5 @@ def _comments(recipe: MergeRecipe, method: MergeMethod) -> Iterator[str]:
         yield f"- It draws other random numbers than pyterrier_merge does with seed {recipe.seed}."
     if not recipe.head.keeps_source:
         yield f"- It knows no projection head; the recipe's has the weights {recipe.head}."
-    if any(name.startswith(PACKAGE_SCHEME) for name in recipe.models):
-        yield f"- It knows no names that begin with {PACKAGE_SCHEME!r}: write folders in their place."
+    if any(name.startswith((PACKAGE_SCHEME, "~")) for name in recipe.models):
+        yield f"- It knows no names that begin with {PACKAGE_SCHEME!r} or '~': write folders in their place."

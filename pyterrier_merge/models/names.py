@@ -11,6 +11,7 @@ from pyterrier_merge.models.adapters import base_of, is_adapter, with_adapter
 from pyterrier_merge.models.files import WEIGHT_FILES, first_module, has_weights
 from pyterrier_merge.models.gguf import convert_gguf
 from pyterrier_merge.models.hub import hub_snapshot
+from pyterrier_merge.storage import user_path
 
 PACKAGE_SCHEME = "package:"
 _HUB_ID = re.compile(r"^(?P<id>[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?)(@(?P<revision>\w[\w./-]*))?$")
@@ -22,11 +23,12 @@ def locate_model(name: str | Path) -> Path:
     What is fetched lies in the hub's cache; what is merged or converted in the package's own, once.
 
     Args:
-        name: A folder; a ``.gguf`` file; ``package:PACKAGE/FOLDER`` for a model that an installed Python package ships
-            (the package is not executed); a hub id such as ``intfloat/e5-mistral-7b-instruct``, with ``@REVISION`` (a
-            branch, tag or commit) to pin it; or ``BASE+ADAPTER``, each of them one of these, for a LoRA adapter on a
-            base. This is mergekit's notation. A path that exists as a whole is that path, whatever signs it holds. A
-            folder with an adapter alone stands for the adapter on the base that its configuration names.
+        name: A folder (``~`` is the home folder); a ``.gguf`` file; ``package:PACKAGE/FOLDER`` for a model that an
+            installed Python package ships (the package is not executed); a hub id such as
+            ``intfloat/e5-mistral-7b-instruct``, with ``@REVISION`` (a branch, tag or commit) to pin it; or
+            ``BASE+ADAPTER``, each of them one of these, for a LoRA adapter on a base. This is mergekit's notation. A
+            path that exists as a whole is that path, whatever signs it holds. A folder with an adapter alone
+            stands for the adapter on the base that its configuration names.
 
     Raises:
         FileNotFoundError: No such folder or package, or it holds no weights.
@@ -146,7 +148,8 @@ def _part(name: str | Path) -> _Part:
 
 def _existing(text: str) -> Path | None:
     if not text.startswith(PACKAGE_SCHEME):
-        return Path(text) if Path(text).exists() else None
+        place = user_path(text)
+        return place if place.exists() else None
     try:
         return _package_folder(text.removeprefix(PACKAGE_SCHEME))
     except FileNotFoundError:

@@ -19,7 +19,7 @@ from pyterrier_merge.encoding.tokens import read_tokenizer
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_texts
 from pyterrier_merge.models import fingerprint_model, locate_model, transformer_folder
 from pyterrier_merge.precision import default_device, resolve_dtype
-from pyterrier_merge.storage import cache_folder, finished_folder, refuse_existing
+from pyterrier_merge.storage import cache_folder, finished_folder, refuse_existing, user_path
 from pyterrier_merge.training.fitting import Snapshot, Stage, fit
 from pyterrier_merge.training.masked_lm import MaskedLM, encoder_config
 from pyterrier_merge.training.masking import MaskedCorpus
@@ -88,7 +88,7 @@ def train_domain_model(
     tokenizer, read = read_tokenizer(folder, str(base), contract=contract, max_length=settings.max_length)
     content = {"texts": fingerprint_texts(texts), "base": fingerprint_model(folder), "contract": _of_documents(read)}
     identity = fingerprint(content | {"settings": asdict(settings), "procedure": PROCEDURE})
-    out = cache_folder("domain-models") / identity if out is None else Path(out)
+    out = cache_folder("domain-models") / identity if out is None else user_path(out)
     snapshot = Snapshot(out.with_name(f".{out.name}.progress.safetensors"), identity, checkpoint_every)
     if _trained(out) == identity:
         logger.info("%s holds this domain model already", out)

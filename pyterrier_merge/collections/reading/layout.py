@@ -59,7 +59,7 @@ def find_layout(folder: Path) -> Layout:
     ):
         if not found:
             raise FileNotFoundError(
-                f"{folder} has no {what}: expected a file such as {expected} (see from_folder), found "
+                f"{folder} has no {what}: expected a file such as {expected}, found "
                 f"{', '.join(file.name for file in files) or 'no file'}"
             )
     return layout

@@ -21,7 +21,7 @@ from pyterrier_merge.merging.writing import MergedWeights, WrittenTensor, by_lay
 from pyterrier_merge.models import PACKAGE_SCHEME, count_layers, locate_model, places, transformer_folder
 from pyterrier_merge.precision import DTYPES
 from pyterrier_merge.recipe import MergeRecipe
-from pyterrier_merge.storage import finished_folder, refuse_existing, require_room, write_file
+from pyterrier_merge.storage import finished_folder, refuse_existing, require_room, user_path, write_file
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -86,7 +86,7 @@ def save_merge(
     """
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
-    folder = Path(folder)
+    folder = user_path(folder)
     source = locate_model(recipe.source)
     _require_place(folder, recipe, overwrite=overwrite)
     model, agreed = load_retriever(source, recipe.source, device="meta", **contract)

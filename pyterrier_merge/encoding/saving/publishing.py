@@ -27,7 +27,7 @@ def require_token(repo_id: str, token: str | None = None) -> Any:
         raise ValueError(f"a repository on the hub is named 'USER/NAME', found {repo_id!r}")
     if not (token or get_token()):
         raise RuntimeError(
-            f"no token to push to {repo_id} with: run 'hf auth login', set HF_TOKEN, or pass token (one that may write)"
+            f"no token to push to {repo_id} with: run 'hf auth login', or set HF_TOKEN (to one that may write)"
         )
     api = HfApi(token=token)
     try:

@@ -25,6 +25,7 @@ from pyterrier_merge.retrieval.dense.vectors import (
     StoredVectors,
     read_metadata,
 )
+from pyterrier_merge.storage import user_path
 
 NAMED = 3  # missing docnos that an error names
 
@@ -64,8 +65,8 @@ class FaissIndex(pt.Artifact, pt.Indexer):
         """
         if dtype not in FORMATS:
             raise ValueError(f"unknown dtype {dtype!r}: choose one of {', '.join(FORMATS)}")
-        super().__init__(path)
-        self.path: Path = Path(path)
+        self.path: Path = user_path(path)
+        super().__init__(self.path)
         self.dtype = dtype
         self.verbose = verbose
         self._opened: tuple[tuple[int, int] | None, StoredVectors] | None = None

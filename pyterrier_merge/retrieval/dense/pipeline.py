@@ -15,7 +15,7 @@ from pyterrier_merge.retrieval.dense.build import IndexBusyError
 from pyterrier_merge.retrieval.dense.index import FaissIndex
 from pyterrier_merge.retrieval.given import GivenCandidates
 from pyterrier_merge.retrieval.identical_ids import WithoutIdenticalIds
-from pyterrier_merge.storage import cache_folder
+from pyterrier_merge.storage import cache_folder, user_path
 
 if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
@@ -42,7 +42,7 @@ def dense_index(
     """
     require_collection(collection)
     identity = fingerprint({"encoder": encoder.fingerprint, "collection": collection.fingerprint})
-    index = FaissIndex(Path(root or cache_folder("indexes")) / f"{collection.name}-{identity}.flex", verbose=False)
+    index = FaissIndex(user_path(root or cache_folder("indexes")) / f"{collection.name}-{identity}.flex", verbose=False)
     waits = False
     while not index.built():
         try:

@@ -169,8 +169,8 @@ class StoredVectors:
         if (found := self.file.stat().st_size) != rows * columns * itemsize:
             raise RuntimeError(
                 f"{self.file} is damaged: {rows} vectors of {columns} {self.format.dtype} numbers take "
-                f"{rows * columns * itemsize} bytes, found {found}; build the index again with "
-                "indexer(mode='overwrite')"
+                f"{rows * columns * itemsize} bytes, found {found}: delete {self.folder} and build "
+                "the index again"
             )
         # copy on write: nothing writes, but torch takes no array that cannot be written to
         return np.memmap(self.file, dtype=self.format.dtype, mode="c", shape=self.shape)

@@ -22,7 +22,7 @@ from pyterrier_merge.retrieval.lexical.analysis import ANALYSES
 from pyterrier_merge.retrieval.lexical.corpus import CheckedCorpus
 from pyterrier_merge.retrieval.lexical.engines import Engine, Pisa, Search, Terrier
 from pyterrier_merge.retrieval.lexical.letters import LettersBeyondAscii
-from pyterrier_merge.storage import cache_folder, finished_folder, write_file
+from pyterrier_merge.storage import cache_folder, finished_folder, user_path, write_file
 
 if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
@@ -102,7 +102,7 @@ class BM25(pt.Transformer):
         self.k1 = k1
         self.b = b
         self.num_results = num_results
-        self.index_path = None if index_path is None else Path(index_path)
+        self.index_path = None if index_path is None else user_path(index_path)
         self.threads = threads
         self.verbose = verbose
         self.name = f"BM25 ({self._backend.label})"
@@ -195,9 +195,8 @@ class BM25(pt.Transformer):
                 pass  # another process has built the same meanwhile
         found = json.loads((path / _IDENTITY_FILE).read_text()) if (path / _IDENTITY_FILE).exists() else None
         if found != identity:
-            raise ValueError(
-                f"{path} holds {found or 'no BM25 index'}, expected {identity}; choose another index_path or delete it"
-            )
+            mend = "delete it, or choose another index_path" if self.index_path else "delete it"
+            raise ValueError(f"{path} holds {found or 'no BM25 index'}, expected {identity}; {mend}")
         return path
 
     def _index_identity(self) -> dict[str, str]:

@@ -89,7 +89,7 @@ class CheckedCorpus:
             self._folder.parent,
             self._engine.disk_bytes(docs, size) - held,
             f"{self._engine.label}'s index of the first {docs:,} documents of {self._collection.name}",
-            mend="choose an index_path on a larger disk",
+            mend="put index_path or the cache (PYTERRIER_MERGE_CACHE) on a larger disk",
         )
 
     def _check(self, docno: str, seen: set[str]) -> None:

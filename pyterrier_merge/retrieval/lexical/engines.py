@@ -7,7 +7,9 @@ import itertools
 import os
 import re
 import shutil
+import signal
 import sys
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -309,6 +311,15 @@ def start_java() -> None:
             f"Terrier did not start: {error}. It needs Java 11 or newer and, once, a network: PyTerrier downloads it "
             f"(100 MB, Maven Central) into {pt.io.pyterrier_home()}. engine='pisa' needs neither"
         ) from error
+    _take_signals_back()
+
+
+def _take_signals_back() -> None:
+    """Set Python's handlers of Ctrl-C and SIGTERM again: Java's end the process, and nothing is said or tidied up."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if (handler := signal.getsignal(number)) is not None:
+                signal.signal(number, handler)
 
 
 @contextmanager

@@ -1,0 +1,70 @@
+"""Errors and warnings give advice in Python (``dtype='float32'``); commands show it as flags or fields of the file."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import Any
+
+# Field of an experiment's YAML -> the section that it stands in.
+FIELDS = {
+    **dict.fromkeys(
+        ("dtype", "pooling", "normalize", "max_length", "query_prompt", "document_prompt", "batch_size"), "source"
+    ),
+    "engine": "bm25",
+    "parameters": "merged",
+    **dict.fromkeys(("path", "download", "language", "pool", "title", "fields", "topic", "body"), "collection"),
+}
+# Arguments that ``pyterrier-merge merge`` takes as the flag of that name; ``parameters`` as many ``--parameter``.
+FLAGS = ("overwrite", "dtype", "pooling", "normalize", "max_length", "query_prompt", "document_prompt", "parameters")
+
+ADVICE = re.compile(
+    r"get_collection\('(?P<collection>[^']+)'(?:, (?P<options>[^()]*))?\)"
+    r"|\w+\([^()]*\)"  # how an object or another call is written: no advice
+    r"|(?<![\w.'/-])(?P<name>[a-z]\w*)=(?P<value>True|False|None|\.\.\.|'[^']*'|\d[\d.]*(?<!\.)|\{[^{}]*\})"
+)
+
+
+def in_fields(text: str) -> str:
+    """Return a message with the arguments that it names as fields of an experiment's YAML file."""
+
+    def said(found: re.Match[str]) -> str:
+        if collection := found["collection"]:
+            options = [option.split("=", 1) for option in (found["options"] or "").split(", ") if option]
+            inner = [f"name: {collection}", *(f"{name}: {_yaml(_value(value))}" for name, value in options)]
+            return f"collection: {{{', '.join(inner)}}}"
+        if found["name"] not in FIELDS:
+            return found[0]
+        return f"{FIELDS[found['name']]}: {{{found['name']}: {_yaml(_value(found['value']))}}}"
+
+    return ADVICE.sub(said, text)
+
+
+def in_flags(text: str) -> str:
+    """Return a message with the arguments that it names as flags of ``pyterrier-merge merge``."""
+
+    def said(found: re.Match[str]) -> str:
+        if found["name"] not in FLAGS:
+            return found[0]
+        flag, value = found["name"].replace("_", "-"), _value(found["value"])
+        if isinstance(value, dict):
+            return " ".join(f"--{flag.rstrip('s')} {name}={_yaml(each)}" for name, each in value.items())
+        if isinstance(value, bool):
+            return f"--{flag}" if value else f"--no-{flag}"
+        return f"--{flag} {_yaml(value)}"
+
+    return ADVICE.sub(said, text)
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):  # a word that stands for a value, such as FOLDER
+        return text
+
+
+def _yaml(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{name}: {_yaml(each)}' for name, each in value.items())}}}"
+    words = {True: "true", False: "false", None: "null", ...: "..."}
+    return words[value] if isinstance(value, bool | type(None) | type(...)) else str(value)
