@@ -1,0 +1,170 @@
+"""How runs are measured, wherever that is done: in one order, on the topics that somebody judged, computably."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ir_measures
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+from ir_measures.measures import Measure
+
+from pyterrier_merge.spelling import nearest
+
+ORDER = "trec_eval"  # part of the name of what is kept: figures of another order are not these
+
+
+def judged(topics: pd.DataFrame, qrels: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the topics that have judgements, and the judgements that have a topic: what means are taken over.
+
+    Raises:
+        ValueError: No topic has judgements.
+    """
+    if topics.empty:
+        raise ValueError("there are no topics in this split")
+    both = topics[topics["qid"].isin(qrels["qid"])].reset_index(drop=True)
+    if both.empty:
+        raise ValueError(
+            f"none of the {len(topics)} topics has judgements: expected the same qids in topics and qrels, found "
+            f"{topics['qid'].head(3).tolist()} and {qrels['qid'].head(3).tolist()}"
+        )
+    return both, qrels[qrels["qid"].isin(topics["qid"])].reset_index(drop=True)
+
+
+def in_one_order(results: pd.DataFrame) -> pd.DataFrame:
+    """Return the results in trec_eval's order, with scores that say no more than that order: 0, -1, -2 ...
+
+    trec_eval compares scores as float32 and puts documents of one score by docno, the larger first. ``ir_measures``
+    computes some measures by other programs, which put the smaller first: scores without ties leave them no choice.
+
+    Args:
+        results: Columns ``qid``, ``docno`` and ``score``. Whatever order the rows are in, it does not count.
+    """
+    compared = results.assign(score=results["score"].astype("float32"))
+    ordered = compared.sort_values(["qid", "score", "docno"], ascending=[True, False, False], ignore_index=True)
+    rank = ordered.groupby("qid").cumcount()
+    return ordered.assign(rank=rank, score=-rank.astype(float))
+
+
+def found_nothing(qrels: pd.DataFrame) -> pd.DataFrame:
+    """Return what stands for the results of a system that has none, which ``pt.Experiment`` refuses: every figure is 0.
+
+    It is a result of a topic that nobody judged. The topic's name is a number, for gdeval reads no other.
+    """
+    nobodys = "9" * (qrels["qid"].str.len().max() + 1)
+    return pd.DataFrame({"qid": [nobodys], "docno": ["none"], "rank": [0], "score": [0.0]})
+
+
+def parsed_measure(text: str) -> Measure:
+    """Return the measure of that name, such as ``nDCG@10``.
+
+    Raises:
+        ValueError: ``ir_measures`` knows no such measure (the message has the nearest name), or no such parameter.
+    """
+    try:
+        measure: Measure = ir_measures.parse_measure(text)
+    except (NameError, SyntaxError, ValueError) as error:
+        name, _, rest = text.partition("@")
+        close = nearest(name, (str(measure.NAME) for measure in ir_measures.measures.registry.values()))
+        hint = f"; did you mean {close + (f'@{rest}' if rest else '')!r}?" if close else ""
+        raise ValueError(f"{text!r} is not a measure of ir_measures: {error}{hint}") from error
+    supported = measure.SUPPORTED_PARAMS
+    if unknown := [name for name in measure.params if name not in supported]:  # ir_measures cannot even print it
+        raise ValueError(f"{text!r} has no parameter {unknown[0]!r}; it has {', '.join(supported) or 'none'}")
+    return measure
+
+
+def check_measure(measure: Measure, num_results: int, qids: Sequence[str] = ("1", "2")) -> None:
+    """Compute a measure of made-up results, which shows in a moment what would show after hours.
+
+    Args:
+        measure: What is to be computed.
+        num_results: Results for each query; a cutoff is not deeper.
+        qids: The topics' names, which gdeval (``ERR``) reads as numbers.
+
+    Raises:
+        ValueError: It is the name of a measure, the cutoff is no number from 1 to ``num_results``, or ``ir_measures``
+            cannot compute the measure.
+    """
+    if not isinstance(measure, Measure):
+        raise ValueError(f"expected a measure of ir_measures, such as nDCG @ 10, found {measure!r}")  # noqa: TRY004
+    cutoff = measure.params.get("cutoff")
+    if cutoff is not None and (type(cutoff) is not int or cutoff < 1):  # at 0 pytrec_eval ends the process
+        raise ValueError(f"the cutoff of {measure} must be a whole number, at least 1, not {cutoff!r}")
+    if cutoff is not None and cutoff > num_results:
+        raise ValueError(f"{measure} looks deeper than num_results, {num_results}")
+    try:
+        found = pt.Evaluate(*_made_up(qids), [measure], perquery=True)
+    except Exception as error:  # the programs behind ir_measures have no common class
+        reason = re.sub(r"<object object at \w+>", "nothing", str(error))
+        raise ValueError(f"{measure} cannot be computed: {type(error).__name__}: {reason}") from error
+    if missing := [qid for qid in qids if math.isnan(found.get(qid, {}).get(str(measure), math.nan))]:
+        raise ValueError(f"{measure} cannot be computed: it has no value for a query such as {missing[0]!r}")
+
+
+def _made_up(qids: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Results and judgements: of the first query a relevant document is found, of the others none."""
+    results = pd.DataFrame([(qid, docno, -rank, rank) for qid in qids for rank, docno in enumerate("abc")])
+    labels = [(qid, docno, label) for qid in qids for docno, label in (("d", 1), ("b", 2 * (qid == qids[0])), ("c", 0))]
+    return results.set_axis(["qid", "docno", "score", "rank"], axis=1), pd.DataFrame(
+        labels, columns=["qid", "docno", "label"]
+    )
+
+
+def measure_runs(runs: Mapping[str, pd.DataFrame], qrels: pd.DataFrame, measures: Sequence[Measure]) -> pd.DataFrame:
+    """Measure every query of every run by ``ir_measures``.
+
+    A query of ``qrels`` for which a run has no results gets the measure's value for nothing found; results of other
+    queries are not looked at.
+
+    Args:
+        runs: Name -> results (``qid``, ``docno``, ``score``); see :func:`in_one_order` for the order of ties.
+        qrels: ``qid``, ``docno``, ``label``.
+        measures: What to compute.
+
+    Returns:
+        Columns ``name``, ``qid``, ``measure`` (its name), ``value``: by run, then measure in the order of ``measures``.
+    """
+    judgements = qrels.rename(columns={"qid": "query_id", "docno": "doc_id", "label": "relevance"})
+    evaluator = ir_measures.evaluator(list(measures), judgements)
+    known = set(qrels["qid"])
+    frames = []
+    for name, run in runs.items():
+        results = run.loc[run["qid"].isin(known), ["qid", "docno", "score"]]
+        ordered = found_nothing(qrels) if results.empty else in_one_order(results)
+        values = evaluator.iter_calc(_by_query(ordered))
+        rows = [(name, qid, str(measure), float(value)) for qid, measure, value in values if qid in known]
+        frames.append(pd.DataFrame(rows, columns=["name", "qid", "measure", "value"]))
+    order = {str(measure): place for place, measure in enumerate(measures)}
+    return pd.concat(
+        [frame.sort_values("measure", key=lambda names: names.map(order), kind="stable") for frame in frames],
+        ignore_index=True,
+    )
+
+
+def _by_query(results: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Map qid to docno to score: what every provider reads without converting it again. Results are sorted by query."""
+    docnos, scores = results["docno"].tolist(), results["score"].tolist()
+    starts = np.flatnonzero(~results["qid"].duplicated().to_numpy())
+    ends = [*starts[1:].tolist(), len(results)]
+    spans = zip(results["qid"].iloc[starts], starts.tolist(), ends, strict=True)
+    return {qid: dict(zip(docnos[start:end], scores[start:end], strict=True)) for qid, start, end in spans}
+
+
+def mean_values(per_query: pd.DataFrame, measures: Sequence[Measure]) -> pd.DataFrame:
+    """Return one row a run: ``name`` and a column for each measure, by the measure's own mean (``NumRet`` is a sum)."""
+    rows = []
+    for name, own in per_query.groupby("name", sort=False):
+        values = dict(list(own.groupby("measure", sort=False)["value"]))
+        row: dict[str, Any] = {"name": name}
+        for measure in measures:
+            total = measure.aggregator()
+            for value in values[str(measure)]:
+                total.add(value)
+            row[str(measure)] = float(total.result())
+        rows.append(row)
+    return pd.DataFrame(rows, columns=["name", *map(str, measures)])
