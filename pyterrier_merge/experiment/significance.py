@@ -1,96 +1,185 @@
-"""Paired tests of several systems against several baselines, corrected as one family."""
+"""Paired tests of several systems against several baselines, with the correction for testing many times."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
-ROUNDING = 1e-12  # figures that differ by less are equal; a figure of a query is a fraction of small numbers
-CORRECTIONS = ("holm", "bonferroni", "fdr_bh", "none")
+from pyterrier_merge.spelling import did_you_mean
+
+ROUNDING = 1e-12  # values that differ by less are equal; the value of a query is a fraction of small numbers
+RESAMPLES = 9_999  # random sign flips; the smallest p-value is 2 / (RESAMPLES + 1)
+BATCH = 500  # of them in memory at a time
+Test = Literal["t", "randomization", "wilcoxon"]
+Correction = Literal["holm", "bonferroni", "fdr_bh", "none"]
+Family = Literal["all", "measure"]
+TESTS: Mapping[str, str] = {
+    "t": "paired t-test",
+    "randomization": "paired randomization test",
+    "wilcoxon": "Wilcoxon signed-rank test",
+}
 
 
-def compare(
-    per_query: pd.DataFrame, baselines: Sequence[str], *, correction: str = "holm", level: float = 0.05
-) -> pd.DataFrame:
-    """Compare every system with every baseline in every measure, by two-sided paired t-tests over the queries.
+@dataclass(frozen=True, kw_only=True)
+class TestPlan:
+    """How systems are tested against the baselines.
 
-    ``pt.Experiment`` tests against one baseline and corrects within it; here all comparisons are one family.
+    Attributes:
+        test: ``t``; ``randomization`` (9,999 random flips of the signs of the differences, seeded); or ``wilcoxon``.
+        correction: A method of ``statsmodels.stats.multitest.multipletests``, or ``none``.
+        family: Which p-values are corrected together: ``all`` of the table, or those of each ``measure`` against each
+            baseline, as ``pt.Experiment`` does it.
+        level: A corrected p-value below it is called significant; ``1 - level`` is the level of the intervals.
+        simultaneous: Widen the intervals so that all of a family hold together (Bonferroni).
+        seed: Of the randomization test.
+    """
+
+    __test__ = False  # pytest would collect it
+
+    test: Test = "t"
+    correction: Correction = "holm"
+    family: Family = "all"
+    level: float = 0.05
+    simultaneous: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, kinds in (("test", Test), ("correction", Correction), ("family", Family)):
+            value, known = getattr(self, name), get_args(kinds)
+            if value not in known:
+                raise ValueError(f"unknown {name} {value!r}: {did_you_mean(value, known, 'choose one of')}")
+        if not 0 < self.level < 1:
+            raise ValueError(f"level must lie between 0 and 1, found {self.level!r}")
+
+    def describe(self, comparisons: pd.DataFrame) -> str:
+        """Return one sentence part that names the test, the correction and how many p-values it covers."""
+        test = f"two-sided {TESTS[self.test]} over the queries"
+        if self.correction == "none":
+            return f"{test}, p-values not corrected, p < {self.level:g}"
+        sizes = sorted(set(_families(comparisons, self.family).value_counts()))
+        covers = " or ".join(f"{size:,}" for size in sizes) or "0"
+        each = "" if self.family == "all" else " of each measure and baseline"
+        many = "comparison" if covers == "1" else "comparisons"
+        return f"{test}, {self.correction}-corrected over the {covers} {many}{each}, p < {self.level:g}"
+
+    def describe_intervals(self) -> str:
+        """Return one sentence part that names the level of the intervals and whether they are corrected."""
+        how = "simultaneous (Bonferroni) over the family" if self.simultaneous else "each on its own, not corrected"
+        return f"{1 - self.level:.0%} confidence intervals of the mean difference by the t distribution, {how}"
+
+
+DEFAULT_PLAN = TestPlan()
+
+
+def paired_tests(per_query: pd.DataFrame, baselines: Sequence[str], plan: TestPlan = DEFAULT_PLAN) -> pd.DataFrame:
+    """Compare every system with every baseline in every measure by two-sided paired tests over the queries.
 
     Args:
         per_query: Columns ``name``, ``qid``, ``measure``, ``value``, as ``pt.Experiment(perquery=True)`` returns them.
         baselines: Names of systems, each compared with all systems that come after it in this list or are not in it.
-        correction: A method of ``statsmodels.stats.multitest.multipletests``, or ``none``.
-        level: Corrected p-values below it are called significant.
+        plan: Test, correction, family and level.
 
     Returns:
         One row per comparison: ``system``, ``baseline``, ``measure``, ``difference`` (of means), ``low`` and ``high``
-        (95 % confidence interval of the difference), ``effect_size`` (Cohen's d of the paired differences), ``wins``
-        and ``losses`` (queries), ``p_value``, ``corrected_p``, ``significant``.
+        (confidence interval of the difference), ``effect_size`` (Cohen's d of the paired differences), ``wins`` and
+        ``losses`` (queries), ``p_value``, ``corrected_p``, ``significant``, and ``direction``: 1 where the system is
+        better by what the test looks at (the mean; for ``wilcoxon`` the sum of signed ranks), -1 where it is worse.
 
     Raises:
-        ValueError: An unknown baseline or correction, fewer than two systems or queries, or systems that were not
-            measured on the same queries.
+        ValueError: A baseline is unknown, there are fewer than two systems or queries, or systems were not measured on
+            the same queries.
     """
     names = list(dict.fromkeys(per_query["name"]))
-    unknown = [baseline for baseline in baselines if baseline not in names]
-    if unknown:
-        raise ValueError(f"unknown baseline {unknown[0]!r}: the systems are {', '.join(map(repr, names))}")
-    if correction not in CORRECTIONS:
-        raise ValueError(f"unknown correction {correction!r}: choose one of {', '.join(CORRECTIONS)}")
+    if unknown := [baseline for baseline in baselines if baseline not in names]:
+        raise ValueError(f"unknown baseline {unknown[0]!r}: {did_you_mean(unknown[0], names, 'the systems are')}")
     rows: list[dict[str, Any]] = []
+    differences: list[np.ndarray] = []
     for measure, scores in per_query.groupby("measure", sort=False):
         table = scores.pivot(index="qid", columns="name", values="value")
         if len(table) < 2 or len(names) < 2:
-            raise ValueError(f"{measure}: a paired test needs two queries and two systems, there are {table.shape}")
+            raise ValueError(f"{measure}: a paired test needs two queries and two systems, found {table.shape}")
         if table.isna().to_numpy().any():
             raise ValueError(f"{measure}: the systems were not measured on the same queries")
         for position, baseline in enumerate(baselines):
-            others = [name for name in names if name not in baselines[: position + 1]]
-            rows.extend(
-                {"system": name, "baseline": baseline, "measure": str(measure), **_paired(table[name], table[baseline])}
-                for name in others
-            )
-    comparisons = pd.DataFrame(rows)
-    comparisons["corrected_p"] = _correct(comparisons["p_value"].to_numpy(), correction)
-    comparisons["significant"] = comparisons["corrected_p"] < level
+            for name in (name for name in names if name not in baselines[: position + 1]):
+                rows.append({"system": name, "baseline": baseline, "measure": str(measure)})
+                difference = (table[name] - table[baseline]).to_numpy(dtype=float)
+                differences.append(np.where(np.abs(difference) < ROUNDING, 0.0, difference))
+    comparisons = pd.DataFrame(rows, columns=["system", "baseline", "measure"])
+    family = _families(comparisons, plan.family)
+    sizes = family.groupby(family).transform("size")
+    found = [
+        _tested(difference, plan, plan.level / (size if plan.simultaneous else 1))
+        for difference, size in zip(differences, sizes, strict=True)
+    ]
+    columns = ("difference", "low", "high", "effect_size", "wins", "losses", "p_value", "direction")
+    comparisons = pd.concat([comparisons, pd.DataFrame(found, columns=columns)], axis=1)
+    comparisons["corrected_p"] = comparisons.groupby(family, sort=False)["p_value"].transform(_corrected, plan)
+    comparisons["significant"] = comparisons["corrected_p"] < plan.level
     return comparisons
 
 
-def _paired(system: pd.Series[float], baseline: pd.Series[float]) -> dict[str, float]:
+def _families(comparisons: pd.DataFrame, family: Family) -> pd.Series[Any]:
+    """The number of the family that each comparison belongs to."""
+    if family == "all" or comparisons.empty:
+        numbers = np.zeros(len(comparisons), dtype=int)
+    else:
+        numbers = comparisons.groupby(["measure", "baseline"], sort=False).ngroup().to_numpy()
+    return pd.Series(numbers, index=comparisons.index)
+
+
+def _tested(differences: np.ndarray, plan: TestPlan, alpha: float) -> dict[str, float]:
+    mean = float(differences.mean())
+    wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
+    if np.ptp(differences) < ROUNDING:  # the same difference for every query: the t distribution needs a variance
+        spread = {"low": mean, "high": mean, "effect_size": 0.0 if mean == 0 else math.copysign(math.inf, mean)}
+    else:
+        spread = _spread(differences, alpha)
+    tested = {"p_value": _p_value(differences, plan), "direction": _direction(differences, plan)}
+    return {"difference": mean, **spread, "wins": wins, "losses": losses, **tested}
+
+
+def _spread(differences: np.ndarray, alpha: float) -> dict[str, float]:
     from scipy import stats
 
-    differences = (system - baseline).to_numpy()
-    differences = np.where(np.abs(differences) < ROUNDING, 0, differences)
-    counts = {"wins": int((differences > 0).sum()), "losses": int((differences < 0).sum())}
-    if np.ptp(differences) < ROUNDING:  # the same difference for every query: no variance to test against
-        constant = float(differences[0])
-        certain = {"difference": constant, "low": constant, "high": constant}
-        return {
-            **certain,
-            "effect_size": 0.0 if constant == 0 else math.copysign(math.inf, constant),
-            **counts,
-            "p_value": float(constant == 0),
-        }
-    test = stats.ttest_rel(system, baseline)
-    interval = test.confidence_interval(0.95)
-    return {
-        "difference": float(differences.mean()),
-        "low": float(interval.low),
-        "high": float(interval.high),
-        "effect_size": float(differences.mean() / differences.std(ddof=1)),
-        **counts,
-        "p_value": float(test.pvalue),
-    }
+    interval = stats.ttest_1samp(differences, 0).confidence_interval(1 - alpha)
+    effect = float(differences.mean() / differences.std(ddof=1))
+    return {"low": float(interval.low), "high": float(interval.high), "effect_size": effect}
 
 
-def _correct(p_values: np.ndarray, correction: str) -> np.ndarray:
+def _direction(differences: np.ndarray, plan: TestPlan) -> int:
+    from scipy import stats
+
+    if plan.test != "wilcoxon":
+        return int(np.sign(differences.sum()))
+    changed = differences[differences != 0]
+    return int(np.sign((np.sign(changed) * stats.rankdata(np.abs(changed))).sum()))
+
+
+def _p_value(differences: np.ndarray, plan: TestPlan) -> float:
+    from scipy import stats
+
+    if not differences.any():
+        return 1.0
+    if plan.test == "wilcoxon":
+        return float(stats.wilcoxon(differences).pvalue)
+    if plan.test == "randomization":
+        flips = partial(stats.permutation_test, permutation_type="samples", vectorized=True)  # of signs
+        return float(flips((differences,), np.mean, n_resamples=RESAMPLES, batch=BATCH, rng=plan.seed).pvalue)
+    if np.ptp(differences) < ROUNDING:
+        return 0.0
+    return float(stats.ttest_1samp(differences, 0).pvalue)
+
+
+def _corrected(p_values: pd.Series[float], plan: TestPlan) -> pd.Series[float]:
     from statsmodels.stats.multitest import multipletests
 
-    if correction == "none" or not len(p_values):
+    if plan.correction == "none" or p_values.empty:
         return p_values
-    corrected: np.ndarray = multipletests(p_values, method=correction)[1]
-    return corrected
+    return pd.Series(multipletests(p_values.to_numpy(), method=plan.correction)[1], index=p_values.index)
