@@ -1,0 +1,1 @@
+"""Choosing a merge: which recipes to try, what each scores, and how sure the choice is."""

@@ -1,0 +1,225 @@
+import copy
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+import pytest
+from pyterrier.measures import ERR, RR, R, nDCG
+
+from pyterrier_merge import E5Encoder, MergedE5Encoder, sweep
+from pyterrier_merge.tuning.space import alpha_pairs
+
+
+@pytest.fixture
+def encoder(bert_retriever, bert_language_model):
+    return MergedE5Encoder(
+        bert_retriever, bert_language_model, alpha_lower=1, alpha_upper=1, dtype="float32", device="cpu"
+    )
+
+
+def with_alphas(encoder, lower, upper):
+    other = copy.copy(encoder)
+    other.alpha_lower, other.alpha_upper = lower, upper
+    return other
+
+
+def test_values_make_every_pair():
+    assert alpha_pairs([0, 1]) == ((0, 0), (0, 1), (1, 0), (1, 1))
+
+
+def test_pairs_are_taken_as_they_are_once_each():
+    assert alpha_pairs([(0.5, 1), [0.25, 1], (0.5, 1)]) == ((0.5, 1), (0.25, 1))
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ([], "is empty"),
+        ([0.5, (0.5, 1)], "not both"),
+        ([0.5, 1.5], r"within \[0, 1\]; found 1.5"),
+        (["a"], "found 'a'"),
+    ],
+)
+def test_a_bad_grid_is_refused(grid, message):
+    with pytest.raises(ValueError, match=message):
+        alpha_pairs(grid)
+
+
+def test_a_sweep_scores_each_pair_as_a_search_by_hand_does(encoder, small_collection, tmp_path):
+    found = sweep(encoder, small_collection, grid=[0, 0.5, 1], metric=nDCG @ 10, root=tmp_path)
+    docs = list(small_collection.corpus_iter())
+    topics, qrels = small_collection.topics("dev"), small_collection.qrels("dev")
+    for row in found.table.to_dict("records"):
+        by_hand = with_alphas(encoder, row["alpha_lower"], row["alpha_upper"])
+        scores = by_hand.encode_queries(list(topics["query"])) @ by_hand.encode_docs([doc["text"] for doc in docs]).T
+        gains = []
+        for qid, line in zip(topics["qid"], scores, strict=True):
+            ranked = [docs[position]["docno"] for position in np.argsort(-line)]
+            rank = ranked.index(qrels.set_index("qid")["docno"][qid])
+            gains.append(1 / np.log2(rank + 2) if rank < 10 else 0)
+        assert row["nDCG@10"] == pytest.approx(np.mean(gains), abs=1e-6)
+    best = found.table.loc[found.table["nDCG@10"].idxmax()]
+    assert found.table["nDCG@10"].max() == best["nDCG@10"]
+    assert (found.best.alpha_lower, found.best.alpha_upper) == (found.alpha_lower, found.alpha_upper)
+    assert found.per_query[found.alpha_lower, found.alpha_upper].mean() == pytest.approx(best["nDCG@10"])
+    assert "10 dev queries of small, 30 documents" in found.on
+
+
+def test_of_equal_pairs_the_one_with_more_source_wins(encoder, small_collection, tmp_path):
+    from pyterrier_merge.collections import from_frames
+
+    unanswerable = small_collection.qrels("dev").assign(docno="elsewhere")
+    docs, topics = small_collection.corpus_iter(), {"dev": small_collection.topics("dev")}
+    collection = from_frames("unanswerable", docs, topics, {"dev": unanswerable})
+    found = sweep(encoder, collection, grid=[0.25, 0.75], root=tmp_path)
+    assert (found.alpha_lower, found.alpha_upper) == (0.75, 0.75)
+
+
+def test_a_second_sweep_encodes_nothing(encoder, small_collection, tmp_path, monkeypatch):
+    first = sweep(encoder, small_collection, grid=[0, 1], metric=RR, root=tmp_path)
+    monkeypatch.setattr(MergedE5Encoder, "_encode", lambda *_: pytest.fail("encoded again"))
+    second = sweep(with_alphas(encoder, 1, 1), small_collection, grid=[0, 1], metric=RR, root=tmp_path)
+    assert first.table.equals(second.table)
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]", '{"RR": null}'])
+def test_a_damaged_score_is_named(encoder, small_collection, tmp_path, content):
+    first = sweep(encoder, small_collection, grid=[1], metric=RR, root=tmp_path)
+    [file] = (tmp_path / "scores").iterdir()
+    file.write_text(content)
+    with pytest.raises(RuntimeError, match=f"{file} is damaged: delete it"):
+        sweep(encoder, small_collection, grid=[1], metric=RR, root=tmp_path)
+    file.unlink()
+    assert sweep(encoder, small_collection, grid=[1], metric=RR, root=tmp_path).table.equals(first.table)
+
+
+def test_other_judgements_are_measured_anew(encoder, small_collection, tmp_path):
+    from pyterrier_merge.collections import from_frames
+
+    sweep(encoder, small_collection, grid=[1], metric=RR, root=tmp_path)
+    shifted = small_collection.qrels("dev").assign(docno=["d29"] * 10)
+    other = from_frames(
+        "small", small_collection.corpus_iter(), {"dev": small_collection.topics("dev")}, {"dev": shifted}
+    )
+    assert other.fingerprint == small_collection.fingerprint
+    found = sweep(encoder, other, grid=[1], metric=RR, root=tmp_path)
+    retrieved = pt.Evaluate(
+        (encoder >> _index(tmp_path, encoder, other).retriever(num_results=100))(other.topics("dev")), shifted, [RR]
+    )
+    assert found.table["RR"].iloc[0] == pytest.approx(retrieved["RR"])
+
+
+def test_equal_scores_are_ordered_as_trec_eval_orders_them(encoder, tmp_path):
+    """Documents of one text: a, the relevant one, is the last of three by hand. RR@10 alone would have it first."""
+    from pyterrier_merge.collections import from_frames
+
+    docs = [{"docno": docno, "text": "heart"} for docno in "abc"]
+    topics = {"dev": pd.DataFrame({"qid": ["q"], "query": ["heart"]})}
+    qrels = {"dev": pd.DataFrame({"qid": ["q"], "docno": ["a"], "label": [1]})}
+    found = sweep(encoder, from_frames("tied", docs, topics, qrels), grid=[1], metric=RR @ 10, root=tmp_path)
+    assert found.table["RR@10"].tolist() == pytest.approx([1 / 3])
+
+
+def test_the_mean_is_over_topics_with_judgements(encoder, small_collection, tmp_path):
+    """Two topics without judgements and three judgements without a topic change no figure."""
+    from pyterrier_merge.collections import from_frames
+
+    topics, qrels = small_collection.topics("dev"), small_collection.qrels("dev")
+    strangers = qrels[:3].assign(qid=["x", "y", "z"])
+    other = from_frames(
+        "small", small_collection.corpus_iter(), {"dev": topics}, {"dev": pd.concat([qrels[:8], strangers])}
+    )
+    few = from_frames("small", small_collection.corpus_iter(), {"dev": topics[:8]}, {"dev": qrels[:8]})
+    found = sweep(encoder, other, grid=[1], metric=RR, root=tmp_path / "other")
+    assert found.table.equals(sweep(encoder, few, grid=[1], metric=RR, root=tmp_path / "few").table)
+    assert "8 dev queries of small" in found.on
+
+
+def _index(root, encoder, collection):
+    from pyterrier_merge.retrieval.dense.pipeline import dense_index
+
+    return dense_index(encoder, collection, root=root)
+
+
+def test_the_test_split_is_refused(encoder, small_collection):
+    with pytest.raises(ValueError, match="not chosen on test queries"):
+        sweep(encoder, small_collection, split="test")
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (R @ 6, "R@6 looks deeper than num_results, 5"),
+        (ERR @ 5, "ERR@5 cannot be computed"),
+        ("nDCG@5", "expected a measure of ir_measures, such as nDCG @ 10, found 'nDCG@5'"),
+    ],
+)
+def test_a_metric_that_cannot_be_computed_is_refused(encoder, small_collection, tmp_path, metric, message):
+    """The qids of the small collection are no numbers, as gdeval's have to be."""
+    with pytest.raises(ValueError, match=message):
+        sweep(encoder, small_collection, metric=metric, num_results=5, root=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_encoder_that_merges_nothing_is_refused(small_collection, bert_retriever):
+    with pytest.raises(TypeError, match=r"sweep sets the alphas of a MergedE5Encoder; found E5Encoder\(model="):
+        sweep(E5Encoder(bert_retriever, device="cpu"), small_collection)
+
+
+def test_the_encoder_that_was_given_stays_as_it_is(encoder, small_collection, tmp_path):
+    """A pipeline that was built before works on, and a second sweep does not change the first one's best."""
+    pipeline = encoder >> _index(tmp_path, encoder, small_collection).retriever(num_results=5)
+    before = pipeline(small_collection.topics("test"))
+    first = sweep(encoder, small_collection, grid=[(0.25, 0.5)], metric=RR, root=tmp_path)
+    second = sweep(encoder, small_collection, grid=[(0.75, 0.0)], metric=RR, root=tmp_path)
+    assert (encoder.alpha_lower, encoder.alpha_upper) == (1, 1)
+    pd.testing.assert_frame_equal(pipeline(small_collection.topics("test")), before)
+    assert (first.best.alpha_lower, first.best.alpha_upper) == (0.25, 0.5)
+    assert (second.best.alpha_lower, second.best.alpha_upper) == (0.75, 0)
+
+
+def test_the_merge_that_is_the_source_scores_as_the_source(encoder, small_collection, tmp_path):
+    from pyterrier_merge.tuning.score import ScoringTask
+
+    found = sweep(encoder, small_collection, grid=[0.5, 1], metric=RR, root=tmp_path)
+    task = ScoringTask(small_collection, "dev", RR, root=tmp_path, settings={"dtype": "float32", "device": "cpu"})
+    source = task.score(E5Encoder(encoder.source, dtype="float32", device="cpu"))
+    assert found.source.tolist() == source.tolist() == found.per_query[1.0, 1.0].tolist()
+    merged = task.score(with_alphas(encoder, 1, 1))  # the merge itself, computed for once
+    assert merged.tolist() == source.tolist()
+
+
+def test_a_sweep_shows_itself(encoder, small_collection, tmp_path):
+    found = sweep(encoder, small_collection, grid=[0, 1], metric=RR, root=tmp_path)
+    html = found._repr_html_()
+    assert "<svg" in html
+    assert found.describe() in html
+    assert found.plot(tmp_path / "sweep.png").axes
+    assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    assert found.table["chosen"].sum() == pytest.approx(1)
+
+
+def test_groups_share_all_but_the_last_segment(encoder):
+    from pyterrier_merge.tuning.space import work_items
+
+    recipes = [encoder.recipe.with_alphas(*pair) for pair in alpha_pairs([0, 0.5, 1])]
+    groups = work_items(recipes[::-1])
+    assert sorted(len(group) for group in groups) == [3, 3, 3]
+    assert {len({recipe.segments[0] for recipe in group}) for group in groups} == {1}
+    assert {recipe for group in groups for recipe in group} == set(recipes)
+
+
+def test_another_text_field_is_another_index_and_another_score(encoder, bert_retriever, bert_language_model, tmp_path):
+    from pyterrier_merge.collections import from_frames
+
+    docs = [{"docno": "a", "text": "heart", "title": "kidney"}, {"docno": "b", "text": "kidney", "title": "heart"}]
+    topics = {"dev": pd.DataFrame({"qid": ["q", "r"], "query": ["heart", "kidney"]})}
+    qrels = {"dev": pd.DataFrame({"qid": ["q", "r"], "docno": ["a", "b"], "label": [1, 1]})}
+    collection = from_frames("fields", docs, topics, qrels)
+    found = {}
+    for field in ("text", "title"):
+        own = copy.copy(encoder)
+        own.text_field = field
+        found[field] = sweep(own, collection, grid=[1], metric=RR, root=tmp_path).source.tolist()
+    assert found["text"] == [1, 1]
+    assert found["title"] == [0.5, 0.5]
