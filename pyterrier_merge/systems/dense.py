@@ -1,0 +1,49 @@
+"""The dense retriever of a system: its index is built, or opened again, when the first query comes."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pandas as pd
+import pyterrier as pt
+
+from pyterrier_merge.models import fingerprint_model, locate_model, pinned_name
+from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
+from pyterrier_merge.systems.base import Bench, Prepared
+
+if TYPE_CHECKING:
+    from pyterrier_merge.encoding.encoders import E5Encoder
+
+
+class Dense(pt.Transformer):
+    """``dense_retriever(encoder, collection)``, made at the first query: kept results need no index.
+
+    Args:
+        encoder: Encodes documents and queries.
+        bench: Gives the collection and the number of results.
+    """
+
+    schematic: ClassVar = {"label": "Dense"}
+
+    def __init__(self, encoder: E5Encoder, bench: Bench) -> None:
+        self.encoder = encoder
+        self.bench = bench
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Search."""
+        bench, encoder = self.bench, copy.copy(self.encoder)  # a copy loads weights, and lets go of them with this call
+        retriever = dense_retriever(encoder, bench.collection, num_results=bench.num_results, verbose=bench.verbose)
+        found: pd.DataFrame = retriever.transform(inp)
+        return found.drop(columns="query_vec", errors="ignore")
+
+
+def dense(encoder: E5Encoder, bench: Bench, **said: Any) -> Prepared:
+    """Return the prepared system of an encoder; ``said`` are further fields of ``Prepared``."""
+    bare = copy.copy(encoder)  # holds no weights: an experiment has many systems, and memory may have room for one
+    return Prepared(transformer=Dense(bare, bench), identity=encoder.fingerprint, encoder=bare, **said)
+
+
+def described(model: str) -> str:
+    """Return a model's name, with the commit where it came from the hub, and the fingerprint of its content."""
+    return f"{pinned_name(model)} (content {fingerprint_model(locate_model(model))})"

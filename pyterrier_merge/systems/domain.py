@@ -1,0 +1,113 @@
+"""A domain model that is trained on the documents of a collection, as a part of a merge's section."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from pyterrier_merge.fingerprint import fingerprint
+from pyterrier_merge.models import fingerprint_model, locate_model
+from pyterrier_merge.spelling import did_you_mean
+from pyterrier_merge.storage import cache_folder
+from pyterrier_merge.systems.base import Bench, Section
+from pyterrier_merge.systems.settings import Positive
+from pyterrier_merge.training.settings import DomainTraining
+
+
+class TrainedDomain(Section):
+    """A domain model that is trained on the documents of a collection, without labels.
+
+    Attributes:
+        train: How to train; ``{}`` takes the defaults.
+        documents: Train on so many documents at most (those whose docnos have the smallest SHA-256), instead of all,
+            whose texts are held in memory.
+        seeds: Trains one model for each: figures are averaged per query over them.
+        collection: Train on the documents of another collection of the experiment, by its label.
+    """
+
+    train: Annotated[dict[str, Any], DomainTraining] = Field(default_factory=dict)
+    documents: Positive | None = None
+    seeds: tuple[int, ...] | None = None
+    collection: str | None = None
+
+    @model_validator(mode="after")
+    def _known_settings(self) -> TrainedDomain:
+        self.settings()
+        if self.seeds is not None and (not self.seeds or len(set(self.seeds)) < len(self.seeds)):
+            raise ValueError(f"seeds: expected at least one, each once; found {list(self.seeds)}")
+        if self.seeds is not None and "seed" in self.train:
+            raise ValueError("give either 'seeds' or 'seed' in 'train', not both")
+        return self
+
+    def settings(self) -> list[DomainTraining]:
+        """Return the settings of each seed's training, checked."""
+        known = vars(DomainTraining())
+        if unknown := [name for name in self.train if name not in known]:
+            raise ValueError(f"train has no setting {unknown[0]!r}; {did_you_mean(unknown[0], known)}")
+        one = DomainTraining(**self.train)
+        return [one] if self.seeds is None else [replace(one, seed=seed) for seed in self.seeds]
+
+    def models(self, bench: Bench, base: str, settings_of_encoder: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Return the folder of each seed's model, trained where it is not kept, and what it was made from, in words.
+
+        The folder's name holds fingerprints of the collection, the base and the settings, so that a model that is kept
+        is found without a pass over the documents, which are read once for all seeds.
+
+        Args:
+            bench: Gives the collection.
+            base: Name of the model that the training starts from.
+            settings_of_encoder: Of the merge: the training reads what its encoder reads.
+        """
+        from pyterrier_merge.encoding.encoders import E5Encoder
+        from pyterrier_merge.training.domain import train_domain_model
+
+        collection, located = bench.on(self.collection).collection, locate_model(base)
+        texts = cache(lambda: self._texts(bench))
+        found = []
+        for settings, (folder, kept) in self.kept(bench, base, settings_of_encoder).items():
+            if not kept:
+                contract = E5Encoder(base, **settings_of_encoder).contract
+                train_domain_model(
+                    texts(), located, folder, settings=settings, contract=contract, verbose=bench.verbose
+                )
+            found.append((str(folder), self._described(settings, collection.name)))
+        return found
+
+    def kept(
+        self, bench: Bench, base: str, settings_of_encoder: Mapping[str, Any]
+    ) -> dict[DomainTraining, tuple[Path, bool]]:
+        """Return the folder of each seed's model, and whether it is trained already; see :meth:`models`."""
+        from pyterrier_merge.training.domain import PROCEDURE, REPORT
+
+        collection = bench.on(self.collection).collection
+        read = {name: settings_of_encoder.get(name) for name in ("document_prompt", "max_length")}
+        base_content = fingerprint_model(locate_model(base))
+        made_from = [collection.fingerprint, self.documents, base_content, read, PROCEDURE]
+        found = {}
+        for settings in self.settings():
+            identity = fingerprint([made_from, asdict(settings)])
+            folder = cache_folder("domain-models") / f"{collection.name}-{identity}"
+            found[settings] = (folder, (folder / REPORT).is_file())
+        return found
+
+    def _texts(self, bench: Bench) -> list[str]:
+        documents = bench.on(self.collection).collection.corpus_iter()
+        if self.documents is None:
+            return [doc["text"] for doc in documents]
+        return [doc["text"] for doc in heapq.nsmallest(self.documents, documents, key=_order)]
+
+    def _described(self, settings: DomainTraining, collection: str) -> str:
+        said = ", ".join(f"{name} {value}" for name, value in asdict(settings).items())
+        documents = "the documents" if self.documents is None else f"{self.documents:,} documents"
+        return f"trained on {documents} of {collection}, unlabelled ({said})"
+
+
+def _order(doc: dict[str, str]) -> bytes:
+    return hashlib.sha256(doc["docno"].encode()).digest()

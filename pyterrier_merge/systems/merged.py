@@ -1,0 +1,290 @@
+"""A merge of a retrieval model with domain models: alphas, a recipe or a mergekit file as given, or a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import pandas as pd
+from ir_measures.measures import Measure
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from pyterrier_merge.collections.pool import pooled
+from pyterrier_merge.evaluation import check_measure, judged, parsed_measure
+from pyterrier_merge.systems.base import Bench, Figure, Prepared, Section, all_labels
+from pyterrier_merge.systems.choosing import require_answers, require_other_queries, used_labels
+from pyterrier_merge.systems.dense import dense, described
+from pyterrier_merge.systems.domain import TrainedDomain
+from pyterrier_merge.systems.merge_plan import sweep_steps
+from pyterrier_merge.systems.plan import PlanningBench, Step, index_step
+from pyterrier_merge.systems.settings import EncoderSettings, Positive
+from pyterrier_merge.tuning.space import PAPER_GRID, alpha_pairs
+
+if TYPE_CHECKING:
+    from pyterrier_merge.collections.base import TestCollection
+    from pyterrier_merge.encoding.encoders import E5Encoder
+    from pyterrier_merge.recipe import MergeRecipe
+    from pyterrier_merge.tuning.sweep import Sweep
+
+Alpha = Annotated[float, Field(ge=0, le=1)]
+
+
+class PoolSection(Section):
+    """Choose on a part of the collection: the judged documents and the first results of some systems.
+
+    Attributes:
+        of: Names of systems whose results go into the pool.
+        depth: Results of each query and system that go into the pool.
+        judged: Whether the judged documents do; they are many where TREC's pools are large.
+    """
+
+    of: tuple[str, ...]
+    depth: Positive = 10
+    judged: bool = True
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> PoolSection:
+        if not self.judged and not self.of:
+            raise ValueError("the pool is empty: name systems in 'of', or leave 'judged' out")
+        return self
+
+    def most(self, bench: PlanningBench, split: str) -> int | None:
+        """Return the number of documents that the pool has at most; None where that is not known."""
+        queries, judged = bench.queries(split), 0 if not self.judged else bench.judged_documents(split)
+        if bench.collection.reranking or queries is None or judged is None:
+            return bench.documents if bench.collection.reranking else None
+        found = len(self.of) * self.depth * queries + judged
+        return found if bench.documents is None else min(found, bench.documents)
+
+
+class SweepSection(Section):
+    """How the alphas are chosen.
+
+    Attributes:
+        grid: Values of both alphas, or pairs ``[alpha_lower, alpha_upper]``.
+        split: The split to choose on; never the split that tables are computed on.
+        metric: What to choose by; the experiment's first measure when left out.
+        pool: Choose on a pool instead of the whole collection.
+        collection: Choose on another collection of the experiment, by its label.
+    """
+
+    grid: tuple[float, ...] | tuple[tuple[float, float], ...] = PAPER_GRID
+    split: str = "dev"
+    metric: Annotated[str, AfterValidator(lambda text: str(parsed_measure(text)))] | None = None
+    pool: PoolSection | None = None
+    collection: str | None = None
+
+    @model_validator(mode="after")
+    def _grid_within_bounds(self) -> SweepSection:
+        alpha_pairs(self.grid)
+        return self
+
+    def measure(self, bench: Bench) -> Measure:
+        """Return what to choose by."""
+        return bench.measures[0] if self.metric is None else parsed_measure(self.metric)
+
+    def searched(self, bench: Bench) -> TestCollection:
+        """Return the documents to choose on, with the split's queries."""
+        if self.pool is None:
+            return bench.collection
+        topics = bench.collection.topics(self.split)
+        runs = [bench.results(name, self.split) for name in self.pool.of]
+        for name, run in zip(self.pool.of, runs, strict=True):
+            require_answers(run, topics, name, self.split)
+        return pooled(bench.collection, self.split, runs, depth=self.pool.depth, judged=self.pool.judged)
+
+
+def _domain(given: Any) -> Any:
+    """A section is read here, so that an error in it is not also one of the other two forms."""
+    if isinstance(given, Mapping):
+        return TrainedDomain.model_validate(dict(given))
+    if given is not None and not isinstance(given, (str, list, tuple, TrainedDomain)):
+        raise ValueError(f"expected a name, a list of names, or {{train: {{}}}}; found {given!r}")
+    return given
+
+
+class MergedSystem(EncoderSettings):
+    """A merge; see :class:`pyterrier_merge.MergedE5Encoder`.
+
+    It needs ``source`` and ``domain`` with either ``alpha_lower`` and ``alpha_upper`` or ``sweep``; or ``mergekit``
+    alone.
+
+    Attributes:
+        source: The retrieval model.
+        domain: A name, a list of names, or ``{train: {}}`` to train a domain model on the collection's documents.
+        alpha_lower: Weight of the source in the lower half of the layers.
+        alpha_upper: Weight of the source in the upper half.
+        method: mergekit's name of the method.
+        parameters: The method's own besides weights.
+        sweep: Choose the alphas on a development split.
+        mergekit: A file with a merge in mergekit's YAML, which names source and domain models itself.
+    """
+
+    kind: Literal["merged"] = "merged"
+    source: str | None = None
+    domain: Annotated[str | tuple[str, ...] | TrainedDomain | None, BeforeValidator(_domain)] = None
+    alpha_lower: Alpha | None = None
+    alpha_upper: Alpha | None = None
+    method: str = "linear"
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    sweep: SweepSection | None = None
+    mergekit: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> MergedSystem:
+        given = self.alpha_lower is not None, self.alpha_upper is not None
+        ways = [name for name, there in (("mergekit", self.mergekit), ("sweep", self.sweep)) if there is not None]
+        ways += ["alpha_lower and alpha_upper"] if any(given) else []
+        if len(ways) > 1:
+            raise ValueError(f"say how to merge in one way; found {' and '.join(ways)}")
+        if self.mergekit is not None:
+            fields = ("source", "domain", "method", "parameters")
+            if named := [name for name in fields if getattr(self, name) not in (None, "linear", {})]:
+                raise ValueError(f"the mergekit file names the models and the method: leave {', '.join(named)} out")
+            return self
+        if self.source is None or self.domain is None:
+            raise ValueError("a merge needs 'source' and 'domain', or 'mergekit'")
+        if self.sweep is None and self._weighted() and not all(given):
+            raise ValueError(f"{self.method} needs 'alpha_lower' and 'alpha_upper', or 'sweep'")
+        if self.sweep is not None and not self._weighted():
+            raise ValueError(f"{self.method} takes no weights, so there are no alphas to choose: leave 'sweep' out")
+        self._recipe(("domain",) if isinstance(self.domain, TrainedDomain) else self._domain_names())
+        return self
+
+    def models(self) -> tuple[str, ...]:
+        """Return source and domain models that exist already."""
+        if self.mergekit is not None:
+            return self._read_recipe().models
+        return (str(self.source), *self._domain_names())
+
+    def uses(self) -> tuple[str, ...]:
+        """Return the systems whose results make the pool."""
+        return self.sweep.pool.of if self.sweep and self.sweep.pool else ()
+
+    def check(self, bench: Bench) -> None:
+        """Check the collections that are named, and what the alphas are chosen on: never the queries of the table."""
+        if isinstance(self.domain, TrainedDomain):
+            bench.on(self.domain.collection)
+        if self.sweep is None:
+            return
+        require_other_queries(bench, self.sweep.split, "sweep.split", on=self.sweep.collection)
+        chosen = bench.on(self.sweep.collection).collection
+        topics, _ = judged(chosen.topics(self.sweep.split), chosen.qrels(self.sweep.split))
+        check_measure(self.sweep.measure(bench), bench.num_results, topics["qid"].tolist())
+
+    def plan(self, bench: PlanningBench) -> list[Step]:
+        """Return the training of each seed, the merges that are tried, and the index of the one that is taken."""
+        if self.mergekit is not None:
+            return [index_step(bench, self._encoder(bench, self._read_recipe()))]
+        if not isinstance(self.domain, TrainedDomain):
+            return self._plan_merge(bench, self._domain_names(), True)
+        domain, source, settings = self.domain, str(self.source), self.encoder_settings(bench)
+        trained = bench.on(domain.collection).if_cheap(lambda: domain.kept(bench, source, settings), source) or {}
+        steps = []
+        for seed in domain.settings():
+            folder, there = trained.get(seed, (f"to be trained, {seed}", None))
+            steps.append(Step(what="training of the domain model", kept=there))
+            steps += self._plan_merge(bench, (str(folder),), there)
+        return steps
+
+    def _plan_merge(self, bench: PlanningBench, domains: Sequence[str], there: bool | None) -> list[Step]:
+        recipe = self._recipe(domains)
+        if self.sweep is None:
+            return [index_step(bench, self._encoder(bench, recipe))]
+        settings = self.encoder_settings(bench.on(self.sweep.collection))
+        return sweep_steps(bench, self.sweep, recipe, self._encoder, settings, there)
+
+    def prepare(self, bench: Bench) -> list[Prepared]:
+        """Train, choose and merge: one ready system for each seed of the training."""
+        if self.mergekit is not None:
+            return [self._prepared(bench, self._read_recipe(), f"as {self.mergekit.name} says", ())]
+        return [self._merge(bench, domains, f"domain model {made_from}") for domains, made_from in self._domains(bench)]
+
+    def _domains(self, bench: Bench) -> Iterator[tuple[tuple[str, ...], str]]:
+        """The domain models of each trial, and what they are, in words."""
+        if isinstance(self.domain, TrainedDomain):
+            for folder, made_from in self.domain.models(bench, str(self.source), self.encoder_settings(bench)):
+                yield (folder,), made_from
+        else:
+            yield self._domain_names(), ", ".join(map(described, self._domain_names()))
+
+    def _merge(self, bench: Bench, domains: Sequence[str], made_from: str) -> Prepared:
+        recipe = self._recipe(domains)
+        if self.sweep is None:
+            return self._prepared(bench, recipe, f"{made_from}; {self.method}, alphas as given", ())
+        found = self._choose(bench, recipe, self.sweep)
+        there = bench.on(self.sweep.collection)
+        pool = [there.prepared(name) for name in (self.sweep.pool.of if self.sweep.pool else ())]
+        labels = all_labels(pool)
+        if labels is not None:
+            labels |= used_labels(there.collection, self.sweep.split)
+        prepared = self._prepared(bench, found.best.recipe, f"{made_from}; {self.method}", (found.describe(),))
+        tables = {**prepared.tables, "sweep": found.table, "sweep_per_query": _flat(found.per_query)}
+        figures: dict[str, Figure] = {"sweep": found.plot}
+        return replace(prepared, labels=labels, tables=tables, figures=figures)
+
+    def _choose(self, bench: Bench, recipe: MergeRecipe, section: SweepSection) -> Sweep:
+        from pyterrier_merge.encoding.merged import MergedE5Encoder
+        from pyterrier_merge.tuning.sweep import sweep
+
+        there = bench.on(section.collection)
+        return sweep(
+            MergedE5Encoder.from_recipe(recipe, **self.encoder_settings(there)),
+            section.searched(there),
+            grid=section.grid,
+            metric=section.measure(bench),
+            split=section.split,
+            num_results=bench.num_results,
+            executor=bench.executor,
+            verbose=bench.verbose,
+        )
+
+    def _prepared(self, bench: Bench, recipe: MergeRecipe, how: str, notes: tuple[str, ...]) -> Prepared:
+        from pyterrier_merge.encoding.merged import MergedE5Encoder
+
+        label = ", ".join("-" if s.alpha is None else f"{s.alpha:g}" for s in recipe.segments)
+        said = (f"source {described(recipe.source)}; {how}.", *(note[:1].upper() + note[1:] for note in notes))
+        encoder, tables = self._encoder(bench, recipe), {}
+        if isinstance(encoder, MergedE5Encoder):
+            tables["tensors"] = pd.DataFrame(map(asdict, encoder.tensor_merges))
+        return dense(encoder, bench, label=f"({label})", notes=said, tables=tables)
+
+    def _encoder(self, bench: Bench, recipe: MergeRecipe) -> E5Encoder:
+        from pyterrier_merge.encoding.encoders import E5Encoder
+        from pyterrier_merge.encoding.merged import MergedE5Encoder
+
+        if recipe.keeps_source:  # the merge is the source: its index and its kept runs serve both
+            return E5Encoder(recipe.source, **self.encoder_settings(bench))
+        return MergedE5Encoder.from_recipe(recipe, **self.encoder_settings(bench))
+
+    def _recipe(self, domains: Sequence[str]) -> MergeRecipe:
+        from pyterrier_merge.recipe import MergeRecipe
+
+        alphas = (0.5, 0.5) if self.sweep else (self.alpha_lower, self.alpha_upper)
+        names = str(self.source), tuple(domains)
+        return MergeRecipe.halves(*names, *alphas, method=self.method, parameters=self.parameters)
+
+    def _read_recipe(self) -> MergeRecipe:
+        from pyterrier_merge.mergekit_yaml import read_recipe
+
+        assert self.mergekit is not None  # noqa: S101 (for the type checker)
+        return read_recipe(self.mergekit)
+
+    def _domain_names(self) -> tuple[str, ...]:
+        if isinstance(self.domain, str):
+            return (self.domain,)
+        return self.domain if isinstance(self.domain, tuple) else ()
+
+    def _weighted(self) -> bool:
+        from pyterrier_merge.methods import get_method
+
+        return self.method == "linear" or get_method(self.method).weighted  # looking at mergekit takes seconds
+
+
+def _flat(per_query: pd.DataFrame) -> pd.DataFrame:
+    flat = per_query.copy()
+    pairs: list[Any] = per_query.columns.to_list()
+    flat.columns = pd.Index([f"({lower:g}, {upper:g})" for lower, upper in pairs])
+    return flat.reset_index()

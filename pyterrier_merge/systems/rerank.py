@@ -1,0 +1,138 @@
+"""Re-ranking: the first results of another system, scored by an encoder."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import pandas as pd
+import pyterrier as pt
+from pydantic import BeforeValidator, SerializeAsAny
+
+from pyterrier_merge.collections.pool import documents_alone
+from pyterrier_merge.fingerprint import fingerprint
+from pyterrier_merge.retrieval.dense.pipeline import dense_index
+from pyterrier_merge.systems import system_of
+from pyterrier_merge.systems.base import Bench, Prepared, System, all_labels, all_trials, shared_trials
+from pyterrier_merge.systems.plan import PlanningBench, Step
+from pyterrier_merge.systems.settings import Positive
+
+if TYPE_CHECKING:
+    from pyterrier_merge.encoding.encoders import E5Encoder
+
+
+def _named_or_section(given: Any) -> Any:
+    return given if isinstance(given, str) else system_of(given)
+
+
+class RerankSystem(System):
+    """Scores the first results of one system by the vectors of an encoder.
+
+    Attributes:
+        first: Name of the first stage.
+        by: What scores: the name of a system of kind ``encoder`` or ``merged``, whose index of the whole collection is
+            used; or a section of such a kind, of which only the results of the first stage are encoded and kept: for
+            collections that are too large to encode.
+        depth: Results of the first stage that are scored, the others are dropped; all when left out.
+    """
+
+    kind: Literal["rerank"] = "rerank"
+    first: str
+    by: Annotated[str | SerializeAsAny[System], BeforeValidator(_named_or_section)]
+    depth: Positive | None = None
+
+    def models(self) -> tuple[str, ...]:
+        """Return the models of its own encoder."""
+        return () if isinstance(self.by, str) else self.by.models()
+
+    def uses(self) -> tuple[str, ...]:
+        """Return the first stage, and the encoder's system or what that builds on."""
+        return (self.first, *((self.by,) if isinstance(self.by, str) else self.by.uses()))
+
+    def check(self, bench: Bench) -> None:
+        """Check the depth, and what its own encoder is."""
+        if self._depth(bench) > bench.num_results:
+            raise ValueError(
+                f"depth: {self.depth} results are to be scored, and systems have {bench.num_results} "
+                f"(num_results); give a depth of {bench.num_results} or less"
+            )
+        if not isinstance(self.by, str):
+            self.by.check(bench)
+
+    def plan(self, bench: PlanningBench) -> list[Step]:
+        """Return the building of the encoder's index, or the encoding of the first results."""
+        if isinstance(self.by, str):
+            return [step for step in bench.steps(self.by) if step.searching]
+        queries = bench.queries(bench.split)
+        bounds = [bench.documents, None if queries is None else self._depth(bench) * queries]
+        ranked = min((bound for bound in bounds if bound is not None), default=None)
+        found = []
+        for step in self.by.plan(bench):
+            first = replace(step, what="vectors of the first results", documents=ranked, at_most=True, over="")
+            found.append(first if step.searching else step)
+        return found
+
+    def _depth(self, bench: Bench) -> int:
+        return bench.num_results if self.depth is None else self.depth
+
+    def prepare(self, bench: Bench) -> list[Prepared]:
+        """Return one pipeline for each trial; documents are encoded at the first query."""
+        by = all_trials(bench, self.by) if isinstance(self.by, str) else ("by", self.by.prepare(bench))
+        trials = shared_trials([all_trials(bench, self.first), by])
+        return [self._prepared(bench, first, encoder) for first, encoder in trials]
+
+    def _prepared(self, bench: Bench, first: Prepared, by: Prepared) -> Prepared:
+        named = isinstance(self.by, str)
+        if by.encoder is None:
+            what = repr(self.by) if named else f"a system of kind {getattr(self.by, 'kind', None)}"
+            raise ValueError(
+                f"by: the encoder of {what} is not known; give a system of kind encoder or merged, which compare takes "
+                "from read_system({'kind': 'encoder', 'model': ...})"
+            )
+        whose = f"the vectors of {self.by}" if named else "vectors of its own"
+        depth = self._depth(bench)
+        note = f"The first {depth} results of {self.first}, scored by {whose}."
+        known = Prepared(transformer=by.transformer, identity=by.identity) if named else by  # has a row of its own
+        return replace(
+            known,
+            transformer=Rerank(first.transformer, by.encoder, bench, depth=depth, whole=named),
+            identity=fingerprint(["rerank", first.identity, by.identity, depth]),
+            encoder=None,
+            labels=all_labels([first, by]),
+            notes=(note, *known.notes),
+        )
+
+
+class Rerank(pt.Transformer):
+    """Scores the first results of a stage.
+
+    Args:
+        first: From topics to results.
+        encoder: Encodes queries and documents.
+        bench: Gives the collection.
+        depth: Results of the first stage that are scored.
+        whole: Use the index of the whole collection; else one of the results alone.
+    """
+
+    schematic: ClassVar = {"label": "Rerank"}
+
+    def __init__(self, first: pt.Transformer, encoder: E5Encoder, bench: Bench, *, depth: int, whole: bool) -> None:
+        self.first = first
+        self.encoder = encoder
+        self.bench = bench
+        self.depth = depth
+        self.whole = whole
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Return ``qid``, ``query``, ``docno``, ``score`` and ``rank``."""
+        found = self.first.transform(inp)
+        asked = found.loc[found["rank"] < self.depth, ["qid", "query", "docno"]].reset_index(drop=True)
+        if asked.empty:
+            return asked.assign(score=0.0, rank=0)
+        collection, encoder = self.bench.collection, copy.copy(self.encoder)  # which lets go of its weights here
+        if not self.whole:
+            collection = documents_alone(collection, set(asked["docno"]))
+        index = dense_index(encoder, collection, verbose=self.bench.verbose)
+        scored: pd.DataFrame = (encoder.query_encoder() >> index.scorer(drop_query_vec=True)).transform(asked)
+        return scored

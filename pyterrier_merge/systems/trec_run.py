@@ -1,0 +1,44 @@
+"""A run file of someone else's, in TREC's format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pyterrier_merge.fingerprint import fingerprint, fingerprint_file
+from pyterrier_merge.storage import user_path
+from pyterrier_merge.systems.base import Bench, Prepared, System
+from pyterrier_merge.systems.given import KeptResults, compared_with_collection
+from pyterrier_merge.systems.plan import PlanningBench, Step
+
+
+class TrecRunSystem(System):
+    """Results from a file: ``qid Q0 docno rank score name`` on each line; ``.gz`` and ``.bz2`` are read too.
+
+    The file is checked against the collection: its queries and documents have to be the collection's.
+
+    Attributes:
+        file: Where it is.
+    """
+
+    kind: Literal["trec_run"] = "trec_run"
+    file: Path
+
+    def check(self, bench: Bench) -> None:  # noqa: ARG002 (of every kind)
+        """Look whether the file is there."""
+        if not user_path(self.file).is_file():
+            raise ValueError(f"file: no run file {self.file}")
+
+    def plan(self, bench: PlanningBench) -> list[Step]:
+        """Return the comparison of its names with the collection's, which is done each time."""
+        return [Step(what="comparison with the collection", kept=bench.if_cheap(lambda: True, reads_all=True))]
+
+    def prepare(self, bench: Bench) -> list[Prepared]:
+        """Read and check the file."""
+        from pyterrier_merge.collections.reading.runs import read_run
+
+        file = user_path(self.file)
+        run = read_run(file)
+        notes = (f"Run file {self.file.name}.", *compared_with_collection(run, bench, self.file.name))
+        identity = fingerprint(["run", fingerprint_file(file)])
+        return [Prepared(transformer=KeptResults(run), identity=identity, labels=None, notes=notes)]

@@ -1,0 +1,244 @@
+"""The kind ``merged``: alphas, a sweep, a mergekit file, a domain model that is trained."""
+
+from dataclasses import asdict
+
+import pandas as pd
+import pytest
+from pyterrier.measures import RR
+
+from pyterrier_merge import DomainTraining, E5Encoder, MergedE5Encoder, sweep, train_domain_model
+from pyterrier_merge.collections import from_frames
+from pyterrier_merge.recipe import MergeRecipe
+from pyterrier_merge.storage import cache_folder
+from pyterrier_merge.systems import read_system
+from pyterrier_merge.training import domain as training
+
+TRAIN = {"steps": 2, "head_steps": 1, "batch_size": 8}
+SMALLEST = ["d0", "d5", "d16"]
+
+
+@pytest.fixture
+def section(bert_retriever, bert_language_model):
+    """Make a section; a setting of None is left out."""
+    given = {"kind": "merged", "source": str(bert_retriever), "domain": str(bert_language_model), "dtype": "float32"}
+
+    def make(**settings):
+        return {name: value for name, value in {**given, **settings}.items() if value is not None}
+
+    return make
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("PYTERRIER_MERGE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def merge(bert_retriever, bert_language_model, lower, upper, **settings):
+    return MergedE5Encoder(
+        bert_retriever, bert_language_model, alpha_lower=lower, alpha_upper=upper, dtype="float32", **settings
+    )
+
+
+def test_alphas_as_given(make_bench, section, bert_retriever, bert_language_model, small_collection):
+    prepared = make_bench({"m": section(alpha_lower=0.25, alpha_upper=0.75)}).prepared("m")
+    by_hand = merge(bert_retriever, bert_language_model, 0.25, 0.75, task=small_collection.task)
+    assert prepared.identity == by_hand.fingerprint
+    assert prepared.label == "(0.25, 0.75)"
+    assert prepared.labels == frozenset()
+    assert prepared.notes[0].endswith("; linear, alphas as given.")
+    expected = pd.DataFrame(map(asdict, by_hand.tensor_merges))
+    pd.testing.assert_frame_equal(prepared.tables["tensors"], expected)
+
+
+def test_several_domain_models(make_bench, section, bert_retriever, bert_language_model, tmp_path):
+    other = merge(bert_retriever, bert_language_model, 0.5, 0.25).save(tmp_path / "other")
+    both = [str(bert_language_model), str(other)]
+    prepared = make_bench({"m": section(domain=both, alpha_lower=0.5, alpha_upper=0.5)}).prepared("m")
+    assert prepared.identity == merge(bert_retriever, both, 0.5, 0.5, task=prepared.encoder.task).fingerprint
+
+
+def test_another_method(make_bench, section, bert_retriever, bert_language_model):
+    given = section(method="slerp", alpha_lower=0.5, alpha_upper=1)
+    prepared = make_bench({"m": given}).prepared("m")
+    by_hand = merge(bert_retriever, bert_language_model, 0.5, 1, method="slerp", task=prepared.encoder.task)
+    assert prepared.identity == by_hand.fingerprint
+    assert "slerp" in prepared.notes[0]
+
+
+def test_a_merge_that_is_the_source(make_bench, section, bert_retriever):
+    bench = make_bench({"m": section(alpha_lower=1, alpha_upper=1), "source": {
+        "kind": "encoder", "model": str(bert_retriever), "dtype": "float32"}})  # fmt: skip
+    assert bench.prepared("m").identity == bench.prepared("source").identity
+    assert type(bench.prepared("m").encoder) is E5Encoder
+
+
+def test_a_sweep_is_that_of_the_public_function(
+    make_bench, section, bert_retriever, bert_language_model, small_collection, tmp_path
+):
+    grid = [[0, 1], [0.5, 1], [1, 1]]
+    bench = make_bench({"m": section(sweep={"grid": grid})})
+    bench.check()
+    encoder = merge(bert_retriever, bert_language_model, 1, 1, task=small_collection.task)
+    by_hand = sweep(encoder, small_collection, grid=grid, metric=RR @ 10, num_results=20, root=tmp_path)
+    prepared = bench.prepared("m")
+    assert prepared.label == f"({by_hand.alpha_lower:g}, {by_hand.alpha_upper:g})"
+    pd.testing.assert_frame_equal(prepared.tables["sweep"], by_hand.table)
+    per_query = prepared.tables["sweep_per_query"]
+    assert list(per_query) == ["qid", "(0, 1)", "(0.5, 1)", "(1, 1)"]
+    assert per_query["(0.5, 1)"].tolist() == by_hand.per_query[(0.5, 1)].tolist()
+    said = by_hand.describe()
+    assert said[:1].upper() + said[1:] in prepared.notes
+    assert prepared.labels == {f"small/dev/{qid}" for qid in small_collection.topics("dev")["qid"]}
+    prepared.figures["sweep"](tmp_path / "map.png")
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_sweep_by_another_metric_on_a_pool(make_bench, section, results, small_collection):
+    run = results(**{f"q{qid}": {"d29": 2.0, "d28": 1.0} for qid in small_collection.topics("dev")["qid"]})
+    pool = {"of": ["run"], "depth": 1}
+    for judged, documents in ((True, 11), (False, 1)):
+        given = section(sweep={"grid": [[0.5, 1]], "metric": "AP", "pool": {**pool, "judged": judged}})
+        test = results(**{f"q{qid}": {"d1": 1.0} for qid in small_collection.topics("test")["qid"]})
+        prepared = make_bench({"run": pd.concat([run, test]), "m": given}).prepared("m")
+        assert "AP" in prepared.tables["sweep"]
+        assert f"10 dev queries of small, {documents} documents" in prepared.notes[1]
+
+
+def test_a_mergekit_file(make_bench, section, bert_retriever, bert_language_model, tmp_path):
+    file = tmp_path / "merge.yml"
+    file.write_text(
+        f"""merge_method: linear
+models:
+  - model: {bert_retriever}
+    parameters: {{weight: 0.6}}
+  - model: {bert_language_model}
+    parameters: {{weight: 0.4}}
+tokenizer_source: {bert_retriever}
+dtype: float32
+"""
+    )
+    bench = make_bench({"m": {"kind": "merged", "mergekit": str(file), "dtype": "float32"}})
+    bench.check()
+    prepared = bench.prepared("m")
+    assert isinstance(prepared.encoder, MergedE5Encoder)
+    assert isinstance(prepared.encoder.recipe, MergeRecipe)
+    assert prepared.label == "(0.6)"
+    assert prepared.notes[0].endswith("; as merge.yml says.")
+
+
+def test_a_mergekit_file_that_is_not_there_shows_before_any_work(make_bench, tmp_path):
+    with pytest.raises(ValueError, match=r"systems\.m: .*nowhere\.yml"):
+        make_bench({"m": {"kind": "merged", "mergekit": str(tmp_path / "nowhere.yml")}}).check()
+
+
+def test_a_trained_domain_model(make_bench, section, cache, small_collection, bert_retriever, tmp_path):
+    given = section(domain={"train": TRAIN}, alpha_lower=0.5, alpha_upper=0.5)
+    prepared = make_bench({"m": given}).prepared("m")
+    texts = [doc["text"] for doc in small_collection.corpus_iter()]
+    folder = train_domain_model(texts, bert_retriever, tmp_path / "own", settings=DomainTraining(**TRAIN))
+    by_hand = merge(bert_retriever, folder, 0.5, 0.5, task=small_collection.task)
+    expected = pd.DataFrame(map(asdict, by_hand.tensor_merges))
+    pd.testing.assert_frame_equal(prepared.tables["tensors"], expected)
+    [note] = prepared.notes
+    assert "domain model trained on the documents of small, unlabelled (steps 2, batch_size 8, " in note
+    assert str(cache) not in str(prepared.notes)
+    assert str(cache) not in prepared.tables["tensors"].to_csv()
+
+
+def test_a_kept_domain_model_needs_no_pass_over_the_documents(
+    make_bench, section, cache, monkeypatch, small_collection
+):
+    given = section(domain={"train": TRAIN}, alpha_lower=0.5, alpha_upper=0.5)
+    first = make_bench({"m": given}).prepared("m")
+    monkeypatch.setattr(training, "train_domain_model", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(type(small_collection), "_documents", lambda _: pytest.fail("read again"))
+    assert make_bench({"m": given}).prepared("m").identity == first.identity
+
+
+@pytest.mark.parametrize(
+    "change", [{"documents": 7}, {"train": {**TRAIN, "seed": 1}}, {"train": {**TRAIN, "steps": 3}}]
+)
+def test_another_training_is_another_model(make_bench, section, cache, change):
+    alphas = {"alpha_lower": 0.5, "alpha_upper": 0.5}
+    one, other = section(domain={"train": TRAIN}, **alphas), section(domain={"train": TRAIN, **change}, **alphas)
+    bench = make_bench({"one": one, "other": other})
+    assert bench.prepared("one").identity != bench.prepared("other").identity
+    assert len(list(cache_folder("domain-models").iterdir())) == 2
+
+
+def test_a_part_of_the_documents(make_bench, section, cache, monkeypatch, small_collection):
+    """Those with the smallest SHA-256 of their names, which come from a separate program (sha256sum)."""
+    seen = []
+    monkeypatch.setattr(training, "train_domain_model", lambda texts, *_, **__: seen.extend(texts))
+    system = read_system(section(domain={"train": TRAIN, "documents": 3}, alpha_lower=0.5, alpha_upper=0.5))
+    system.domain.models(make_bench({}), str(system.source), {})
+    texts = {doc["docno"]: doc["text"] for doc in small_collection.corpus_iter()}
+    assert seen == [texts[docno] for docno in SMALLEST]
+
+
+def leaking(collection):
+    topics, qrels = (
+        {"dev": pd.concat([of("dev"), of("test")[:2]]), "test": of("test")}
+        for of in (collection.topics, collection.qrels)
+    )
+    return from_frames("leaking", collection.corpus_iter(), topics, qrels)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"sweep": {"split": "test"}},
+            r"sweep\.split: nothing can be chosen on 'test', which the tables are computed on",
+        ),
+        (
+            {"sweep": {"split": "valid"}},
+            r"sweep\.split: small has no split 'valid' to choose on; it has dev, test: .*alpha",
+        ),
+        ({"sweep": {"metric": "R@50"}}, "R@50 looks deeper than num_results, 20"),
+        ({"sweep": {"collection": "smal"}}, "the experiment has no collection 'smal'; did you mean 'small'"),
+        ({"domain": {"collection": "other"}, "sweep": {}}, "the experiment has no collection 'other'; it has small"),
+        (
+            {"domain": {"collection": "other"}, "alpha_lower": 0.5, "alpha_upper": 1},
+            "the experiment has no collection 'other'; it has small",
+        ),
+    ],
+)
+def test_what_would_show_after_hours_shows_before_any_work(make_bench, section, settings, message):
+    with pytest.raises(ValueError, match=rf"systems\.m: {message}"):
+        make_bench({"m": section(**settings)}).check()
+
+
+def test_dev_queries_that_are_test_queries_are_refused(make_bench, section, small_collection):
+    with pytest.raises(
+        ValueError, match=r"sweep\.split: 2 of 12 dev queries are test queries too \(such as qid 'test-d10'\)"
+    ):
+        make_bench({"m": section(sweep={})}, leaking(small_collection)).check()
+    make_bench({"m": section(alpha_lower=0.5, alpha_upper=1)}, leaking(small_collection)).check()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"alpha_lower": 0.5}, "linear needs 'alpha_lower' and 'alpha_upper', or 'sweep'"),
+        ({"alpha_lower": 1.5, "alpha_upper": 1}, "less than or equal to 1"),
+        ({"domain": None, "sweep": {}}, "a merge needs 'source' and 'domain', or 'mergekit'"),
+        ({"domain": [], "sweep": {}}, "at least one domain model"),
+        ({"domain": {"train": {"step": 1}}, "sweep": {}}, "train has no setting 'step'; did you mean 'steps'"),
+        ({"domain": {"documents": 0}, "sweep": {}}, "greater than or equal to 1"),
+        ({"domain": {"seeds": [1, 1]}, "sweep": {}}, r"each once; found \[1, 1\]"),
+        ({"domain": {"seeds": [0.5]}, "sweep": {}}, "valid integer"),
+        ({"sweep": {"pool": {"of": [], "judged": False}}}, "the pool is empty"),
+        ({"sweep": {"pool": {"of": ["x"], "depth": 0}}}, "greater than or equal to 1"),
+    ],
+)
+def test_wrong_sections_are_refused(section, settings, message):
+    with pytest.raises(ValueError, match=message):
+        read_system(section(**settings))
+
+
+def test_models_that_cannot_be_merged_are_the_reason(make_bench, section, mistral_language_model):
+    bench = make_bench({"m": section(domain=str(mistral_language_model), alpha_lower=0.5, alpha_upper=0.5)})
+    with pytest.raises(ValueError, match="these models cannot be merged"):
+        bench.runs("m")
