@@ -59,6 +59,24 @@ def test_a_missing_file_is_an_error_in_one_line(tmp_path):
     assert "Traceback" not in result.output
 
 
+def test_what_is_no_yaml_is_an_error_in_one_line(tmp_path):
+    (tmp_path / "spec.yaml").write_text("name: n\ncollection: [hpo\nsource: {}\n")
+    for arguments in (["run", tmp_path / "spec.yaml"], ["merge", tmp_path / "spec.yaml", tmp_path / "out"]):
+        result = call(*arguments)
+        assert result.exit_code == 1
+        assert result.output.startswith(f"error: {tmp_path / 'spec.yaml'} is not readable YAML: while parsing")
+        assert "line 3, column 7" in result.output
+        assert result.output.count("\n") == 1
+
+
+def test_a_file_is_no_run_folder(tmp_path):
+    spec = {"name": "n", "collection": "hpo", "systems": {"BM25": {"kind": "bm25"}}}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    result = call("run", tmp_path / "spec.yaml", "--out", tmp_path / "spec.yaml")
+    assert result.exit_code == 1
+    assert result.output == f"error: {tmp_path / 'spec.yaml'} is a file: name a folder for the run (--out)\n"
+
+
 def test_a_wrong_field_is_an_error_that_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump({"name": "n", "collection": "nope"}))
@@ -72,11 +90,83 @@ def test_a_missing_model_is_an_error_that_says_what_to_give(tmp_path, monkeypatc
     from pyterrier_merge.experiment import run
 
     monkeypatch.setattr(run, "get_collection", lambda _: small_collection)
-    spec = {"name": "n", "collection": "hpo", "source": {"model": "./nothing"}, "domain": {"model": "./nothing"}}
+    spec = {"name": "n", "collection": "hpo", "systems": {"source": {"kind": "encoder", "model": "./nothing"}}}
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
     result = call("run", tmp_path / "spec.yaml", "--out", tmp_path / "run", "--quiet")
     assert result.exit_code == 1
-    assert "no model at './nothing'" in result.output
+    assert "systems.source: no model at './nothing'" in result.output
+
+
+@pytest.fixture
+def experiment(tmp_path, monkeypatch, small_collection):
+    """A file of three systems, one of which fails; the working folder is ``tmp_path``."""
+    from pyterrier_merge.experiment import run
+
+    monkeypatch.setattr(run, "get_collection", lambda _: small_collection)
+    monkeypatch.setenv("PYTERRIER_MERGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken_pipeline.py").write_text("def make(collection): return 7\n")
+    broken = {"kind": "pipeline", "function": "broken_pipeline:make"}
+    systems = {"BM25": {"kind": "bm25"}, "flat": {"kind": "bm25", "b": 0.0}, "broken": broken}
+    content = {"name": "tiny", "collection": "hpo", "systems": systems, "num_results": 20, "measures": ["R@20"]}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return tmp_path
+
+
+def test_the_exit_status_says_whether_every_system_ran(experiment):
+    failed = call("run", "spec.yaml", "--quiet")
+    assert failed.exit_code == 1
+    assert "broken failed on hpo: broken_pipeline:make returned int, expected a PyTerrier transformer" in failed.stderr
+    assert "flat" in failed.stdout  # the others are measured all the same
+    assert (experiment / "runs" / "tiny" / "report.md").is_file()
+    assert call("run", "spec.yaml", "--quiet", "--only", "flat").exit_code == 0
+
+
+def test_only_runs_some_systems_and_the_folder_goes_on(experiment):
+    """One first, all later, one again: what is finished is kept throughout."""
+    runs = experiment / "runs" / "tiny" / "runs"
+    first = call("run", "spec.yaml", "--quiet", "--only", "BM25")
+    assert first.exit_code == 0, first.output
+    assert [file.name for file in runs.glob("*.res.gz")] == ["BM25.test.res.gz"]
+    report = experiment / "runs" / "tiny" / "report.md"
+    assert "- Not all systems of the file were run; left out are flat, broken." in report.read_text()
+    written = (runs / "BM25.test.res.gz").stat().st_mtime_ns
+    assert call("run", "spec.yaml", "--quiet").exit_code == 1  # broken is broken
+    assert "Not all systems" not in report.read_text()
+    again = call("run", "spec.yaml", "--quiet", "--only", "BM25", "--only", "flat")
+    assert again.exit_code == 0, again.output
+    assert sorted(file.name for file in runs.glob("*.res.gz")) == ["BM25.test.res.gz", "flat.test.res.gz"]
+    assert (runs / "BM25.test.res.gz").stat().st_mtime_ns == written
+    call("run", "spec.yaml", "--quiet", "--only", "BM25")
+    assert (runs / "flat.test.res.gz").is_file()
+
+
+def test_only_takes_names_of_systems(experiment):
+    result = call("run", "spec.yaml", "--only", "BM25", "--only", "falt")
+    assert result.exit_code == 1
+    assert "error: no system is named 'falt'; did you mean 'flat'? there are BM25, flat, broken" in result.stderr
+    assert not (experiment / "runs").exists()
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(experiment):
+    before = set(experiment.rglob("*.*"))
+    result = call("run", "spec.yaml", "--dry-run", "--only", "flat")
+    assert result.exit_code == 0, result.output
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.stdout.splitlines() if "│" in line]
+    assert ["flat", "bm25", "-", "no"] in rows
+    assert ["hpo", "30", "15", "nothing"] in rows
+    assert ["flat", "pisa index", "no", "-", "-", "-", "-"] in rows
+    assert not [row for row in rows if row[0] == "broken"]
+    assert "In all on hpo: 0 documents to encode" in result.stdout
+    assert set(experiment.rglob("*.*")) - before <= set(experiment.rglob("__pycache__/*"))
+
+
+def test_the_fields_of_a_file_are_printed_without_one():
+    result = call("run", "--fields")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("# Fields of an experiment's file\n")
+    assert "- `k1` (number, at least 0; default `1.2`): " in result.stdout
 
 
 def test_check_prints_the_report_and_draws_it(bert_retriever, bert_language_model, tmp_path):
@@ -267,8 +357,8 @@ def test_run_gives_advice_as_fields_of_the_file(pair, tmp_path, monkeypatch, sma
     monkeypatch.setattr(run, "get_collection", lambda _: small_collection)
     plain = shutil.copytree(pair[0], tmp_path / "plain")
     (plain / "modules.json").unlink()
-    spec = {"name": "n", "collection": "hpo", "source": {"model": str(plain)}, "domain": {"model": str(pair[1])}}
+    spec = {"name": "n", "collection": "hpo", "systems": {"source": {"kind": "encoder", "model": str(plain)}}}
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
     refused = call("run", tmp_path / "spec.yaml", "--out", tmp_path / "run", "--quiet")
     assert refused.exit_code == 1
-    assert "such as source: {pooling: mean} (" in refused.output.replace("\n", " ")
+    assert "such as pooling: mean (" in refused.output.replace("\n", " ")

@@ -48,7 +48,7 @@ def check(
         )
         mergeable = report.verdict(distances=distances).mergeable
         if plot is not None and mergeable:
-            from pyterrier_merge.experiment.plots import distance_plot
+            from pyterrier_merge.merging.distance_plot import distance_plot
 
             distance_plot(report, plot)
         elif plot is not None:

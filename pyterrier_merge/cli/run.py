@@ -12,12 +12,22 @@ from pyterrier_merge.advice import in_fields
 from pyterrier_merge.cli.console import print_table, reported_errors
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from rich.console import Console
+
+    from pyterrier_merge.experiment.spec import ExperimentSpec
 
 _STOPPED = (
     "finished steps are kept (searches in the run folder; in the cache indexes up to their last shard, training up to "
     "its last checkpoint, each pair of alphas); give the same command again to go on"
 )
+
+
+def _print_fields(wanted: bool) -> None:
+    if wanted:
+        from pyterrier_merge.experiment.fields import fields_reference
+
+        typer.echo(fields_reference(), nl=False)
+        raise typer.Exit
 
 
 def run(
@@ -26,28 +36,66 @@ def run(
         Path | None,
         typer.Option(help="The run folder; runs/NAME when not given. A folder with finished steps is continued."),
     ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="SYSTEM", help="Run this system, what it builds on, and the baselines.")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would be done, what is there already and what it takes; do nothing."),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Take a folder that holds the run of another spec.")
     ] = False,
+    _fields: Annotated[
+        bool,
+        typer.Option("--fields", callback=_print_fields, is_eager=True, help="Print what a file may say, and leave."),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
-    """Run an experiment: BM25, the source model and its merge, compared with significance tests."""
+    """Run an experiment: every system over every collection, compared with significance tests."""
     from rich.console import Console
 
     console = Console()
     started = time.monotonic()
     with reported_errors(in_fields, stopped=_STOPPED):
-        from pyterrier_merge.experiment.run import run_experiment
+        from pyterrier_merge.experiment.report.marks import legend
+        from pyterrier_merge.experiment.run import collection_folder, run_experiment
         from pyterrier_merge.experiment.spec import read_spec
 
         experiment = read_spec(spec)
         folder = out or Path("runs") / experiment.name
 
-        def show(title: str, table: pd.DataFrame) -> None:
-            print_table(console, f"{title}  [{time.monotonic() - started:.0f} s]", table)
+        if dry_run:
+            _print_plan(console, experiment, folder, tuple(only or ()), overwrite=overwrite)
+            return
 
-        run_experiment(experiment, folder, overwrite=overwrite, show=show, verbose=not quiet)
-    console.print(
-        f"report: {folder / 'report.md'}  (figures, tests and TREC runs lie beside it)",
-        highlight=False,
-    )
+        def show(name: str, figures: str) -> None:
+            console.print(f"[{time.monotonic() - started:.0f} s] {name}: {figures}", markup=False, highlight=False)
+
+        found = run_experiment(
+            experiment, folder, only=tuple(only or ()), overwrite=overwrite, show=show, verbose=not quiet
+        )
+    failed = False
+    for name, comparison in found.items():
+        print_table(console, comparison.title, comparison.marked())
+        console.print(legend(comparison), comparison.verdict(), sep="\n", markup=False, highlight=False)
+        for system, reason in comparison.failed.items():
+            failed = True
+            typer.secho(f"{system} failed on {name}: {in_fields(reason)}", fg="red", err=True)
+        report = collection_folder(folder, experiment, name) / "report.md"
+        console.print(f"report: {report}  (tables, tests and TREC runs are beside it)", markup=False, highlight=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _print_plan(
+    console: Console, experiment: ExperimentSpec, folder: Path, only: tuple[str, ...], *, overwrite: bool
+) -> None:
+    from pyterrier_merge.experiment.plan import plan_experiment
+
+    plan = plan_experiment(experiment, folder, only=only, overwrite=overwrite)
+    console.print(f"plan of {experiment.name}; nothing is done", markup=False, highlight=False)
+    for title, table in plan.tables.items():
+        if len(table):
+            print_table(console, title, table)
+    console.print("", *plan.notes, sep="\n", markup=False, highlight=False)

@@ -1,66 +1,55 @@
-"""The folder of one run: the spec it belongs to, and TREC runs that are kept with what made them."""
+"""The folder of one run: the spec it belongs to, the files it made, and TREC runs kept with what made them."""
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
 import os
-import re
-import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from pyterrier_merge.collections.reading.runs import read_kept_run, write_run
 from pyterrier_merge.experiment.environment import environment
-from pyterrier_merge.experiment.spec import ExperimentSpec
 from pyterrier_merge.storage import user_path, write_file
 
-_TREC_COLUMNS = ["qid", "iter", "docno", "rank", "score", "name"]
-_MADE = (
-    "report.md", "results.csv", "per_query.csv", "tests.csv", "sweep.csv", "sweep.png", "tensors.csv",
-    "environment.json", "runs/*.res.gz", "runs/*.json",
-)  # fmt: skip
-
-
-def require_plain(kind: str, names: Iterable[str]) -> None:
-    """Raise ``ValueError`` where a name cannot stand in a TREC run, whose fields white space ends."""
-    for name in names:
-        if not name or re.search(r"\s", name):
-            raise ValueError(
-                f"{kind} {name!r} cannot stand in a TREC run: expected a name without white space; mend the collection"
-            )
+MANIFEST = "manifest.json"
+SPEC = "spec.json"
 
 
 class RunFolder:
     """A folder that belongs to one spec and keeps each TREC run beside a note of what made it.
 
+    ``manifest.json`` lists the files that experiments wrote. What stands in the folder besides, such as a reader's
+    notes, is never touched.
+
     Attributes:
         path: The folder.
     """
 
-    def __init__(self, path: str | Path, spec: ExperimentSpec, *, overwrite: bool = False) -> None:
+    def __init__(self, path: str | Path, spec: dict[str, Any], *, overwrite: bool = False) -> None:
         """Take the folder for a spec; the spec is written into it with the first results.
 
         Args:
             path: Made where it is missing.
-            spec: What is run.
+            spec: What is run, as JSON writes it.
             overwrite: Take a folder that belongs to another spec; its runs stay where they are still right.
 
         Raises:
-            FileExistsError: The folder belongs to another spec and ``overwrite`` is false.
+            FileExistsError: The folder belongs to another spec and ``overwrite`` is false, or it is a file.
         """
         self.path = user_path(path)
-        self._own: set[Path] = set()
-        self._spec = wanted = spec.model_dump(mode="json")
-        found = _read_json(self.path / "spec.json")
-        if found and found != wanted and not overwrite:
-            differing = [name for name in wanted if found.get(name) != wanted[name]]
+        if self.path.exists() and not self.path.is_dir():
+            raise FileExistsError(f"{self.path} is a file: name a folder for the run (--out)")
+        self._own: set[str] = set()
+        self._spec = spec
+        found = _read_json(self.path / SPEC)
+        if found and found != spec and not overwrite:
+            differing = [name for name in {**spec, **found} if found.get(name) != spec.get(name)]
             raise FileExistsError(
-                f"{self.path} holds the run of another spec (it differs in {', '.join(differing) or 'its fields'}); "
-                "choose another folder (--out), or say --overwrite: what is still right is used again"
+                f"{self.path} holds the run of another spec (it differs in {', '.join(differing)}); choose another "
+                "folder (--out), or say --overwrite: what is still right is used again"
             )
 
     def results(self, name: str, key: str, search: Callable[[], pd.DataFrame]) -> pd.DataFrame:
@@ -72,70 +61,78 @@ class RunFolder:
             search: Makes the results.
 
         Returns:
-            Columns ``qid``, ``docno``, ``rank`` (from 0), ``score``, ``name``.
+            Columns ``qid``, ``docno``, ``rank`` (from 0) and ``score``.
 
         Raises:
             ValueError: A qid or docno is empty or holds white space.
             RuntimeError: What was kept is damaged.
         """
         file, note = self.file(f"runs/{name}.res.gz"), self.file(f"runs/{name}.json")
-        known = file.is_file() and _read_json(note).get("key") == key
-        results = None if known else search()
-        self._claim()
+        results = None if self._holds(name, key) else search()
+        self.claim()
         if results is not None:
+            self.note()
             file.parent.mkdir(parents=True, exist_ok=True)
             note.unlink(missing_ok=True)  # from here to the new note the file is nobody's
             beside = file.with_name(f".{os.getpid()}.{file.name}")
-            _write_run(results.assign(iter="Q0", name=name), beside)
-            beside.replace(file)
+            try:
+                write_run(results, beside, name)
+                beside.replace(file)
+            finally:
+                beside.unlink(missing_ok=True)
             write_file(note, json.dumps({"key": key, "results": len(results), **environment()}, indent=2) + "\n")
-        return _read_run(file, _read_json(note).get("results"))
+        return read_kept_run(file, _read_json(note).get("results"))
+
+    def kept(self, name: str, key: str) -> pd.DataFrame | None:
+        """Return the results that are kept under the key, None where there are none; nothing is written."""
+        if not self._holds(name, key):
+            return None
+        note = _read_json(self.path / f"runs/{name}.json")
+        return read_kept_run(self.path / f"runs/{name}.res.gz", note.get("results"))
+
+    def _holds(self, name: str, key: str) -> bool:
+        file, note = (self.path / f"runs/{name}{ending}" for ending in (".res.gz", ".json"))
+        return file.is_file() and _read_json(note).get("key") == key
 
     def file(self, name: str) -> Path:
-        """Return where this run writes a file of its own, which :meth:`leave_own_files` leaves."""
-        self._own.add(self.path / name)
+        """Return where this run writes a file of its own, and note it for the manifest."""
+        self._own.add(name)
         return self.path / name
 
-    def leave_own_files(self, *, runs: bool = True) -> None:
-        """Delete tables, plots and, where ``runs`` is true, TREC runs that an earlier run made and this one did not.
+    def note(self) -> None:
+        """Write the manifest with what was made so far."""
+        self._note(set(self._made()) | self._own)
 
-        What experiments do not write, such as a reader's notes, stays.
+    def finish(self, *, whole: bool = True) -> None:
+        """Delete what an earlier run made and this one did not, and write the manifest.
+
+        Args:
+            whole: All systems of the spec were searched; else kept runs stay, for those that were not.
         """
-        for pattern in _MADE:
-            if runs or not pattern.startswith("runs/"):
-                for file in set(self.path.glob(pattern)) - self._own:
-                    file.unlink()
+        stale = {name for name in set(self._made()) - self._own if whole or not name.startswith("runs/")}
+        kept = set(self._made()) - stale
+        self._delete(stale)
+        self._note(self._own | kept)
 
-    def _claim(self) -> None:
+    def claim(self) -> None:
         """Write the spec where it is not there: a run that fails before its first results takes no folder.
 
         The tables of the spec before go, for they would stand beside this one's until it ends.
         """
-        file = self.path / "spec.json"
+        file = self.path / SPEC
         if _read_json(file) != self._spec:
-            self.leave_own_files(runs=False)
+            self._delete({name for name in self._made() if not name.startswith("runs/")})
             write_file(file, json.dumps(self._spec, indent=2) + "\n")
 
+    def _note(self, files: set[str]) -> None:
+        write_file(self.path / MANIFEST, json.dumps({"files": sorted(files)}, indent=1) + "\n")
 
-def _write_run(results: pd.DataFrame, file: Path) -> None:
-    """Write lines that other tools read: pandas and PyTerrier would put names with quotes between quotes."""
-    for kind in ("qid", "docno"):
-        require_plain(kind, results[kind].drop_duplicates())
-    results[_TREC_COLUMNS].to_csv(file, sep=" ", header=False, index=False, quoting=csv.QUOTE_NONE)
+    def _made(self) -> list[str]:
+        return list(_read_json(self.path / MANIFEST).get("files", ()))
 
-
-def _read_run(file: Path, count: int | None) -> pd.DataFrame:
-    """Read what ``_write_run`` wrote; ``count`` is how many results that were, None where nobody noted it."""
-    types: dict[str, Any] = {"qid": str, "docno": str, "rank": int, "score": float}
-    plain: dict[str, Any] = {"quoting": csv.QUOTE_NONE, "keep_default_na": False}  # "NA" is a docno too
-    mend = "delete it, and the system is searched again"
-    try:
-        run = pd.read_csv(file, sep=" ", names=_TREC_COLUMNS, dtype=types, **plain).drop(columns="iter")
-    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise RuntimeError(f"{file} is damaged ({error}): {mend}") from error
-    if count not in (None, len(run)):
-        raise RuntimeError(f"{file} is damaged ({len(run)} of {count} results are there): {mend}")
-    return run
+    def _delete(self, names: set[str]) -> None:
+        for name in names:
+            (self.path / name).unlink(missing_ok=True)
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -2,215 +2,160 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
 from ir_measures import parse_measure
 from ir_measures.measures import Measure
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
+    SerializeAsAny,
     ValidationError,
     model_serializer,
     model_validator,
 )
 
-from pyterrier_merge.alpha_search import PAPER_GRID, alpha_pairs
 from pyterrier_merge.collections import check_options
-from pyterrier_merge.encoding.contract import require_pooling
-from pyterrier_merge.experiment.spec_errors import described, unknown_name
-from pyterrier_merge.measuring import check_measure
-from pyterrier_merge.methods import get_method
-from pyterrier_merge.recipe import MergeRecipe
+from pyterrier_merge.evaluation import check_measure, parsed_measure
+from pyterrier_merge.experiment.bench import file_name, require_known_uses, require_own_files
+from pyterrier_merge.experiment.significance import Correction, Family, Test, TestPlan
+from pyterrier_merge.experiment.spec_errors import described
+from pyterrier_merge.spelling import did_you_mean
 from pyterrier_merge.storage import user_path
-from pyterrier_merge.training.settings import DomainTraining
+from pyterrier_merge.systems import System, system_of
+from pyterrier_merge.systems.base import Section
+from pyterrier_merge.systems.settings import Positive
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CollectionSection(_Section):
+class CollectionSection(Section):
     """The collection: its name alone, or ``{name: NAME, ...}`` with what it can be told.
 
     Attributes:
         name: A name that :func:`pyterrier_merge.get_collection` knows; "local" and "irds:..." are among them.
-        options: The options of that function, such as ``pool: judged``, ``topic: description`` or ``path: FOLDER``.
+        label: What the experiment calls it, in its folder and where a merge names it; ``name`` when left out.
+        options: The options of that function, which stand beside the name: ``{name: miracl-ja, pool: judged}``,
+            ``{name: local, path: FOLDER}``.
     """
 
     name: str
+    label: Annotated[str, Field(min_length=1)] = ""
     options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
     def _options_beside_the_name(cls, given: Any) -> Any:
-        if isinstance(given, str):
-            return {"name": given}
+        given = {"name": given} if isinstance(given, str) else given
         if not isinstance(given, dict):
             raise ValueError(f"expected the name of a collection, or {{name: NAME, ...}}; found {given!r}")  # noqa: TRY004
-        if "options" not in given:
-            named = {"name": given["name"]} if "name" in given else {}
-            return {**named, "options": {key: given[key] for key in given if key != "name"}}
-        return given
+        given = {"label": str(given.get("name")), **given}
+        if "options" in given:
+            return given
+        section = {key: given.pop(key) for key in ("name", "label") if key in given}
+        return {**section, "options": given}
 
     @model_validator(mode="after")
     def _known(self) -> CollectionSection:
         check_options(self.name, self.options)
+        if "measures" in self.options:
+            raise ValueError("an experiment has its measures in a field of its own: measures: [nDCG@10]")
         return self
 
     @model_serializer
     def _as_written(self) -> str | dict[str, Any]:
-        return {"name": self.name, **self.options} if self.options else self.name
+        label = {} if self.label == self.name else {"label": self.label}
+        return {"name": self.name, **label, **self.options} if label or self.options else self.name
 
 
-def _known_pooling(name: str) -> str:
-    require_pooling(name)
-    return name
-
-
-def _readable_measure(text: str) -> str:
-    try:
-        measure: Measure = parse_measure(text)
-    except (NameError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{text!r} is no measure of ir_measures (such as nDCG@10, RR@10 or AP): {error}") from error
-    supported = measure.SUPPORTED_PARAMS
-    if unknown := [name for name in measure.params if name not in supported]:  # ir_measures cannot even print it
-        raise ValueError(f"{text!r} has no parameter {unknown[0]!r}; it has {', '.join(supported) or 'none'}")
-    return str(measure)
-
-
-def _weighted_method(name: str) -> str:
-    if name != "linear" and not get_method(name).weighted:  # looking at mergekit takes seconds
-        raise ValueError(f"{name} takes no weights, so there are no alphas to choose")
-    return name
-
-
-def _within_bounds(grid: Any) -> Any:
-    if not isinstance(grid, list | tuple):
-        raise ValueError(f"expected a list of alphas, or of pairs of them; found {grid!r}")  # noqa: TRY004
-    alpha_pairs(grid)
-    return grid
-
-
-Positive = Annotated[int, Field(ge=1)]
-MeasureName = Annotated[str, AfterValidator(_readable_measure)]
-
-
-class BM25Section(_Section):
-    """The lexical baseline: arguments of :func:`pyterrier_merge.bm25`."""
-
-    engine: Literal["pisa", "terrier"] = "pisa"
-    k1: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.2
-    b: Annotated[float, Field(ge=0, le=1)] = 0.75
-
-
-class SourceSection(_Section):
-    """The retrieval model: arguments of :class:`pyterrier_merge.E5Encoder`."""
-
-    model: str
-    query_prompt: str | None = None
-    document_prompt: str | None = None
-    max_length: Positive | None = None
-    pooling: Annotated[str, AfterValidator(_known_pooling)] | None = None
-    normalize: bool | None = None
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    batch_size: Positive | None = None
-
-    def settings(self) -> dict[str, Any]:
-        """All but the model: what a merge of it takes too."""
-        return self.model_dump(exclude={"model"})
-
-
-class DomainSection(_Section):
-    """The domain model: one that exists (``model``), or one to train on the collection's own documents (``train``).
-
-    ``train`` takes the fields of :class:`pyterrier_merge.DomainTraining`; ``{}`` takes its defaults.
-    """
-
-    model: str | None = None
-    train: dict[str, Any] | None = None
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> DomainSection:
-        if (self.model is None) == (self.train is None):
-            raise ValueError("say either 'model' (a folder or hub id) or 'train' (settings; {} for the defaults)")
-        if self.train is not None:
-            self.training()
-        return self
-
-    def training(self) -> DomainTraining:
-        """The settings of ``train``, checked."""
-        settings, known = self.train or {}, list(vars(DomainTraining()))
-        if unknown := [name for name in settings if name not in known]:
-            raise ValueError(f"train has no setting {unknown[0]!r}; {unknown_name(str(unknown[0]), known)}")
-        return DomainTraining(**settings)
-
-
-class MergedSection(_Section):
-    """How source and domain are merged, and how the alphas are chosen.
+class SignificanceSection(Section):
+    """The paired tests against the baselines.
 
     Attributes:
-        method: mergekit's name, of a method that takes weights.
-        parameters: The method's own besides weights.
-        grid: Values of both alphas, or pairs ``[alpha_lower, alpha_upper]``. A single pair is taken as it is.
-        split: The split to choose on; never the test split.
-        pool_depth: Choose on the judged documents and the first so many results of BM25 and source for each query of
-            that split, instead of the whole collection. None for the whole.
+        test: ``t``, ``randomization`` or ``wilcoxon``.
+        correction: ``holm``, ``bonferroni``, ``fdr_bh`` or ``none``.
+        family: Which p-values are corrected together: ``all``, or those of each ``measure`` against each baseline.
+        level: Corrected p-values below it are significant.
+        simultaneous: Whether the intervals of a family hold together (Bonferroni).
+        seed: Of the randomization test.
     """
 
-    method: Annotated[str, AfterValidator(_weighted_method)] = "linear"
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    grid: Annotated[tuple[float, ...] | tuple[tuple[float, float], ...], BeforeValidator(_within_bounds)] = PAPER_GRID
-    split: str = "dev"
-    pool_depth: Positive | None = None
-
-    @model_validator(mode="after")
-    def _parameters_are_the_methods(self) -> MergedSection:
-        MergeRecipe.halves("source", "domain", 0.5, 0.5, method=self.method, parameters=self.parameters)
-        return self
-
-
-class SignificanceSection(_Section):
-    """The paired tests against BM25 and source."""
-
-    correction: Literal["holm", "bonferroni", "fdr_bh", "none"] = "holm"
+    test: Test = "t"
+    correction: Correction = "holm"
+    family: Family = "all"
     level: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    simultaneous: bool = False
+    seed: int = 0
+
+    def plan(self) -> TestPlan:
+        """Return the plan of the tests."""
+        return TestPlan(**self.model_dump())
 
 
-class ExperimentSpec(_Section):
-    """One comparison on one collection: BM25, the source model, and the merge.
+MeasureName = Annotated[str, AfterValidator(lambda text: str(parsed_measure(text)))]
+AnySystem = Annotated[SerializeAsAny[System], BeforeValidator(system_of)]
+
+
+def _folder_name(name: str) -> str:
+    if not re.fullmatch(r"[\w.-]*[\w-][\w.-]*", name):  # ".." is not the name of a folder
+        raise ValueError(f"expected letters, digits, '_', '-' and '.', not dots alone; found {name!r}")
+    return name
+
+
+def _in_a_list(given: Any) -> Any:
+    return given if isinstance(given, (list, tuple)) else [given]
+
+
+class ExperimentSpec(Section):
+    """A comparison of systems over one or more collections.
 
     Attributes:
-        name: Of the run folder.
-        collection: What is searched: a name, or a name with options.
+        name: Of the run folder: letters, digits, ``_``, ``-`` and ``.``.
+        collection: What is searched: a name, a name with options, or a list of them. Each collection has its own table
+            and its own family of tests.
         split: The split that the tables are computed on.
-        measures: ``ir_measures`` names, the first of which the alphas are chosen by.
+        measures: ``ir_measures`` names, the first of which systems choose by.
         num_results: Results for each query, of every system.
+        systems: What is compared, by name, in the order of the table.
+        baselines: Names of systems that the others are tested against; the first one when left out.
+        significance: How they are tested.
     """
 
-    name: Annotated[str, Field(pattern=r"^[\w.-]*[\w-][\w.-]*$")]  # ".." is no name of a folder
-    collection: CollectionSection
+    name: Annotated[str, AfterValidator(_folder_name)]
+    collection: Annotated[
+        tuple[CollectionSection, ...],
+        BeforeValidator(_in_a_list),
+        Field(min_length=1, description="name, fields (see below) or list of these"),
+    ]
     split: str = "test"
-    measures: tuple[MeasureName, ...] = ("nDCG@10", "RR@10", "R@100")
+    measures: Annotated[tuple[MeasureName, ...], Field(min_length=1)] = ("nDCG@10", "RR@10", "R@100")
     num_results: Positive = 100
-    bm25: BM25Section = BM25Section()
-    source: SourceSection
-    domain: DomainSection
-    merged: MergedSection = MergedSection()
+    systems: Annotated[dict[str, AnySystem], Field(min_length=1)]
+    baselines: tuple[str, ...] | None = None
     significance: SignificanceSection = SignificanceSection()
 
     @model_validator(mode="after")
-    def _nothing_chosen_on_test(self) -> ExperimentSpec:
-        if self.merged.split in (self.split, "test"):
+    def _systems_fit_together(self) -> ExperimentSpec:
+        require_known_uses(self.systems)
+        require_own_files(self.systems)
+        for name in self.baselines or ():
+            if name not in self.systems:
+                raise ValueError(f"baselines: no system is named {name!r}; {did_you_mean(name, self.systems)}")
+        labels = [section.label for section in self.collection]
+        if len({file_name(label).lower() for label in labels}) < len(labels):
             raise ValueError(
-                f"merged.split: alphas cannot be chosen on {self.merged.split!r}, which the tables are computed on"
+                f"collection: expected each once, by its label; found {', '.join(labels)}: give one of them "
+                "another 'label'"
             )
-        if not self.measures or len(set(map(parse_measure, self.measures))) < len(self.measures):
-            raise ValueError(f"measures: expected at least one, each once; found {list(self.measures)}")
+        return self
+
+    @model_validator(mode="after")
+    def _measures_fit(self) -> ExperimentSpec:
+        if len(set(map(parse_measure, self.measures))) < len(self.measures):
+            raise ValueError(f"measures: expected each once; found {list(self.measures)}")
         for measure in self.parsed_measures:
             check_measure(measure, self.num_results)
         return self
@@ -219,6 +164,10 @@ class ExperimentSpec(_Section):
     def parsed_measures(self) -> list[Measure]:
         """The measures as ``ir_measures`` objects."""
         return [parse_measure(measure) for measure in self.measures]
+
+    def tested_against(self) -> tuple[str, ...]:
+        """Return the baselines: the first system where none is named."""
+        return tuple(self.systems)[:1] if self.baselines is None else self.baselines
 
 
 class _EachFieldOnce(yaml.SafeLoader):
@@ -236,8 +185,8 @@ def read_spec(path: str | Path) -> ExperimentSpec:
     """Read and check a YAML file.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: It is no YAML, or not a valid experiment; the message names each field and what is wrong with it.
+        FileNotFoundError: There is no such file.
+        ValueError: It is not YAML, or not a valid experiment; the message names each field and what is wrong with it.
     """
     path = user_path(path)
     if not path.is_file():
@@ -245,10 +194,10 @@ def read_spec(path: str | Path) -> ExperimentSpec:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _EachFieldOnce)  # noqa: S506 (a safe loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not readable YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no experiment: expected fields such as 'collection' and 'source'")  # noqa: TRY004
+        raise ValueError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds no experiment: expected fields such as 'collection' and 'systems'")  # noqa: TRY004
     try:
         return ExperimentSpec.model_validate(content)
     except ValidationError as error:
-        raise ValueError(f"{path}: {described(error, ExperimentSpec)}") from error
+        raise ValueError(f"{path}: {described(error, ExperimentSpec, content)}") from error

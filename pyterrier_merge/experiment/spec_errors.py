@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
+
+from pyterrier_merge.spelling import did_you_mean
+from pyterrier_merge.systems import system_class
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -14,22 +17,23 @@ if TYPE_CHECKING:
 _LONGEST = 80  # characters of a value in a message
 
 
-def described(error: ValidationError, spec: type[BaseModel]) -> str:
-    """Return one line where one field is wrong, else a line with a dash for each; a field is named by its path."""
+def described(error: ValidationError, spec: type[BaseModel], content: Mapping[Any, Any]) -> str:
+    """Return one line where one field is wrong, else a line with a dash for each; a field is named by its path.
+
+    Args:
+        error: What pydantic found.
+        spec: The class of the file.
+        content: The file: it says of which kind each system is.
+    """
     lines = [
-        ": ".join(filter(None, [".".join(map(str, problem["loc"])), _described(problem, spec)]))
+        ": ".join(filter(None, [".".join(map(str, problem["loc"])), _described(problem, spec, content)]))
         for problem in error.errors()
+        if problem["type"] != "too_short" or len(error.errors()) == 1  # else what is in it is wrong
     ]
     return lines[0] if len(lines) == 1 else "".join(f"\n- {line}" for line in lines)
 
 
-def unknown_name(name: str, known: list[str]) -> str:
-    """Return the known names, and the one that may have been meant."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"{f'did you mean {close[0]!r}? ' if close else ''}there are {', '.join(known)}"
-
-
-def _described(problem: ErrorDetails, spec: type[BaseModel]) -> str:
+def _described(problem: ErrorDetails, spec: type[BaseModel], content: Mapping[Any, Any]) -> str:
     *sections, field = problem["loc"] or ("",)
     found = repr(problem["input"])
     shown = found if len(found) <= _LONGEST else f"{found[: _LONGEST - 1]}…"
@@ -37,20 +41,38 @@ def _described(problem: ErrorDetails, spec: type[BaseModel]) -> str:
         case "missing":
             return "this field is missing"
         case "extra_forbidden":
-            return f"unknown field; {unknown_name(str(field), _fields(spec, sections))}"
+            return f"unknown field; {did_you_mean(field, _fields(spec, sections, content))}"
         case "value_error":
             return str(problem["ctx"]["error"])
         case "model_type":
-            return f"expected fields ({', '.join(_fields(spec, [*sections, field]))}), found {shown}"
+            return f"expected fields ({', '.join(_fields(spec, [*sections, field], content))}), found {shown}"
         case "tuple_type":
             return f"expected a list, found {shown}"
-        case "string_pattern_mismatch":
-            return f"expected a name of letters, digits, '_', '-' and '.'; found {shown}"
+        case "dict_type":
+            return f"expected fields, found {shown}"
+        case "literal_error":
+            known = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+            return f"found {shown}; {did_you_mean(problem['input'], known, 'expected one of')}"
     expected = re.sub(r"^Input should be (?=greater|less)", "expected a number ", problem["msg"])
     return f"{expected.replace('Input should be', 'expected')}; found {shown}"
 
 
-def _fields(spec: Any, sections: list[int | str]) -> list[str]:
-    for section in sections:
-        spec = spec.model_fields[section].annotation
-    return list(spec.model_fields)
+def _fields(spec: type[BaseModel], path: Sequence[int | str], content: Mapping[Any, Any]) -> list[str]:
+    """The fields of the section at a path; of its sections, where one of several may stand there."""
+    found = [spec]
+    if len(path) > 1 and path[0] == "systems":
+        found, path = [system_class(content["systems"][path[1]]["kind"])], path[2:]
+    for name in path:
+        if inner := [one for section in found if name in section.model_fields for one in _sections(section, str(name))]:
+            found = inner
+    return [name for section in found for name in section.model_fields]
+
+
+def _sections(section: type[BaseModel], field: str) -> Iterator[type[BaseModel]]:
+    """The sections that may stand in a field."""
+    pending: list[Any] = [section.model_fields[field].annotation]
+    while pending:
+        annotation = pending.pop()
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield annotation
+        pending += get_args(annotation)

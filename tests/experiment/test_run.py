@@ -8,76 +8,106 @@ import pandas as pd
 import pyterrier as pt
 import pytest
 
-from pyterrier_merge import E5Encoder, MergedE5Encoder
+from pyterrier_merge import E5Encoder, MergedE5Encoder, compare
 from pyterrier_merge.collections import from_frames
+from pyterrier_merge.evaluation import in_one_order
 from pyterrier_merge.experiment import run as room
 from pyterrier_merge.experiment import run_folder
 from pyterrier_merge.experiment.run import run_experiment
 from pyterrier_merge.experiment.spec import ExperimentSpec
-from pyterrier_merge.measuring import in_one_order
 from pyterrier_merge.models import names
+from pyterrier_merge.retrieval.lexical.bm25 import BM25
 
 ROW = {"qid": "1", "docno": "d", "rank": 0, "score": 1.0}
+SPEC = {"name": "n", "collection": "hpo"}
 
 
 @pytest.fixture
-def spec(bert_retriever, bert_language_model, small_collection, monkeypatch, tmp_path):
+def settings(bert_retriever, bert_language_model, small_collection, monkeypatch, tmp_path):
     """A whole experiment on tiny models; ``hpo`` stands for the small collection."""
     monkeypatch.setattr(room, "get_collection", lambda _: small_collection)
     monkeypatch.setenv("PYTERRIER_MERGE_CACHE", str(tmp_path / "cache"))
-    return ExperimentSpec.model_validate(
-        {
-            "name": "tiny",
-            "collection": "hpo",
-            "source": {"model": str(bert_retriever), "dtype": "float32"},
-            "domain": {"model": str(bert_language_model)},
-            "merged": {"grid": [[0, 1], [0.5, 1]], "pool_depth": 5},
-            "measures": ["nDCG@10", "RR@10", "R@20"],
-            "num_results": 20,
-        }
-    )
+    source = {"dtype": "float32"}
+    return {
+        "name": "tiny",
+        "collection": "hpo",
+        "systems": {
+            "BM25": {"kind": "bm25"},
+            "source": {"kind": "encoder", "model": str(bert_retriever), **source},
+            "merged": {
+                "kind": "merged",
+                "source": str(bert_retriever),
+                "domain": str(bert_language_model),
+                "sweep": {"grid": [[0, 1], [0.5, 1]], "pool": {"of": ["BM25", "source"], "depth": 5}},
+                **source,
+            },
+        },
+        "baselines": ["BM25", "source"],
+        "measures": ["nDCG@10", "RR@10", "R@20"],
+        "num_results": 20,
+    }
 
 
-def one_pair(spec):
+@pytest.fixture
+def spec(settings):
+    return ExperimentSpec.model_validate(settings)
+
+
+def changed(settings, system=None, *, leave=(), **change):
+    """The spec with other fields, of the whole or of one system."""
+    if system is None:
+        return ExperimentSpec.model_validate({**settings, **change})
+    section = {name: value for name, value in settings["systems"][system].items() if name not in leave}
+    systems = {**settings["systems"], system: {**section, **change}}
+    return ExperimentSpec.model_validate({**settings, "systems": systems})
+
+
+def one_pair(settings, lower=1.0, upper=1.0):
     """The spec with nothing to choose, which takes a fraction of the time."""
-    return spec.model_copy(update={"merged": spec.merged.model_copy(update={"grid": ((1.0, 1.0),)})})
+    return changed(settings, "merged", leave=["sweep"], alpha_lower=lower, alpha_upper=upper)
+
+
+def table(spec, folder, **options):
+    """The figures of the only collection."""
+    return run_experiment(spec, folder, **options)["hpo"].table
 
 
 def test_a_run_leaves_what_a_paper_needs(spec, tmp_path):
     shown = []
-    results = run_experiment(spec, tmp_path / "run", show=lambda title, table: shown.append((title, table)))
+    results = table(spec, tmp_path / "run", show=lambda name, figures: shown.append((name, figures)))
     folder = tmp_path / "run"
     assert {path.name for path in folder.iterdir()} == {
-        "environment.json", "per_query.csv", "report.md", "results.csv", "runs", "spec.json", "sweep.csv", "sweep.png",
-        "tensors.csv", "tests.csv",
+        "environment.json", "manifest.json", "means.png", "merged-sweep.csv", "merged-sweep.png",
+        "merged-sweep_per_query.csv", "merged-tensors.csv", "per_query.csv", "qrels.txt", "report.md", "results.csv",
+        "runs", "spec.json", "table.tex", "tests.csv",
     }  # fmt: skip
-    assert len(shown) == 2
-    assert list(shown[0][1]["name"]) == ["BM25 (PISA)", "source"]
-    assert list(results["name"][:2]) == ["BM25 (PISA)", "source"]
+    assert [name for name, _ in shown] == list(results["name"])
+    assert shown[0][1].startswith("nDCG@10 0.")
+    assert list(results["name"][:2]) == ["BM25", "source"]
     assert results["name"][2].startswith("merged (0")
     per_query = pd.read_csv(folder / "per_query.csv")
     assert per_query.groupby(["name", "measure"]).size().eq(15).all()
     assert len(pd.read_csv(folder / "tests.csv")) == 3 * 3  # source-BM25, merged-BM25, merged-source; three measures
-    assert len(pd.read_csv(folder / "sweep.csv")) == 2
-    tensors = pd.read_csv(folder / "tensors.csv")
+    assert len(pd.read_csv(folder / "merged-sweep.csv")) == 2
+    tensors = pd.read_csv(folder / "merged-tensors.csv")
     assert set(tensors["layer"]) == {0, 1, 2, 3}
-    assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "merged-sweep.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((folder / "environment.json").read_text())["packages"]["mergekit"]
     report = (folder / "report.md").read_text()
-    assert "BM25 (PISA) (a)" in report
+    assert "| BM25 (a)" in report
     assert "30 documents, 15 test queries" in report
 
 
 def test_the_figures_are_those_of_the_public_pieces(spec, small_collection, tmp_path):
     """The table says what a user gets who writes the pipelines by hand and searches by a full sort."""
-    results = run_experiment(spec, tmp_path / "run").set_index("name")
+    results = table(spec, tmp_path / "run").set_index("name")[list(spec.measures)]
     topics, qrels = small_collection.topics("test"), small_collection.qrels("test")
     chosen = results.index[2].removeprefix("merged (").removesuffix(")").split(", ")
     encoders = {
-        "source": E5Encoder(spec.source.model, dtype="float32"),
+        "source": E5Encoder(spec.systems["source"].model, dtype="float32"),
         results.index[2]: MergedE5Encoder(
-            spec.source.model,
-            spec.domain.model,
+            spec.systems["merged"].source,
+            spec.systems["merged"].domain,
             alpha_lower=float(chosen[0]),
             alpha_upper=float(chosen[1]),
             dtype="float32",
@@ -89,61 +119,60 @@ def test_the_figures_are_those_of_the_public_pieces(spec, small_collection, tmp_
         assert results.loc[name].to_dict() == pytest.approx(by_hand)
 
 
-def test_equal_scores_have_one_order_for_all_measures(spec, small_collection, tmp_path, monkeypatch):
+def test_equal_scores_have_one_order_for_all_measures(small_collection):
     """The relevant document, of equal score with two more, comes last: its docno is the smallest."""
     topics, qrels = small_collection.topics("test"), small_collection.qrels("test")
     tied = [(qid, f"d{number}", 1.0) for qid, own in zip(qrels["qid"], qrels["docno"], strict=True)
             for number in (own[1:], 8, 9)]  # fmt: skip
     run = pd.DataFrame(tied, columns=["qid", "docno", "score"]).merge(topics, on="qid")
-    bench = room._Bench(spec, None, small_collection, verbose=False)
-    [found] = bench.measure({"tied": run}).to_dict("records")
+    [found] = compare({"tied": run}, small_collection).table.to_dict("records")
     ranks = [3] * len(qrels)  # d9 and d8 come before d10, d11 ... d24
-    assert found["RR@10"] == pytest.approx(sum(1 / rank for rank in ranks) / len(ranks))
+    assert found["AP"] == pytest.approx(sum(1 / rank for rank in ranks) / len(ranks))
     assert found["nDCG@10"] == pytest.approx(sum(1 / math.log2(rank + 1) for rank in ranks) / len(ranks))
 
 
 def test_a_second_run_encodes_nothing_and_says_the_same(spec, tmp_path, monkeypatch):
-    first = run_experiment(spec, tmp_path / "run")
+    first = table(spec, tmp_path / "run")
     report = (tmp_path / "run" / "report.md").read_text()
     monkeypatch.setattr(E5Encoder, "_encode", lambda *_: pytest.fail("encoded again"))
-    second = run_experiment(spec, tmp_path / "run")
+    second = table(spec, tmp_path / "run")
     pd.testing.assert_frame_equal(first, second)
     assert (tmp_path / "run" / "report.md").read_text() == report
 
 
-def test_a_changed_setting_is_run_anew(spec, tmp_path):
-    first = run_experiment(spec, tmp_path / "run")
-    files = {name: tmp_path / "run" / "runs" / f"{name}.test.res.gz" for name in ("bm25", "source")}
+def test_a_changed_setting_is_run_anew(spec, settings, tmp_path):
+    first = table(spec, tmp_path / "run")
+    files = {name: tmp_path / "run" / "runs" / f"{name}.test.res.gz" for name in ("BM25", "source")}
     before = {name: file.read_bytes() for name, file in files.items()}
-    changed = spec.model_copy(update={"bm25": spec.bm25.model_copy(update={"k1": 0.0, "b": 0.0})})
-    with pytest.raises(FileExistsError, match=r"the run of another spec \(it differs in bm25\)"):
-        run_experiment(changed, tmp_path / "run")
-    second = run_experiment(changed, tmp_path / "run", overwrite=True)
+    other = changed(settings, "BM25", k1=0.0, b=0.0)
+    with pytest.raises(FileExistsError, match=r"the run of another spec \(it differs in systems\)"):
+        run_experiment(other, tmp_path / "run")
+    second = table(other, tmp_path / "run", overwrite=True)
     assert first.loc[1:].equals(second.loc[1:])
     assert files["source"].read_bytes() == before["source"]
-    assert files["bm25"].read_bytes() != before["bm25"]
+    assert files["BM25"].read_bytes() != before["BM25"]
 
 
-def test_documents_of_another_language_are_searched_anew(spec, tmp_path, small_collection, monkeypatch):
+def test_documents_of_another_language_are_searched_anew(settings, tmp_path, small_collection, monkeypatch):
     """``language`` is an option of "local": BM25 makes other terms of the same documents."""
-    given = one_pair(spec)
-    first = run_experiment(given, tmp_path / "run")
+    given = one_pair(settings)
+    first = table(given, tmp_path / "run")
     german = dataclasses.replace(small_collection, language="de")
     monkeypatch.setattr(room, "get_collection", lambda _: german)
-    kept = tmp_path / "run" / "runs" / "bm25.test.res.gz"
+    kept = tmp_path / "run" / "runs" / "BM25.test.res.gz"
     before = kept.read_bytes()
-    pd.testing.assert_frame_equal(run_experiment(given, tmp_path / "run").loc[1:], first.loc[1:])
+    pd.testing.assert_frame_equal(table(given, tmp_path / "run").loc[1:], first.loc[1:])
     assert kept.read_bytes() != before
 
 
-def test_a_killed_run_leaves_no_results_of_another_spec(spec, tmp_path, monkeypatch):
+def test_a_killed_run_leaves_no_results_of_another_spec(spec, settings, tmp_path, monkeypatch):
     """Killed between writing results and noting what made them: the results are nobody's, and made anew."""
-    first = run_experiment(spec, tmp_path / "run")
-    shallow = spec.model_copy(update={"num_results": 1, "measures": ("RR@1",)})
+    first = table(spec, tmp_path / "run")
+    shallow = changed(settings, num_results=1, measures=["RR@1"])
     real = run_folder.write_file
 
     def killed(path, text):
-        if path.name == "bm25.test.json":
+        if path.name == "BM25.test.json":
             raise KeyboardInterrupt
         real(path, text)
 
@@ -151,35 +180,51 @@ def test_a_killed_run_leaves_no_results_of_another_spec(spec, tmp_path, monkeypa
         broken.setattr(run_folder, "write_file", killed)
         with pytest.raises(KeyboardInterrupt):
             run_experiment(shallow, tmp_path / "run", overwrite=True)
-    pd.testing.assert_frame_equal(run_experiment(spec, tmp_path / "run", overwrite=True), first)
+    pd.testing.assert_frame_equal(table(spec, tmp_path / "run", overwrite=True), first)
 
 
-def test_a_merge_that_cannot_be_is_a_row_with_its_reason(spec, mistral_language_model, tmp_path):
-    wrong = spec.model_copy(update={"domain": spec.domain.model_copy(update={"model": str(mistral_language_model)})})
-    with pytest.raises(ValueError, match="these models cannot be merged"):
-        run_experiment(wrong, tmp_path / "run")
+def test_a_merge_that_cannot_be_is_a_row_with_its_reason(settings, mistral_language_model, tmp_path):
+    settings["systems"]["hybrid"] = {"kind": "fusion", "of": ["BM25", "merged"]}
+    wrong = changed(settings, "merged", domain=str(mistral_language_model))
+    found = run_experiment(wrong, tmp_path / "run")["hpo"]
+    assert list(found.failed) == ["merged", "hybrid"]
+    assert "these models cannot be merged" in found.failed["merged"]
+    assert found.failed["hybrid"].startswith("it builds on 'merged', which failed: these models cannot be merged")
     report = (tmp_path / "run" / "report.md").read_text()
     assert "| merged" in report
-    assert "not run" in report
+    assert "| failed" in report
     assert "model_type: 'bert'" in report
     assert len(pd.read_csv(tmp_path / "run" / "results.csv")) == 2
 
 
-def test_one_pair_is_taken_as_it_is(spec, tmp_path):
+def test_alphas_that_are_given_are_taken_as_they_are(settings, tmp_path):
     """No dev split is needed then: "miracl-ja" with ``pool: judged`` has none."""
-    merged = spec.merged.model_copy(update={"grid": ((0.25, 0.75),), "split": "nowhere"})
-    given = spec.model_copy(update={"merged": merged})
-    results = run_experiment(given, tmp_path / "run")
+    results = table(one_pair(settings, 0.25, 0.75), tmp_path / "run")
     assert results["name"][2] == "merged (0.25, 0.75)"
-    assert not (tmp_path / "run" / "sweep.csv").exists()
-    report = (tmp_path / "run" / "report.md").read_text()
-    assert "alphas (0.25, 0.75) as given." in report
-    assert "choice of the alphas" not in report
+    assert results["labels"].tolist() == [0, 0, 0]
+    assert not (tmp_path / "run" / "merged-sweep.csv").exists()
+    assert "linear, alphas as given." in (tmp_path / "run" / "report.md").read_text()
 
 
-def test_an_unknown_split_shows_before_any_work(spec, tmp_path):
-    wrong = spec.model_copy(update={"merged": spec.merged.model_copy(update={"split": "deb"})})
-    with pytest.raises(ValueError, match="has no split 'deb'"):
+def test_a_merge_that_is_the_source_counts_once(spec, settings, tmp_path, monkeypatch):
+    """Nothing is encoded for it, and no test compares a system with itself."""
+    run_experiment(spec, tmp_path / "run")
+    encoded = []
+    real = E5Encoder._encode
+    monkeypatch.setattr(E5Encoder, "_encode", lambda self, *given: encoded.append(self) or real(self, *given))
+    found = run_experiment(one_pair(settings), tmp_path / "other")["hpo"]
+    assert not [encoder for encoder in encoded if isinstance(encoder, MergedE5Encoder)]
+    assert found.same == {"merged (1, 1)": "source"}
+    assert len(found.tests) == 3  # source against BM25 in three measures
+    figures = found.table.set_index("name")[list(found.measures)]
+    assert figures.loc["merged (1, 1)"].tolist() == figures.loc["source"].tolist()
+    assert "merged (1, 1) has the same results as source" in found.verdict()
+
+
+def test_an_unknown_split_shows_before_any_work(settings, tmp_path):
+    sweep = {**settings["systems"]["merged"]["sweep"], "split": "deb"}
+    wrong = changed(settings, "merged", sweep=sweep)
+    with pytest.raises(ValueError, match=r"systems\.merged: sweep\.split: small has no split 'deb' .*give alpha_lower"):
         run_experiment(wrong, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -193,9 +238,9 @@ def unjudged_but(collection, count):
     return from_frames("small", collection.corpus_iter(), topics, qrels)
 
 
-def test_topics_without_judgements_are_not_measured(spec, small_collection, tmp_path, monkeypatch):
+def test_topics_without_judgements_are_not_measured(settings, small_collection, tmp_path, monkeypatch):
     monkeypatch.setattr(room, "get_collection", lambda _: unjudged_but(small_collection, 13))
-    results = run_experiment(one_pair(spec), tmp_path / "run")
+    results = table(one_pair(settings), tmp_path / "run")
     per_query = pd.read_csv(tmp_path / "run" / "per_query.csv")
     assert per_query.groupby(["name", "measure"]).size().eq(13).all()
     means = per_query[per_query["measure"] == "nDCG@10"].groupby("name")["value"].mean()
@@ -204,12 +249,12 @@ def test_topics_without_judgements_are_not_measured(spec, small_collection, tmp_
     assert "13 test queries (2 more have no judgements and are not measured)" in report
 
 
-def test_a_system_that_finds_nothing_at_all_has_nought(spec, small_collection, tmp_path, monkeypatch):
+def test_a_system_that_finds_nothing_at_all_scores_0(settings, small_collection, tmp_path, monkeypatch):
     topics, qrels = small_collection.topics("test").assign(query="nowhere"), small_collection.qrels("test")
     strange = from_frames("strange", small_collection.corpus_iter(), topics, qrels)
     monkeypatch.setattr(room, "get_collection", lambda _: strange)
-    results = run_experiment(one_pair(spec), tmp_path / "run").set_index("name")
-    assert results.loc["BM25 (PISA)"].tolist() == [0, 0, 0]
+    results = table(one_pair(settings), tmp_path / "run").set_index("name")
+    assert results.loc["BM25", ["nDCG@10", "RR@10", "R@20"]].tolist() == [0, 0, 0]
     assert results.loc["source", "R@20"] > 0
     per_query = pd.read_csv(tmp_path / "run" / "per_query.csv")
     assert per_query.groupby(["name", "measure"]).size().eq(15).all()
@@ -223,7 +268,9 @@ def test_too_few_judged_topics_show_before_any_work(spec, small_collection, tmp_
     assert not (tmp_path / "run").exists()
 
 
-def test_alphas_are_not_chosen_on_test_queries_under_another_name(spec, small_collection, tmp_path, monkeypatch):
+def test_alphas_are_not_chosen_on_test_queries_under_another_name(
+    spec, settings, small_collection, tmp_path, monkeypatch
+):
     def leaking(count):
         topics, qrels = (
             {"dev": pd.concat([of("dev"), of("test")[:count]]), "test": of("test")}
@@ -235,17 +282,19 @@ def test_alphas_are_not_chosen_on_test_queries_under_another_name(spec, small_co
     with pytest.raises(ValueError, match=r"2 of \d+ dev queries are test queries too \(such as qid 'test-d"):
         run_experiment(spec, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    run_experiment(one_pair(spec), tmp_path / "run")  # nothing is chosen
+    run_experiment(one_pair(settings), tmp_path / "run")  # nothing is chosen
 
 
-def test_a_measure_that_cannot_be_computed_shows_before_any_work(spec, tmp_path):
+def test_a_measure_that_cannot_be_computed_shows_before_any_work(settings, tmp_path):
     """ERR reads qids as numbers, which the spec cannot know of."""
     with pytest.raises(ValueError, match="ERR@10 cannot be computed"):
-        run_experiment(spec.model_copy(update={"measures": ("ERR@10",)}), tmp_path / "run")
+        run_experiment(changed(settings, measures=["ERR@10"]), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_measure_that_cannot_choose_the_alphas_shows_before_any_work(spec, small_collection, tmp_path, monkeypatch):
+def test_a_measure_that_cannot_choose_the_alphas_shows_before_any_work(
+    settings, small_collection, tmp_path, monkeypatch
+):
     topics, qrels = (
         {"dev": of("dev"), "test": of("test").assign(qid=lambda frame: frame["qid"].str.removeprefix("test-d"))}
         for of in (small_collection.topics, small_collection.qrels)
@@ -253,46 +302,46 @@ def test_a_measure_that_cannot_choose_the_alphas_shows_before_any_work(spec, sma
     numbered = from_frames("numbered", small_collection.corpus_iter(), topics, qrels)
     monkeypatch.setattr(room, "get_collection", lambda _: numbered)
     with pytest.raises(ValueError, match="ERR@10 cannot be computed"):
-        run_experiment(spec.model_copy(update={"measures": ("ERR@10",)}), tmp_path / "run")
+        run_experiment(changed(settings, measures=["ERR@10"]), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("field", ["source", "domain"])
-def test_a_misspelt_model_shows_before_any_work(spec, tmp_path, field):
-    section = getattr(spec, field).model_copy(update={"model": str(tmp_path / "nowhere")})
-    with pytest.raises(ValueError, match=rf"{field}\.model: no model at .*nowhere"):
-        run_experiment(spec.model_copy(update={field: section}), tmp_path / "run")
+@pytest.mark.parametrize(("system", "field"), [("source", "model"), ("merged", "source"), ("merged", "domain")])
+def test_a_misspelt_model_shows_before_any_work(settings, tmp_path, system, field):
+    wrong = changed(settings, system, **{field: str(tmp_path / "nowhere")})
+    with pytest.raises(ValueError, match=rf"systems\.{system}: no model at .*nowhere"):
+        run_experiment(wrong, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_domain_model_that_the_hub_cannot_give_is_a_row_with_its_reason(spec, tmp_path, monkeypatch):
-    wrong = spec.model_copy(update={"domain": spec.domain.model_copy(update={"model": "nobody/has-this"})})
+def test_a_domain_model_that_the_hub_cannot_give_is_a_row_with_its_reason(settings, tmp_path, monkeypatch):
+    wrong = changed(settings, "merged", domain="nobody/has-this")
 
     def unreachable(name, revision):
         raise RuntimeError(f"model {name!r} is not in the cache, and the hub could not be reached")
 
     monkeypatch.setattr(names, "hub_snapshot", unreachable)
-    with pytest.raises(RuntimeError, match="could not be reached"):
-        run_experiment(wrong, tmp_path / "run")
-    assert "merged was not run: model 'nobody/has-this' is not in" in (tmp_path / "run" / "report.md").read_text()
+    found = run_experiment(wrong, tmp_path / "run")["hpo"]
+    assert "could not be reached" in found.failed["merged"]
+    assert "merged failed: model 'nobody/has-this' is not in" in (tmp_path / "run" / "report.md").read_text()
 
 
-def test_a_run_that_fails_before_its_first_results_takes_no_folder(spec, tmp_path, monkeypatch):
+def test_a_run_that_fails_before_its_first_results_takes_no_folder(spec, settings, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     with monkeypatch.context() as broken:
-        broken.setattr(room.BM25, "transform", lambda *_: pytest.fail("no index"))
+        broken.setattr(BM25, "transform", lambda *_: pytest.fail("no index"))
         with pytest.raises(pytest.fail.Exception, match="no index"):
             run_experiment(spec, folder)
-    other = spec.model_copy(update={"num_results": 20, "measures": ("RR@1",)})
-    run_folder.RunFolder(folder, other).results("bm25.test", "key", lambda: pd.DataFrame([ROW]))
+    other = changed(settings, measures=["RR@1"])
+    run_folder.RunFolder(folder, other.model_dump(mode="json")).results("bm25.test", "key", lambda: pd.DataFrame([ROW]))
     with pytest.raises(FileExistsError, match="another spec"):
-        run_folder.RunFolder(folder, spec)
+        run_folder.RunFolder(folder, spec.model_dump(mode="json"))
 
 
-def test_docnos_that_look_like_nothing_survive(tmp_path, spec):
+def test_docnos_that_look_like_nothing_survive(tmp_path):
     docnos = ["NA", "null", "001", "nan", '"x', 'q"q']
     frame = pd.DataFrame({"qid": "007", "docno": docnos, "rank": range(6), "score": [6.5, 5, 4, 3, 2, 1 / 3]})
-    folder = run_folder.RunFolder(tmp_path / "run", spec)
+    folder = run_folder.RunFolder(tmp_path / "run", SPEC)
     folder.results("odd", "key", lambda: frame)
     kept = folder.results("odd", "key", lambda: pytest.fail("made again"))
     assert list(kept["docno"]) == docnos
@@ -303,10 +352,10 @@ def test_docnos_that_look_like_nothing_survive(tmp_path, spec):
 
 
 @pytest.mark.parametrize("change", [{"docno": "d 1"}, {"docno": "d\u30001"}, {"qid": "q\t1"}, {"qid": ""}])
-def test_names_that_cannot_stand_in_a_trec_run_are_refused(tmp_path, spec, change):
+def test_names_that_cannot_stand_in_a_trec_run_are_refused(tmp_path, change):
     [(kind, name)] = change.items()
     with pytest.raises(ValueError, match=re.escape(f"{kind} {name!r} cannot stand in a TREC run")):
-        run_folder.RunFolder(tmp_path / "run", spec).results("odd", "key", lambda: pd.DataFrame([{**ROW, **change}]))
+        run_folder.RunFolder(tmp_path / "run", SPEC).results("odd", "key", lambda: pd.DataFrame([{**ROW, **change}]))
     assert not list((tmp_path / "run").glob("runs/*"))
 
 
@@ -315,14 +364,14 @@ def test_a_docno_with_white_space_shows_before_anything_is_encoded(spec, small_c
     splits = {split: small_collection.topics(split) for split in small_collection.splits}
     odd = from_frames("odd", docs, splits, {split: small_collection.qrels(split) for split in splits})
     monkeypatch.setattr(room, "get_collection", lambda _: odd)
-    monkeypatch.setattr(room.BM25, "transform", lambda *_: pytest.fail("searched"))
+    monkeypatch.setattr(BM25, "transform", lambda *_: pytest.fail("searched"))
     with pytest.raises(ValueError, match="docno 'd 99' cannot stand in a TREC run"):
         run_experiment(spec, tmp_path / "run")
 
 
 @pytest.mark.parametrize("content", ["", "{", "7"])
-def test_a_damaged_note_is_named(spec, tmp_path, content):
-    folder = run_folder.RunFolder(tmp_path / "run", spec)
+def test_a_damaged_note_is_named(tmp_path, content):
+    folder = run_folder.RunFolder(tmp_path / "run", SPEC)
     folder.results("odd", "key", lambda: pd.DataFrame([ROW]))
     note = tmp_path / "run" / "runs" / "odd.json"
     note.write_text(content)
@@ -333,8 +382,8 @@ def test_a_damaged_note_is_named(spec, tmp_path, content):
 @pytest.mark.parametrize(
     "content", [b"", gzip.compress(b"1 Q0 d 0 1.0 odd\n")[:-9], b"1 Q0 d 0 1.0 odd\n", gzip.compress(b"1 Q0 d\n")]
 )
-def test_a_damaged_run_is_named(spec, tmp_path, content):
-    folder = run_folder.RunFolder(tmp_path / "run", spec)
+def test_a_damaged_run_is_named(tmp_path, content):
+    folder = run_folder.RunFolder(tmp_path / "run", SPEC)
     folder.results("odd", "key", lambda: pd.DataFrame([ROW]))
     file = tmp_path / "run" / "runs" / "odd.res.gz"
     file.write_bytes(content)
@@ -344,22 +393,38 @@ def test_a_damaged_run_is_named(spec, tmp_path, content):
     assert len(folder.results("odd", "key", lambda: pd.DataFrame([ROW]))) == 1
 
 
-def test_an_overwritten_folder_holds_nothing_of_the_spec_before(spec, tmp_path):
+def test_an_overwritten_folder_holds_nothing_of_the_spec_before(spec, settings, tmp_path):
     folder = tmp_path / "run"
     run_experiment(spec, folder)
     (folder / "notes.txt").write_text("mine")
-    run_experiment(one_pair(spec), folder, overwrite=True)
+    run_experiment(one_pair(settings), folder, overwrite=True)
     left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    run_experiment(one_pair(spec), tmp_path / "fresh")
+    run_experiment(one_pair(settings), tmp_path / "fresh")
     fresh = {str(path.relative_to(tmp_path / "fresh")) for path in (tmp_path / "fresh").rglob("*") if path.is_file()}
     assert left == fresh | {"notes.txt"}
 
 
-def test_tables_of_the_spec_before_go_when_its_folder_is_taken(spec, tmp_path):
+def test_results_of_a_system_that_fails_now_are_kept(spec, tmp_path, monkeypatch):
+    """What failed, say for want of memory, may be there again tomorrow: its results are as right as they were."""
+    first = table(spec, tmp_path / "run")
+
+    def fails(*_args, **_settings):
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("pyterrier_merge.tuning.sweep.sweep", fails)
+        assert run_experiment(spec, tmp_path / "run")["hpo"].failed == {"merged": "out of memory"}
+    monkeypatch.setattr(E5Encoder, "_encode", lambda *_: pytest.fail("encoded again"))
+    pd.testing.assert_frame_equal(table(spec, tmp_path / "run"), first)
+
+
+def test_tables_of_the_spec_before_go_when_its_folder_is_taken(tmp_path):
     folder = tmp_path / "run"
-    run_folder.RunFolder(folder, spec).results("bm25.test", "key", lambda: pd.DataFrame([ROW]))
-    (folder / "report.md").write_text("of the spec before")
-    taken = run_folder.RunFolder(folder, one_pair(spec), overwrite=True)
+    before = run_folder.RunFolder(folder, SPEC)
+    before.results("bm25.test", "key", lambda: pd.DataFrame([ROW]))
+    before.file("report.md").write_text("of the spec before")
+    before.finish()
+    taken = run_folder.RunFolder(folder, {**SPEC, "num_results": 5}, overwrite=True)
     assert (folder / "report.md").exists()
     taken.results("bm25.test", "key", lambda: pytest.fail("it is right for this spec too"))
     assert not (folder / "report.md").exists()
@@ -370,28 +435,92 @@ def test_a_run_that_was_killed_goes_on(spec, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        broken.setattr(room, "sweep", killed)
+        broken.setattr("pyterrier_merge.tuning.sweep.sweep", killed)
         with pytest.raises(KeyboardInterrupt):
             run_experiment(spec, tmp_path / "run")
     written = (tmp_path / "run" / "runs" / "source.test.res.gz").stat().st_mtime_ns
-    resumed = run_experiment(spec, tmp_path / "run")
+    resumed = table(spec, tmp_path / "run")
     assert (tmp_path / "run" / "runs" / "source.test.res.gz").stat().st_mtime_ns == written
-    pd.testing.assert_frame_equal(resumed, run_experiment(spec, tmp_path / "fresh"))
+    pd.testing.assert_frame_equal(resumed, table(spec, tmp_path / "fresh"))
 
 
 def test_the_topics_of_a_reranking_collection_are_answered_from_their_candidates(
     spec, tmp_path, reranking_collection, monkeypatch
 ):
     monkeypatch.setattr(room, "get_collection", lambda _: reranking_collection)
-    results = run_experiment(spec, tmp_path / "run").set_index("name")
+    results = table(spec, tmp_path / "run").set_index("name")
     assert len(results) == 3
     given = set(reranking_collection.candidates("test")[["qid", "docno"]].itertuples(index=False, name=None))
     for run in sorted((tmp_path / "run" / "runs").glob("*.test.res.gz")):
         found = pt.io.read_results(run)
         assert set(found[["qid", "docno"]].itertuples(index=False, name=None)) == given
     candidates = reranking_collection.candidates("test")
-    scored = E5Encoder(spec.source.model, dtype="float32")(candidates)
+    scored = E5Encoder(spec.systems["source"].model, dtype="float32")(candidates)
     topics, qrels = reranking_collection.topics("test"), reranking_collection.qrels("test")
     by_hand = pt.Experiment([scored], topics, qrels, ["ndcg_cut_10"])
     assert results.loc["source", "nDCG@10"] == pytest.approx(by_hand["ndcg_cut_10"].item())
     assert "own candidates" in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_a_failure_that_passes_costs_no_kept_run(spec, tmp_path, monkeypatch):
+    from pyterrier_merge.systems.encoder import EncoderSystem
+
+    run_experiment(spec, tmp_path / "run")
+    written = (tmp_path / "run" / "runs" / "source.test.res.gz").stat().st_mtime_ns
+
+    def unreachable(*_):
+        raise OSError("hub unreachable")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(EncoderSystem, "prepare", unreachable)
+        assert run_experiment(spec, tmp_path / "run")["hpo"].failed["source"] == "hub unreachable"
+    assert run_experiment(spec, tmp_path / "run")["hpo"].failed == {}
+    assert (tmp_path / "run" / "runs" / "source.test.res.gz").stat().st_mtime_ns == written
+
+
+def test_one_system_can_be_run_before_the_others(spec, tmp_path):
+    """And again in the finished folder, which keeps the other systems' runs."""
+    first = run_experiment(spec, tmp_path / "run", only=("BM25",))["hpo"]
+    assert first.table["name"].tolist() == ["BM25", "source"]  # and the baselines
+    assert first.notes[0] == "Not all systems of the file were run; left out are merged."
+    whole = table(spec, tmp_path / "run")
+    files = {file: file.stat().st_mtime_ns for file in (tmp_path / "run" / "runs").iterdir()}
+    run_experiment(spec, tmp_path / "run", only=("BM25",))
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "run" / "runs").iterdir()} == files
+    pd.testing.assert_frame_equal(table(spec, tmp_path / "run"), whole)
+
+
+def test_a_folder_is_that_of_its_spec_also_where_every_system_failed(spec, settings, tmp_path, monkeypatch):
+    from pyterrier_merge.systems.bm25 import BM25System
+
+    run_experiment(one_pair(settings), tmp_path / "run")
+
+    def broken(*_):
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(BM25System, "prepare", broken)
+    other = ExperimentSpec.model_validate({**settings, "systems": {"BM25": {"kind": "bm25"}}, "baselines": None})
+    assert run_experiment(other, tmp_path / "run", overwrite=True)["hpo"].failed == {"BM25": "no"}
+    assert json.loads((tmp_path / "run" / "spec.json").read_text()) == other.model_dump(mode="json")
+
+
+def test_the_same_question_under_another_number_is_the_same_question(spec, small_collection, tmp_path, monkeypatch):
+    asked = small_collection.topics("test")
+    topics = {"dev": asked.assign(qid="x" + asked["qid"], query=" " + asked["query"].str.upper()), "test": asked}
+    judged = small_collection.qrels("test")
+    qrels = {"dev": judged.assign(qid="x" + judged["qid"]), "test": judged}
+    renamed = from_frames("renamed", small_collection.corpus_iter(), topics, qrels)
+    monkeypatch.setattr(room, "get_collection", lambda _: renamed)
+    with pytest.raises(ValueError, match="15 of 15 dev queries are test queries too"):
+        run_experiment(spec, tmp_path / "run")
+
+
+def test_docnos_with_quotes_stand_in_the_judgements_as_they_are(spec, small_collection, tmp_path, monkeypatch):
+    docs = [*small_collection.corpus_iter(), {"docno": 'd"05', "text": "heart"}]
+    topics = {split: small_collection.topics(split) for split in small_collection.splits}
+    qrels = {split: small_collection.qrels(split) for split in small_collection.splits}
+    qrels["test"] = pd.concat([qrels["test"], qrels["test"][:1].assign(docno='d"05')])
+    monkeypatch.setattr(room, "get_collection", lambda _: from_frames("quoted", docs, topics, qrels))
+    run_experiment(spec, tmp_path / "run", only=("BM25",))
+    written = (tmp_path / "run" / "qrels.txt").read_text().splitlines()
+    assert written[-1].split() == [qrels["test"]["qid"].iloc[0], "0", 'd"05', "1"]

@@ -1,12 +1,12 @@
-from pathlib import Path
-
 import pytest
 import yaml
 
 from pyterrier_merge.experiment.spec import ExperimentSpec, read_spec
 
-EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
-SMALLEST = {"name": "n", "collection": "hpo", "source": {"model": "m"}, "domain": {"model": "d"}}
+BM25 = {"kind": "bm25"}
+SOURCE = {"kind": "encoder", "model": "m"}
+MERGED = {"kind": "merged", "source": "m", "domain": "d", "sweep": {}}
+SMALLEST = {"name": "n", "collection": "hpo", "systems": {"BM25": BM25, "source": SOURCE, "merged": MERGED}}
 
 
 def write(tmp_path, content):
@@ -15,94 +15,164 @@ def write(tmp_path, content):
     return path
 
 
-@pytest.mark.parametrize("file", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda file: file.stem)
-def test_the_experiments_that_we_ship_are_valid(file):
-    assert read_spec(file).collection
+def with_system(**section):
+    """The smallest file with one more system, or another ``merged``."""
+    return {"systems": {**SMALLEST["systems"], "other": section}}
 
 
 def test_a_collection_takes_its_options(tmp_path):
     plain = read_spec(write(tmp_path, SMALLEST))
-    assert (plain.collection.name, plain.collection.options) == ("hpo", {})
-    assert plain.model_dump(mode="json")["collection"] == "hpo"
+    assert [(section.name, section.options) for section in plain.collection] == [("hpo", {})]
+    assert plain.model_dump(mode="json")["collection"] == ["hpo"]
     for given in (
         {"name": "miracl-ja", "pool": "judged-dev"},
         {"name": "trec-cds-2016", "topic": "description"},
         {"name": "local", "path": "somewhere", "language": "ja"},
         {"name": "irds:beir/fiqa", "dev": "beir/fiqa/dev"},
+        {"name": "trec-cds-2016", "label": "notes", "topic": "note"},
+        {"name": "hpo", "label": "terms"},
     ):
         spec = read_spec(write(tmp_path, {**SMALLEST, "collection": given}))
-        assert {"name": spec.collection.name, **spec.collection.options} == given
+        [section] = spec.collection
+        assert {"name": section.name, **section.options} == {key: given[key] for key in given if key != "label"}
+        assert section.label == given.get("label", given["name"])
+        assert spec.model_dump(mode="json")["collection"] == [given]
         assert ExperimentSpec.model_validate(spec.model_dump(mode="json")) == spec
+
+
+def test_several_collections_are_a_list(tmp_path):
+    spec = read_spec(write(tmp_path, {**SMALLEST, "collection": ["hpo", {"name": "local", "path": "x"}]}))
+    assert [section.name for section in spec.collection] == ["hpo", "local"]
 
 
 def test_defaults_are_filled_in(tmp_path):
     spec = read_spec(write(tmp_path, SMALLEST))
     assert spec.measures == ("nDCG@10", "RR@10", "R@100")
-    assert spec.merged.grid == (0, 0.25, 0.5, 0.75, 1)
-    assert spec.bm25.engine == "pisa"
+    assert spec.systems["merged"].sweep.grid == (0, 0.25, 0.5, 0.75, 1)
+    assert spec.systems["BM25"].engine == "pisa"
+    assert spec.tested_against() == ("BM25",)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"collection": "hpp"}, "collection: .*no collection is named 'hpp'; did you mean 'hpo'"),
-        ({"collection": {"pool": "judged"}}, r"collection\.name: "),
-        ({"collection": 7}, "collection: expected the name of a collection, or {name: NAME, ...}; found 7"),
+        ({"collection": "hpp"}, "collection.0: .*no collection is named 'hpp'; did you mean 'hpo'"),
+        ({"collection": {"pool": "judged"}}, r"collection\.0\.name: this field is missing$"),
+        ({"collection": 7}, "collection.0: expected the name of a collection, or {name: NAME, ...}; found 7"),
+        ({"collection": []}, "collection: "),
+        ({"collection": {"name": "hpo", "label": ""}}, r"collection\.0\.label: "),
+        ({"collection": {"name": "hpo", "label": 7}}, r"collection\.0\.label: "),
+        (
+            {"collection": ["hpo", "hpo"]},
+            "expected each once, by its label; found hpo, hpo: give one of them another 'label'",
+        ),
         (
             {"collection": {"name": "miracl-ja", "pol": "judged"}},
-            "collection: .*no option 'pol'; it has pool, download",
+            r"no option 'pol'; did you mean 'pool'\? it has pool, download",
         ),
-        ({"collection": "local"}, "collection: .*local needs the option 'path'"),
-        (
-            {"collection": {"name": "local", "path": None}},
-            "collection: .*local: path is the name of a folder, found None",
-        ),
-        ({"collection": {"name": "jqara", "path": 5}}, "collection: .*jqara: path is the name of a folder, found 5"),
-        ({"collection": "irds:beir/fiqa", "split": "x", "merged": {"split": "x"}}, "alphas cannot be chosen on 'x'"),
-        ({"measures": ["nDCG@@10"]}, "measures.0: .*is no measure"),
+        ({"collection": "local"}, "local needs the option 'path'"),
+        ({"collection": {"name": "local", "path": None}}, "local: path is the name of a folder, found None"),
+        ({"collection": {"name": "jqara", "path": 5}}, "jqara: path is the name of a folder, found 5"),
+        ({"measures": ["nDCG@@10"]}, "measures.0: .*is not a measure"),
+        ({"measures": ["ndgc@10"]}, r"measures.0: .*did you mean 'nDCG@10'"),
         ({"measures": ["AP(foo=2)"]}, r"measures.0: .*'AP\(foo=2\)' has no parameter 'foo'; it has cutoff, rel"),
-        ({"sorce": 1}, r"spec\.yaml: sorce: unknown field; did you mean 'source'\? there are name, collection, split"),
-        ({"source": {}}, r"source\.model: this field is missing$"),
         (
-            {"source": {"model": "m", "modle": "m"}},
-            r"source\.modle: unknown field; did you mean 'model'\? there are model",
+            {"systms": 1},
+            r"spec\.yaml: systms: unknown field; did you mean 'systems'\? there are name, collection, split",
         ),
-        ({"source": "m"}, r"source: expected fields \(model, .*, batch_size\), found 'm'$"),
-        ({"source": {"model": "m", "dtype": "fp16"}}, r"source\.dtype: expected 'auto', .*; found 'fp16'$"),
-        ({"measures": "AP"}, "measures: expected a list, found 'AP'$"),
-        ({"num_results": "ten"}, "num_results: expected a valid integer, .*; found 'ten'$"),
-        ({"source": {}, "sorce": 1}, r"spec\.yaml: \n- source\.model: this .*\n- sorce: unknown field"),
-        ({"collection": {"path": "p"}}, r"collection\.name: this field is missing$"),
-        ({"source": {"model": "m", "pooling": "last"}}, r"source\.pooling: .*unknown pooling 'last': choose one of"),
-        ({"domain": {}}, "either 'model' .* or 'train'"),
-        ({"domain": {"model": "d", "train": {}}}, "either 'model' .* or 'train'"),
+        ({"splt": "dev", "systms": 1}, r"spec\.yaml: \n- splt: unknown field; .*\n- systms: unknown field"),
         (
-            {"domain": {"train": {"step": 5}}},
+            {"collection": {"name": "local", "path": "p", "measures": ["AP"]}},
+            r"collection\.0: an experiment has its measures in a field of its own: measures: \[nDCG@10\]$",
+        ),
+        (
+            {"systems": {"x": {**MERGED, "sorce": "m"}}},
+            r"systems\.x\.sorce: unknown field; did you mean 'source'\? there",
+        ),
+        (
+            {"systems": {"x": {**MERGED, "sweep": {"gird": [1]}}}},
+            r"x\.sweep\.gird: unknown field; did you mean 'grid'\? there are grid, split, metric",
+        ),
+        (
+            {"systems": {"x": {**MERGED, "domain": {"tran": {}}}}},
+            r"spec\.yaml: systems\.x\.domain\.tran: unknown field; did you mean 'train'\? there are train",
+        ),
+        ({"systems": {"x": {**MERGED, "domain": 7}}}, r"x\.domain: expected a name, a list of names, or .*; found 7$"),
+        ({"systems": {"x": {**MERGED, "sweep": 7}}}, r"x\.sweep: expected fields \(grid, split, .*\), found 7$"),
+        ({"significance": {"tset": "t"}}, r"significance\.tset: unknown field; did you mean 'test'"),
+        ({"measures": "AP"}, "measures: expected a list, found 'AP'$"),
+        ({"systems": 7}, "systems: expected fields, found 7$"),
+        ({"num_results": "ten"}, "num_results: expected a valid integer, .*; found 'ten'$"),
+        ({"systems": {}}, "systems: "),
+        ({"systems": {"x": {"kind": "bm52"}}}, r"systems\.x: .*unknown kind 'bm52': did you mean 'bm25'\? kinds are"),
+        ({"systems": {"x": {"model": "m"}}}, r"systems\.x: .*expected a section with 'kind'"),
+        ({"systems": {"x": {"kind": "encoder"}}}, r"systems\.x\.model: this field is missing$"),
+        ({"systems": {"a b": BM25, "a_b": BM25}}, "'a b' and 'a_b' would be kept in the same file"),
+        (
+            with_system(kind="encoder", model="m", pooling="last"),
+            r"unknown pooling 'last': did you mean 'lasttoken'\? choose one of",
+        ),
+        (with_system(kind="encoder", model="m", batch_size=0), r"systems\.other\.batch_size: "),
+        (with_system(kind="merged", source="m", sweep={}), "a merge needs 'source' and 'domain', or 'mergekit'"),
+        (
+            with_system(kind="merged", source="m", domain="d"),
+            "linear needs 'alpha_lower' and 'alpha_upper', or 'sweep'",
+        ),
+        ({"systems": {"x": {**MERGED, "alpha_lower": 1, "alpha_upper": 1}}}, "in one way; found sweep and alpha_lower"),
+        ({"systems": {"x": {**MERGED, "mergekit": "a.yml", "sweep": None}}}, "leave source, domain out"),
+        (
+            {"systems": {"x": {**MERGED, "domain": {"train": {"step": 5}}}}},
             r"train has no setting 'step'; did you mean 'steps'\? there are steps, batch_size",
         ),
-        ({"domain": {"train": {"steps": 0}}}, "steps must be"),
-        ({"merged": {"grid": [0.5, 2]}}, r"within \[0, 1\]; found 2"),
-        ({"merged": {"grid": 3}}, r"merged\.grid: expected a list of alphas, or of pairs of them; found 3$"),
-        ({"merged": {"grid": ["a"]}}, r"merged\.grid: alpha_lower is the weight .*; found 'a'$"),
-        ({"merged": {"grid": []}}, "the grid of alphas is empty"),
-        ({"merged": {"split": "test"}}, "alphas cannot be chosen on 'test'"),
-        ({"split": "dev"}, "alphas cannot be chosen on 'dev'"),
-        ({"merged": {"method": "mean"}}, r"merged\.method: .*unknown merge method 'mean'"),
-        ({"merged": {"method": "karcher"}}, r"merged\.method: .*karcher takes no weights"),
-        ({"merged": {"method": "slerp", "parameters": {"densty": 1}}}, "slerp has no parameter 'densty'"),
-        ({"num_results": 0}, "num_results: expected a number greater than or equal to 1; found 0$"),
+        ({"systems": {"x": {**MERGED, "domain": {"train": {"steps": 0}}}}}, "steps must be"),
+        ({"systems": {"x": {**MERGED, "domain": {"train": {}, "seeds": []}}}}, "seeds: expected at least one"),
+        ({"systems": {"x": {**MERGED, "domain": {"train": {"seed": 1}, "seeds": [1]}}}}, "either 'seeds' or 'seed'"),
+        ({"systems": {"x": {**MERGED, "sweep": {"grid": [0.5, 2]}}}}, r"within \[0, 1\]; found 2"),
+        ({"systems": {"x": {**MERGED, "sweep": {"grid": []}}}}, "the grid of alphas is empty"),
+        ({"systems": {"x": {**MERGED, "sweep": {"metric": "nDGC"}}}}, "'nDGC' is not a measure"),
+        ({"systems": {"x": {**MERGED, "method": "mean"}}}, r"systems\.x: .*unknown merge method 'mean'"),
+        ({"systems": {"x": {**MERGED, "method": "karcher"}}}, "karcher takes no weights"),
+        ({"systems": {"x": {**MERGED, "method": "slerp", "parameters": {"densty": 1}}}}, "slerp has no parameter"),
+        (with_system(kind="fusion", of=["BM25"]), r"systems\.other\.of: "),
+        (with_system(kind="fusion", of=["BM25", "BM25"]), "each system once"),
+        (with_system(kind="fusion", of=["BM25", "merge"]), "no system is named 'merge'; did you mean 'merged'"),
+        (with_system(kind="fusion", of=["BM25", "other"]), r"systems\.other: it builds on itself"),
+        (with_system(kind="fusion", of=["BM25", "source"], weights=[1, 1]), "rrf takes no weights"),
+        (with_system(kind="fusion", of=["BM25", "source"], method="linear", weights=[1]), "one for each of 2 systems"),
+        (with_system(kind="fusion", of=["BM25", "source"], method="linear", weights=[0, 0]), "not all 0"),
+        (with_system(kind="fusion", of=["BM25", "source", "merged"], method="linear"), "for two systems alone"),
+        (
+            with_system(kind="pipeline", function="nothing"),
+            r"systems\.other\.function: expected module:function; found 'nothing'$",
+        ),
+        (
+            {"baselines": ["BM52"]},
+            r"baselines: no system is named 'BM52'; did you mean 'BM25'\? there are BM25, ",
+        ),
+        ({"num_results": 0}, "num_results"),
         ({"num_results": 50}, "R@100 looks deeper than num_results, 50"),
         ({"measures": ["RR@10", "MRR@10"]}, "each once"),
         ({"measures": ["nDCG@0"]}, "the cutoff of nDCG@0 must be a whole number, at least 1, not 0"),
         ({"measures": ["RR@10", "RBP@10"]}, "RBP@10 cannot be computed: ValueError: Unsupported"),
         ({"measures": ["P"]}, "P cannot be computed: AssertionError: invalid param cutoff=nothing"),
         ({"name": "../up"}, "name"),
-        ({"name": ".."}, "name: expected a name of letters, digits, '_', '-' and '.'; found '..'"),
-        ({"bm25": {"engine": "lucene"}}, "bm25.engine"),
-        ({"bm25": {"k1": -1}}, r"bm25\.k1: .*greater than or equal to 0"),
-        ({"bm25": {"k1": float("nan")}}, r"bm25\.k1: .*finite"),
-        ({"bm25": {"b": 3}}, r"bm25\.b: .*less than or equal to 1"),
-        ({"bm25": {"b": float("nan")}}, r"bm25\.b: "),
+        ({"name": ".."}, r"name: expected letters, digits, '_', '-' and '\.', not dots alone; found '\.\.'$"),
+        (
+            {"systems": {"x": {**BM25, "engine": "lucene"}}},
+            r"x\.engine: found 'lucene'; expected one of pisa, terrier$",
+        ),
+        ({"systems": {"x": {**BM25, "k1": -1}}}, r"x\.k1: .*greater than or equal to 0"),
+        ({"systems": {"x": {**BM25, "k1": float("nan")}}}, r"x\.k1: .*finite"),
+        ({"systems": {"x": {**BM25, "b": 3}}}, r"x\.b: .*less than or equal to 1"),
+        ({"systems": {"x": {**BM25, "b": float("nan")}}}, r"x\.b: "),
+        (
+            {"significance": {"test": "z"}},
+            r"significance\.test: found 'z'; expected one of t, randomization, wilcoxon$",
+        ),
+        (
+            {"significance": {"correction": "hlm"}},
+            r"correction: found 'hlm'; did you mean 'holm'\? expected one of holm",
+        ),
     ],
 )
 def test_each_wrong_field_is_named(tmp_path, change, message):
@@ -110,13 +180,22 @@ def test_each_wrong_field_is_named(tmp_path, change, message):
         read_spec(write(tmp_path, {**SMALLEST, **change}))
 
 
+def test_a_circle_of_systems_is_refused(tmp_path):
+    first = {"kind": "fusion", "of": ["BM25", "second"]}
+    second = {"kind": "rerank", "first": "first", "by": "source"}
+    circle = {**SMALLEST, "systems": {**SMALLEST["systems"], "first": first, "second": second}}
+    with pytest.raises(ValueError, match=r"systems\.first: it builds on itself \(through 'second'\)"):
+        read_spec(write(tmp_path, circle))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("a: [", "not readable YAML"),
         ("just text", "holds no experiment"),
-        ("merged: {split: train}\nname: n\nmerged: {pool_depth: 5}", "not readable YAML: 'merged' is given twice"),
-        ("bm25: {k1: 1, b: 1, k1: 2}", "not readable YAML: 'k1' is given twice"),
+        ("systems: {x: {}}\nname: n\nsystems: {y: {}}", "not readable YAML: 'systems' is given twice"),
+        ("systems: {x: {k1: 1, b: 1, k1: 2}}", "not readable YAML: 'k1' is given twice"),
+        ("systems: {x: {kind: bm25}, x: {kind: bm25}}", "not readable YAML: 'x' is given twice"),
     ],
 )
 def test_what_is_no_experiment_is_refused(tmp_path, content, message):

@@ -1,0 +1,297 @@
+"""The bench that systems are prepared and searched on: one collection, its topics, and the results that are kept."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+
+from pyterrier_merge.collections.identical_ids import without_identical_ids
+from pyterrier_merge.evaluation import check_measure, judged
+from pyterrier_merge.executor import Executor, InProcess
+from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
+from pyterrier_merge.models import locate_model
+from pyterrier_merge.spelling import did_you_mean
+from pyterrier_merge.systems.base import Prepared, System, all_labels
+
+if TYPE_CHECKING:
+    from ir_measures.measures import Measure
+
+    from pyterrier_merge.collections.base import TestCollection
+
+logger = logging.getLogger(__name__)
+
+
+class SystemFailedError(RuntimeError):
+    """A system cannot be prepared or searched, because one that it builds on failed."""
+
+
+class UnusableCollectionError(ValueError):
+    """The collection is at fault, so that every system would fail alike."""
+
+
+class ResultStore(Protocol):
+    """Keeps results by a key."""
+
+    def results(self, name: str, key: str, search: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """Return the results kept under ``key``, else those of ``search``, which are kept then."""
+
+
+class InMemory:
+    """Keeps results as long as it lives."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, pd.DataFrame] = {}
+
+    def results(self, name: str, key: str, search: Callable[[], pd.DataFrame]) -> pd.DataFrame:  # noqa: ARG002
+        """Return the results kept under ``key``, else those of ``search``, which are kept then."""
+        if key not in self._kept:
+            self._kept[key] = search()
+        return self._kept[key]
+
+
+@dataclass
+class ExperimentBench:
+    """Prepares each system once and keeps its results.
+
+    Attributes:
+        systems: By name, in the order of the table.
+        collection: What is searched.
+        split: The split that tables are computed on.
+        measures: The first is the one that systems choose by.
+        num_results: Results for each query.
+        store: Keeps results.
+        siblings: Benches of all collections of the experiment, by the collection's label.
+        executor: Where work items run.
+        before_search: Called once, before the first search: kept results need no search.
+        verbose: Show progress bars.
+    """
+
+    systems: Mapping[str, System]
+    collection: TestCollection
+    split: str
+    measures: Sequence[Measure]
+    num_results: int
+    store: ResultStore
+    siblings: Mapping[str, ExperimentBench] = field(default_factory=dict)
+    executor: Executor = field(default_factory=InProcess)
+    before_search: Callable[[], None] | None = None
+    verbose: bool = False
+
+    def __post_init__(self) -> None:
+        self._ready: dict[str, tuple[Prepared, ...]] = {}
+        self._failed: dict[str, str] = {}
+        self._splits: dict[str, pd.DataFrame] = {}  # whose topics were searched: a stage knows them again
+        require_known_uses(self.systems)
+
+    def check(self) -> None:
+        """Raise ``ValueError`` for whatever would show only after hours: models, splits, measures."""
+        topics, _ = judged(self.collection.topics(self.split), self.collection.qrels(self.split))
+        for measure in self.measures:
+            check_measure(measure, self.num_results, topics["qid"].tolist())
+        for name, system in self.systems.items():
+            with blamed(name):
+                system.check(self)
+            self.check_models(name)
+
+    def check_models(self, name: str) -> None:
+        """Raise ``ValueError`` where a model of a system cannot be found."""
+        with blamed(name):
+            for model in self.systems[name].models():
+                locate_model(model)
+
+    def on(self, collection: str | None) -> ExperimentBench:
+        """Return the bench of another collection of the experiment, by its label; this one for None.
+
+        Raises:
+            ValueError: The experiment has no such collection.
+        """
+        if collection is None:
+            return self
+        known = self.siblings or {self.collection.name: self}
+        if collection not in known:
+            advice = did_you_mean(collection, known, "it has")
+            raise ValueError(f"the experiment has no collection {collection!r}; {advice}")
+        return known[collection]
+
+    def trials(self, name: str) -> int:
+        """Return how many trials a system has."""
+        return len(self._prepared(name))
+
+    def prepared(self, name: str, trial: int = 0) -> Prepared:
+        """Return a system whose transformer answers the topics of a split from kept results."""
+        return replace(self._prepared(name)[trial], transformer=KeptStage(self, name, trial))
+
+    def results(self, name: str, split: str, trial: int = 0) -> pd.DataFrame:
+        """Return a system's results for all topics of a split.
+
+        Columns ``qid``, ``query``, ``docno``, ``score`` and ``rank`` (from 0); at most ``num_results`` for each query,
+        best first, equal scores by docno.
+        """
+        system, topics = self._prepared(name)[trial], self.collection.topics(split)
+        collection = self.collection
+        documents = collection.fingerprint, collection.language, collection.ignore_identical_ids
+        key = fingerprint([system.identity, documents, fingerprint_frame(topics), self.num_results])
+        file = f"{self.stem(name, trial)}.{split}"
+        self._splits[split] = topics
+        with self._failing(name):
+            found = self.store.results(file, key, lambda: self.answer(system.transformer, topics, name))
+        return found[["qid", "docno", "score", "rank"]].merge(topics, on="qid", how="left")
+
+    def stem(self, name: str, trial: int) -> str:
+        """Return what the names of a trial's files begin with."""
+        return file_name(name, trial if self.trials(name) > 1 else None)
+
+    def runs(self, name: str) -> list[pd.DataFrame]:
+        """Return a system's results for the split of the tables, one frame a trial."""
+        return [self.results(name, self.split, trial) for trial in range(self.trials(name))]
+
+    def labels(self, name: str) -> frozenset[str] | None:
+        """Return the queries whose judgements a system used in any trial; None where that is not known."""
+        return all_labels(self._prepared(name))
+
+    def answer(self, transformer: pt.Transformer, topics: pd.DataFrame, name: str) -> pd.DataFrame:
+        """Search, and check what comes back.
+
+        Raises:
+            ValueError: A column is missing, a score is not finite, a document comes twice for a query, or results are
+                for other queries.
+        """
+        if self.before_search is not None:
+            try:
+                self.before_search()
+            except ValueError as error:
+                raise UnusableCollectionError(str(error)) from error
+            self.before_search = None
+        found = transformer.transform(topics)
+        if not isinstance(found, pd.DataFrame):
+            raise ValueError(f"{name} returned {type(found).__name__}, expected a frame of results")  # noqa: TRY004
+        if missing := [column for column in ("qid", "docno", "score") if column not in found]:
+            raise ValueError(
+                f"{name} returned {', '.join(map(str, found.columns)) or 'no columns'}, expected qid, docno and score: "
+                f"{', '.join(missing)} is missing"
+            )
+        found = found[["qid", "docno", "score"]].astype({"qid": str, "docno": str, "score": float})
+        if strangers := sorted(set(found["qid"]) - set(topics["qid"])):
+            raise ValueError(f"{name} returned results for queries that were not asked, such as qid {strangers[0]!r}")
+        if not np.isfinite(found["score"]).all():
+            qid = found.loc[~np.isfinite(found["score"]), "qid"].iloc[0]
+            raise ValueError(f"{name} returned a score that is not finite for qid {qid!r}")
+        twice = found.duplicated(["qid", "docno"])
+        if twice.any():
+            qid, docno = found.loc[twice, ["qid", "docno"]].iloc[0]
+            raise ValueError(f"{name} returned document {docno!r} twice for qid {qid!r}")
+        if self.collection.ignore_identical_ids:
+            found = without_identical_ids(found)
+        ordered = found.sort_values(["qid", "score", "docno"], ascending=[True, False, True], ignore_index=True)
+        ranked = ordered.assign(rank=ordered.groupby("qid").cumcount())
+        return ranked[ranked["rank"] < self.num_results].reset_index(drop=True)
+
+    def _prepared(self, name: str) -> tuple[Prepared, ...]:
+        if name in self._failed:
+            raise SystemFailedError(f"it builds on {name!r}, which failed: {self._failed[name]}")
+        if name not in self._ready:
+            with self._failing(name):
+                self._ready[name] = tuple(self.systems[name].prepare(self))
+        return self._ready[name]
+
+    @contextmanager
+    def _failing(self, name: str) -> Iterator[None]:
+        """Remember why a system failed, for those that build on it."""
+        try:
+            yield
+        except Exception as error:
+            self._failed.setdefault(name, reason_of(error))
+            raise
+
+    def split_of(self, topics: pd.DataFrame) -> str | None:
+        """Return the split that has just these topics, of those that were searched."""
+        return next((split for split, known in self._splits.items() if topics.equals(known)), None)
+
+
+class KeptStage(pt.Transformer):
+    """A system of the experiment as a pipeline stage: the topics of a split are answered from kept results.
+
+    Args:
+        bench: Keeps the results.
+        name: Of the system.
+        trial: Number of the trial.
+    """
+
+    schematic: ClassVar = {"label": "KeptStage"}
+
+    def __init__(self, bench: ExperimentBench, name: str, trial: int) -> None:
+        self.bench = bench
+        self.name = name
+        self.trial = trial
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Return ``qid``, ``query``, ``docno``, ``score`` and ``rank``."""
+        bench = self.bench
+        asked = inp[["qid", "query"]].reset_index(drop=True)
+        if (split := bench.split_of(asked)) is not None:
+            return bench.results(self.name, split, self.trial)
+        found = bench.answer(bench._prepared(self.name)[self.trial].transformer, asked, self.name)
+        return found.merge(asked, on="qid")
+
+
+@contextmanager
+def blamed(name: str) -> Iterator[None]:
+    """Name the system in what is raised; that the hub cannot be reached is left for its row."""
+    try:
+        yield
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(f"systems.{name}: {error}") from error
+    except RuntimeError:
+        logger.debug("systems.%s", name, exc_info=True)
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a system failed, for its row: a message that says nothing by itself gets its kind."""
+    expected = isinstance(error, (ValueError, RuntimeError, OSError, ImportError)) and str(error)
+    return str(error) if expected else f"{type(error).__name__}: {error}"
+
+
+def require_own_files(names: Iterable[str]) -> None:
+    """Raise ``ValueError`` where two systems would be kept in files of one name."""
+    files: dict[str, str] = {}
+    for name in names:
+        if (other := files.setdefault(file_name(name).lower(), name)) != name:
+            raise ValueError(f"systems: {other!r} and {name!r} would be kept in the same file; rename one of them")
+
+
+def require_known_uses(systems: Mapping[str, System]) -> None:
+    """Raise ``ValueError`` where a system builds on one that is not there, on itself, or in a circle."""
+    for name, system in systems.items():
+        for used in system.uses():
+            if used not in systems:
+                raise ValueError(f"systems.{name}: no system is named {used!r}; {did_you_mean(used, systems)}")
+    for name in systems:
+        seen, path = set[str](), [name]
+        while path:
+            current = path.pop()
+            for used in systems[current].uses():
+                if used == name:
+                    raise ValueError(f"systems.{name}: it builds on itself (through {current!r})")
+                if used not in seen:
+                    seen.add(used)
+                    path.append(used)
+
+
+def file_name(system: str, trial: int | None = None) -> str:
+    """Return a system's name as the name of a file: letters, digits, ``_``, ``.`` and ``-``.
+
+    Args:
+        system: The name.
+        trial: Number of the trial, from 0, of a system with several. ``@1`` behind the name is the first: files count
+            from 1, as reports do, and no name of a system has an ``@`` in a file.
+    """
+    name = re.sub(r"[^\w.-]+", "_", system).strip("_.") or "system"
+    return name if trial is None else f"{name}@{trial + 1}"

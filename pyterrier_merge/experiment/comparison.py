@@ -1,0 +1,334 @@
+"""The comparison of systems over one collection: figures, paired tests, and what they say."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from ir_measures import Judged
+from ir_measures.measures import Measure
+
+from pyterrier_merge.evaluation import in_one_order, judged, mean_values, measure_runs
+from pyterrier_merge.experiment.bench import ExperimentBench, UnusableCollectionError, reason_of
+from pyterrier_merge.experiment.significance import DEFAULT_PLAN, TestPlan, paired_tests
+from pyterrier_merge.fingerprint import fingerprint, fingerprint_rows
+from pyterrier_merge.spelling import did_you_mean
+from pyterrier_merge.storage import user_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
+
+JUDGED_AT = 10  # results of which the share of judged ones is shown
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Comparison:
+    """What systems score on one split of a collection. A notebook shows it as a table.
+
+    Attributes:
+        title: Of the table.
+        measures: Names of the measures, the most important first.
+        table: One row a system that was measured: ``name``, the measures (means over the queries), ``Judged@10`` (share
+            of the first ten results that somebody judged) and ``labels`` (judged queries that it used, for
+            training or for choosing; missing where that is not known, as of transformers and run files).
+        per_query: ``name``, ``qid``, ``measure``, ``value``; of a system with several trials the mean over them.
+        tests: What :func:`~pyterrier_merge.experiment.significance.paired_tests` returned; empty without baselines.
+        baselines: Names of the systems that the others were tested against.
+        plan: How they were tested.
+        topics: ``qid`` and ``query`` of what was measured.
+        runs: Results of each system, one frame a trial.
+        by_trial: ``name``, ``trial`` (from 1), ``label`` and the measures: the means of each trial, for systems with
+            several.
+        same: System -> an earlier system with the same results: it is in the table, and counts once in the tests.
+        failed: System -> the reason why it is not measured.
+        untested: Baselines that were asked for and failed.
+        unanswered: System -> number of measured queries for which it returned nothing, where there are any.
+        notes: What is to be known of the systems and the collection, one sentence each.
+    """
+
+    title: str
+    measures: tuple[str, ...]
+    table: pd.DataFrame
+    per_query: pd.DataFrame
+    tests: pd.DataFrame
+    baselines: tuple[str, ...]
+    plan: TestPlan
+    topics: pd.DataFrame
+    runs: Mapping[str, Sequence[pd.DataFrame]]
+    by_trial: pd.DataFrame = field(default_factory=pd.DataFrame)
+    same: Mapping[str, str] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+    untested: tuple[str, ...] = ()
+    unanswered: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def spread(self) -> pd.DataFrame:
+        """Standard deviations of the means over trials: ``name`` and the measures, for systems with several trials."""
+        columns = ["name", *self.measures]
+        if self.by_trial.empty:
+            return pd.DataFrame(columns=columns)
+        return self.by_trial[columns].groupby("name", sort=False).std().reset_index()
+
+    def marked(self) -> pd.DataFrame:
+        """Return the table as text: four decimals, a letter for each baseline, and signs of significance.
+
+        ``0.4375 a+ b+`` is significantly better than baselines a and b, ``b-`` significantly worse than b.
+        """
+        from pyterrier_merge.experiment.report.marks import marked_table
+
+        return marked_table(self)
+
+    def to_markdown(self) -> str:
+        """Return the table in Markdown, best figures in bold, and what the signs mean below it."""
+        from pyterrier_merge.experiment.report.markdown import table_with_legend
+
+        return table_with_legend(self)
+
+    def to_latex(self) -> str:
+        """Return the table in LaTeX for the package ``booktabs``, best figures in bold, signs as superscripts."""
+        from pyterrier_merge.experiment.report.latex import latex_table
+
+        return latex_table(self)
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Draw the mean of each system and measure with its 95 % confidence interval; save it where a path is given."""
+        from pyterrier_merge.experiment.report.plots import means_plot
+
+        return means_plot(self, path)
+
+    def verdict(self) -> str:
+        """Say what the figures say, in two or three sentences."""
+        from pyterrier_merge.experiment.report.verdict import verdict
+
+        return verdict(self)
+
+    def differences(self, system: str, baseline: str, *, measure: str | None = None, num: int = 10) -> pd.DataFrame:
+        """Return the queries that a system wins and loses most against another.
+
+        Args:
+            system: Name of a system.
+            baseline: Name of another.
+            measure: Name of a measure; the first when None.
+            num: Queries that it wins, and as many that it loses.
+
+        Returns:
+            ``qid``, ``query``, a column for each of both systems, and ``difference``: the largest gain first, the
+            largest loss last. Queries without a difference are left out.
+
+        Raises:
+            ValueError: No such system or measure.
+        """
+        measure = self._known(str(measure or self.measures[0]), self.measures, "measure")
+        systems = tuple(self.table["name"])
+        pair = [self._known(name, systems, "system") for name in (system, baseline)]
+        if system == baseline:
+            raise ValueError(f"a system does not differ from itself: expected two names, found {system!r} twice")
+        values = self.per_query[(self.per_query["measure"] == measure) & self.per_query["name"].isin(pair)]
+        wide = values.pivot(index="qid", columns="name", values="value")[pair]
+        found = self.topics.merge(wide.reset_index(), on="qid")
+        found = found.assign(difference=found[system] - found[baseline])
+        found = found[found["difference"].abs() > 1e-12].sort_values("difference", ascending=False, kind="stable")
+        wins, losses = found[found["difference"] > 0][:num], found[found["difference"] < 0][-num:]
+        return pd.concat([wins, losses], ignore_index=True)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write ``report.md``, ``table.tex``, ``means.png``, tables as CSV and TREC runs into a folder.
+
+        Args:
+            folder: Where to; it appears when it is whole.
+            overwrite: Replace the folder that is there.
+
+        Returns:
+            The folder.
+
+        Raises:
+            FileExistsError: Something is there already.
+            ValueError: A qid or docno cannot stand in a TREC run.
+        """
+        from pyterrier_merge.experiment.report.folder import save_comparison
+
+        return save_comparison(self, user_path(folder), overwrite=overwrite)
+
+    @staticmethod
+    def _known(name: str, known: tuple[str, ...], what: str) -> str:
+        if name not in known:
+            raise ValueError(f"no {what} is named {name!r}; there are {', '.join(known)}")
+        return name
+
+    def _repr_html_(self) -> str:
+        from pyterrier_merge.experiment.report.html import html_table
+
+        return html_table(self)
+
+    def __repr__(self) -> str:
+        return f"{self.title}\n{self.marked().to_string(index=False)}"
+
+
+def compared(
+    bench: ExperimentBench,
+    baselines: Sequence[str],
+    plan: TestPlan = DEFAULT_PLAN,
+    *,
+    show: Callable[[str, str], None] | None = None,
+) -> Comparison:
+    """Search every system of a bench, measure it and test it against the baselines.
+
+    A system that fails is left out of the figures and named with its reason; the others go on.
+
+    Args:
+        bench: Systems and collection.
+        baselines: Names of systems.
+        plan: How to test.
+        show: Called with a system's name and a line of figures as soon as it is measured.
+
+    Raises:
+        ValueError: A baseline is not among the systems.
+    """
+    if unknown := [name for name in baselines if name not in bench.systems]:
+        advice = did_you_mean(unknown[0], bench.systems, "the systems are")
+        raise ValueError(f"unknown baseline {unknown[0]!r}: {advice}")
+    topics, qrels = judged(bench.collection.topics(bench.split), bench.collection.qrels(bench.split))
+    measures = [*bench.measures, *([] if Judged @ JUDGED_AT in bench.measures else [Judged @ JUDGED_AT])]
+    found: dict[str, list[pd.DataFrame]] = {}
+    names: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    values = []
+    for name in bench.systems:
+        try:
+            runs = bench.runs(name)
+        except UnusableCollectionError:
+            raise
+        except Exception as error:  # whatever it is: the others are compared
+            failed[name] = reason_of(error)
+            logger.warning("%s failed: %s", name, failed[name])
+            logger.debug("%s failed", name, exc_info=True)
+            continue
+        names[name] = shown = _shown_name(bench, name)
+        found[shown] = runs
+        values.append(measure_runs({str(trial): run for trial, run in enumerate(runs)}, qrels, measures))
+        values[-1] = values[-1].rename(columns={"name": "trial"}).assign(name=shown)
+        if show is not None:
+            means = values[-1].groupby("measure", sort=False)["value"].mean()
+            show(shown, ", ".join(f"{measure} {means[str(measure)]:.4f}" for measure in bench.measures))
+    tested = tuple(dict.fromkeys(names[name] for name in baselines if name in names))
+    comparison = _assembled(bench, measures, topics, found, names, values, failed, tested, plan)
+    return replace(comparison, untested=tuple(name for name in baselines if name in failed))
+
+
+def _assembled(
+    bench: ExperimentBench,
+    measures: Sequence[Measure],
+    topics: pd.DataFrame,
+    found: Mapping[str, list[pd.DataFrame]],
+    names: Mapping[str, str],
+    values: Sequence[pd.DataFrame],
+    failed: Mapping[str, str],
+    baselines: tuple[str, ...],
+    plan: TestPlan,
+) -> Comparison:
+    columns = ["name", "qid", "measure"]
+    every = pd.concat(values) if values else pd.DataFrame(columns=[*columns, "trial", "value"])
+    averaged = every.groupby(columns, sort=False)["value"].mean().reset_index()
+    table = mean_values(averaged, measures)
+    used = [bench.labels(name) for name in names]
+    table["labels"] = pd.Series([None if labels is None else len(labels) for labels in used], dtype="Int64")
+    own = averaged[averaged["measure"].isin(list(map(str, bench.measures)))].reset_index(drop=True)
+    same = _same_results(found, baselines)
+    distinct = tuple(dict.fromkeys(same.get(name, name) for name in baselines))
+    once = own[~own["name"].isin(same)]
+    enough = len(topics) > 1 and once["name"].nunique() > 1
+    tests = paired_tests(once, distinct, plan) if enough else paired_tests(once[:0], (), plan)
+    collection = bench.collection
+    return Comparison(
+        title=f"{collection.name}: {collection.title}",
+        measures=tuple(map(str, bench.measures)),
+        table=table,
+        per_query=own,
+        tests=tests,
+        baselines=baselines,
+        plan=plan,
+        topics=topics,
+        runs={name: tuple(runs) for name, runs in found.items()},
+        by_trial=_by_trial(bench, names, every),
+        same=same,
+        failed=failed,
+        unanswered=_unanswered(found, topics),
+        notes=(*_notes(bench, topics, names), *_depths(bench, found)),
+    )
+
+
+def _shown_name(bench: ExperimentBench, name: str) -> str:
+    labels = {bench.prepared(name, trial).label for trial in range(bench.trials(name))}
+    shown = " ".join([name, *labels]).strip() if len(labels) == 1 else name
+    return name if shown in bench.systems else shown  # another system has that name
+
+
+def _same_results(found: Mapping[str, list[pd.DataFrame]], baselines: Sequence[str]) -> dict[str, str]:
+    """Which systems rank as another one does for every query: the same merge, or a merge that is the source.
+
+    Trials that rank alike are one.
+    """
+    first: dict[str, str] = {}
+    same = {}
+    for name in (*baselines, *(name for name in found if name not in baselines)):
+        trials = [fingerprint_rows(in_one_order(run)[["qid", "docno"]]) for run in found[name]]
+        content = fingerprint(trials[:1] if len(set(trials)) == 1 else trials)
+        if (other := first.setdefault(content, name)) != name:
+            same[name] = other
+    return same
+
+
+def _unanswered(found: Mapping[str, list[pd.DataFrame]], topics: pd.DataFrame) -> dict[str, int]:
+    """Queries without a result in any trial."""
+    counts = {name: len(set(topics["qid"]).difference(*(run["qid"] for run in runs))) for name, runs in found.items()}
+    return {name: count for name, count in counts.items() if count}
+
+
+def _depths(bench: ExperimentBench, found: Mapping[str, list[pd.DataFrame]]) -> Iterator[str]:
+    """Systems whose longest list ends before a measure stops to look, though there are more documents."""
+    cutoffs = {str(measure): measure.params.get("cutoff") or 0 for measure in bench.measures}
+    for name, runs in found.items():
+        longest = max((int(run["rank"].max()) + 1 for run in runs if len(run)), default=0)
+        deeper = [measure for measure, cutoff in cutoffs.items() if cutoff > longest]
+        if 0 < longest < bench.collection.num_docs and deeper:
+            yield f"{name} has at most {longest} results for a query; {', '.join(deeper)} look deeper."
+
+
+def _by_trial(bench: ExperimentBench, names: Mapping[str, str], every: pd.DataFrame) -> pd.DataFrame:
+    """The means of each trial, for the systems that have several."""
+    frames = []
+    for name, shown in names.items():
+        if bench.trials(name) > 1:
+            own = every[every["name"] == shown]
+            means = mean_values(own.drop(columns="name").rename(columns={"trial": "name"}), bench.measures)
+            labels = [bench.prepared(name, trial).label for trial in range(bench.trials(name))]
+            means.insert(0, "label", labels)
+            means.insert(0, "trial", range(1, len(means) + 1))
+            frames.append(means.assign(name=shown))
+    columns = ["name", "trial", "label", *map(str, bench.measures)]
+    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
+
+
+def _notes(bench: ExperimentBench, topics: pd.DataFrame, names: Mapping[str, str]) -> tuple[str, ...]:
+    collection = bench.collection
+    unjudged = len(collection.topics(bench.split)) - len(topics)
+    left_out = f" ({unjudged:,} more have no judgements and are not measured)" if unjudged else ""
+    ranked = "each topic's own candidates are ranked" if collection.reranking else "all documents are searched"
+    if collection.ignore_identical_ids:
+        ranked += "; a query's own document (docno equal to qid) is left out of every system's results, as in BEIR"
+    notes = [
+        f"Collection: {collection.name}, {collection.num_docs:,} documents, {len(topics):,} {bench.split} queries"
+        f"{left_out}; {ranked}; at most {bench.num_results:,} results of a system for each query. {collection.citation}"
+    ]
+    for name in names:
+        for trial in range(bench.trials(name)):
+            numbered = f"{name}, trial {trial + 1}" if bench.trials(name) > 1 else name
+            notes += [f"{numbered}: {note}" for note in bench.prepared(name, trial).notes]
+    return tuple(note.strip() for note in notes)

@@ -1,0 +1,140 @@
+"""What an experiment would do, as tables: ``pyterrier-merge run SPEC --dry-run``."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from pyterrier_merge.experiment.estimates import NOT_KNOWN, Estimates, answer
+from pyterrier_merge.experiment.planning import KeptResults, PlanBench, in_bytes
+from pyterrier_merge.experiment.run import bench_settings, require_testable, run_folders
+from pyterrier_merge.experiment.spec import ExperimentSpec
+from pyterrier_merge.models.hub import offline
+from pyterrier_merge.storage import cache_folder
+
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class ExperimentPlan:
+    """What would be done, by what is there now.
+
+    Attributes:
+        tables: By title: systems in the order in which they run, models, collections, and the work on each collection.
+        notes: What the estimates are made of, what would fail, and what is not known.
+    """
+
+    tables: Mapping[str, pd.DataFrame]
+    notes: tuple[str, ...]
+
+
+def plan_experiment(
+    spec: ExperimentSpec, folder: str | Path, *, only: tuple[str, ...] = (), overwrite: bool = False
+) -> ExperimentPlan:
+    """Plan what ``run_experiment`` with these arguments would do: nothing is trained, fetched or written.
+
+    Small models that are on this machine are loaded, to know what is kept and how fast they encode.
+
+    Raises:
+        FileExistsError: The folder holds the run of another spec.
+        ValueError: A model, a measure, a split or a name is not what it should be.
+    """
+    with offline():
+        every, folders = bench_settings(spec, only), run_folders(spec, folder, overwrite=overwrite)
+        benches: dict[str, PlanBench] = {}
+        for name, settings in every.items():
+            benches[name] = PlanBench(**settings, store=KeptResults(folders[name]), siblings=benches)
+        for bench in benches.values():
+            bench.check()
+            if bench.here:
+                require_testable(bench)
+        order = _in_order(next(iter(benches.values())))
+        estimates = {name: Estimates(bench, order) for name, bench in benches.items()}
+        tables = {
+            "systems": _systems(benches, order),
+            "models": _models(next(iter(benches.values())), order),
+            "collections": _collections(benches),
+            **{f"work on {name}": own.table for name, own in estimates.items()},
+        }
+        return ExperimentPlan(tables, tuple(dict.fromkeys(_notes(benches, estimates))))
+
+
+def _in_order(bench: PlanBench) -> list[str]:
+    """The systems, each behind those that it builds on: as they are prepared."""
+    order: list[str] = []
+
+    def visit(name: str) -> None:
+        for used in bench.systems[name].uses():
+            visit(used)
+        if name not in order:
+            order.append(name)
+
+    for name in bench.systems:
+        visit(name)
+    return order
+
+
+def _systems(benches: Mapping[str, PlanBench], order: list[str]) -> pd.DataFrame:
+    systems = next(iter(benches.values())).systems
+    rows = [
+        {
+            "system": name,
+            "kind": vars(systems[name])["kind"],
+            "builds on": ", ".join(systems[name].uses()) or "-",
+            **{f"results on {one} kept": answer([bench.kept(name)]) for one, bench in benches.items()},
+        }
+        for name in order
+    ]
+    return pd.DataFrame(rows)
+
+
+def _models(bench: PlanBench, order: list[str]) -> pd.DataFrame:
+    used: dict[str, list[str]] = {}
+    for name in order:
+        for model in bench.systems[name].models():
+            used.setdefault(model, []).append(name)
+    rows = []
+    for model, systems in used.items():
+        facts = bench.facts(model)
+        size = NOT_KNOWN
+        if facts.parameters and facts.dtype:
+            size = f"{facts.parameters / 1e6:,.1f} M, {DTYPES[facts.dtype]}, {in_bytes(facts.stored_bytes)}"
+        rows.append({"model": model, "of": ", ".join(dict.fromkeys(systems)), "where": facts.where, "weights": size})
+    return pd.DataFrame(rows, columns=["model", "of", "where", "weights"])
+
+
+def _collections(benches: Mapping[str, PlanBench]) -> pd.DataFrame:
+    rows = []
+    for name, bench in benches.items():
+        missing, queries = bench.collection.missing_bytes, bench.queries(bench.split)
+        rows.append(
+            {
+                "collection": name,
+                "documents": NOT_KNOWN if bench.documents is None else f"{bench.documents:,}",
+                f"{bench.split} queries": f"{queries:,}" if queries else NOT_KNOWN,
+                "to download": in_bytes(missing) if missing else "nothing" if missing == 0 else "of unknown size",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _notes(benches: Mapping[str, PlanBench], estimates: Mapping[str, Estimates]) -> Iterator[str]:
+    for name, bench in benches.items():
+        yield f"In all on {name}: {estimates[name].total}."
+        yield from (f"{system} would fail on {name}: {reason}" for system, reason in bench.failures.items())
+    for bench in benches.values():
+        yield from (f"Not known: {reason}." for reason in bench.unknown)
+    if all(own.documents == 0 for own in estimates.values()):
+        return
+    rates = [note for own in estimates.values() for note in own.rates]
+    yield from rates
+    yield "Time: of encoding documents alone" + ("." if rates else ", and not estimated: no model was measured.")
+    yield "Memory: the weights in the type that they are computed in; batches and training come on top."
+    yield (
+        "Disk: 4 bytes for each component of a vector; docnos, BM25's index and trained models come on top. "
+        f"{in_bytes(shutil.disk_usage(cache_folder()).free)} are free where indexes are kept."
+    )

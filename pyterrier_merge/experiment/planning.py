@@ -1,0 +1,204 @@
+"""The bench of a plan: it looks at what is there, and neither trains, encodes, fetches nor writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import pandas as pd
+
+from pyterrier_merge.collections.catalogue import FACTS
+from pyterrier_merge.experiment.bench import ExperimentBench, file_name
+from pyterrier_merge.experiment.run_folder import RunFolder
+from pyterrier_merge.models.facts import ModelFacts, model_facts
+from pyterrier_merge.retrieval.dense.pipeline import index_of
+from pyterrier_merge.systems.base import Prepared
+from pyterrier_merge.systems.plan import Step, index_step
+
+FAILURES = (ValueError, RuntimeError, OSError, ImportError)
+SMALL_MODEL = 1_500_000_000  # bytes of weights that are loaded for a plan: a matter of seconds
+FEW_DOCUMENTS = 500_000  # whose texts are read for a plan
+Found = TypeVar("Found")
+
+
+class NotKeptError(RuntimeError):
+    """Something is not there yet, and a plan does not make it."""
+
+
+@dataclass(frozen=True)
+class KeptResults:
+    """What a run folder keeps; nothing is added.
+
+    Attributes:
+        folder: The run folder.
+    """
+
+    folder: RunFolder
+
+    def results(self, name: str, key: str, search: Callable[[], pd.DataFrame]) -> pd.DataFrame:  # noqa: ARG002
+        """Return the results that are kept under the key.
+
+        Raises:
+            NotKeptError: There are none.
+        """
+        if (found := self.folder.kept(name, key)) is None:
+            raise NotKeptError(f"what is made of the results {name}, which are not kept yet")
+        return found
+
+
+@dataclass
+class PlanBench(ExperimentBench):
+    """What :class:`~pyterrier_merge.systems.plan.PlanningBench` describes.
+
+    Attributes:
+        store: What the run folder keeps.
+        unknown: Why things are not known, each reason once, in the order in which they came up.
+    """
+
+    store: KeptResults
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.unknown: dict[str, None] = {}
+        self._steps: dict[str, tuple[Step, ...]] = {}
+        self._facts: dict[str, ModelFacts] = {}
+
+    @property
+    def here(self) -> bool:
+        """Whether all data of the collection are on this machine."""
+        return self.collection.missing_bytes == 0
+
+    @property
+    def documents(self) -> int | None:
+        """Number of documents: counted, or as the catalogue has it where they are not here."""
+        if self.here:
+            return self.collection.num_docs
+        facts = FACTS.get(self.collection.name)
+        return None if facts is None or self.collection.judged_pool else facts.documents
+
+    def queries(self, split: str) -> int | None:
+        """Return the number of a split's queries: counted, or as the catalogue has it."""
+        if self.here:
+            return len(self.collection.topics(split))
+        facts = FACTS.get(self.collection.name)
+        return facts.queries.get(split) if facts else None
+
+    def judged_documents(self, split: str) -> int | None:
+        """Return the number of documents that are judged for a split; None where the data are not here."""
+        return self.collection.qrels(split)["docno"].nunique() if self.here else None
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Systems that cannot be prepared, and why."""
+        return dict(self._failed)
+
+    def facts(self, model: str) -> ModelFacts:
+        """Return what is known of a model without loading it."""
+        if model not in self._facts:
+            self._facts[model] = model_facts(model)
+        return self._facts[model]
+
+    def check(self) -> None:
+        """Check as far as no data have to be fetched for it."""
+        if all(self.on(name).here for name in (None, *self.siblings)):
+            super().check()
+        else:
+            for name in self.systems:
+                self.check_models(name)
+
+    def check_models(self, name: str) -> None:
+        """Raise ``ValueError`` where a model of a system that is no model of the hub cannot be found."""
+        try:
+            for model in self.systems[name].models():
+                self.facts(model)
+        except (FileNotFoundError, ValueError) as error:
+            raise ValueError(f"systems.{name}: {error}") from error
+
+    def on(self, collection: str | None) -> PlanBench:
+        """Return the bench of another collection of the experiment; this one for None."""
+        found = super().on(collection)
+        assert isinstance(found, PlanBench)  # noqa: S101 (for the type checker: siblings are made alike)
+        return found
+
+    def if_cheap(self, look: Callable[[], Found], *models: str, reads_all: bool = False) -> Found | None:
+        """Return what ``look`` finds; None where data or models are not here, or are too large for a plan."""
+        if (reason := self._too_much(models, reads_all)) is None:
+            try:
+                return look()
+            except FAILURES as error:
+                reason = str(error)
+        self.unknown[reason] = None
+        return None
+
+    def steps(self, name: str) -> tuple[Step, ...]:
+        """Return what a system would do; which index it searches is looked up where loading alone prepares it."""
+        planned = self._planned(name)
+        try:
+            encoders = [prepared.encoder for prepared in self._prepared(name) if prepared.encoder is not None]
+        except FAILURES:
+            return planned
+        if not encoders:
+            return planned
+        indexes = [(encoder, index_of(encoder, self.collection).built()) for encoder in encoders]
+        before = [step for step in planned if not step.searching]
+        return (*before, *(replace(index_step(self, encoder), kept=built) for encoder, built in indexes))
+
+    def kept(self, name: str) -> bool | None:
+        """Whether the results of a system are kept; None where that is not known."""
+        runs = self.store.folder.path / "runs"
+        if not any((runs / f"{file_name(name, trial)}.{self.split}.json").is_file() for trial in (None, 0)):
+            return False
+        try:
+            return bool(self.runs(name))
+        except FAILURES:
+            return False if self.ready(name) else None
+
+    def ready(self, name: str) -> bool:
+        """Whether a system is prepared by reading what is kept and by loading small models."""
+        system = self.systems[name]
+        done = all(step.kept for step in self._planned(name) if not step.searching)
+        cheap = self.if_cheap(lambda: True, *system.models())
+        return done and bool(cheap) and all(map(self.ready, system.uses()))
+
+    def _prepared(self, name: str) -> tuple[Prepared, ...]:
+        if not self.ready(name):
+            raise NotKeptError(f"what is made of the results of {name}, which are not known yet")
+        return super()._prepared(name)
+
+    @contextmanager
+    def _failing(self, name: str) -> Iterator[None]:
+        """What is not there yet is no failure."""
+        try:
+            with super()._failing(name):
+                yield
+        except NotKeptError:
+            self._failed.pop(name, None)
+            raise
+
+    def _planned(self, name: str) -> tuple[Step, ...]:
+        if name not in self._steps:
+            self._steps[name] = tuple(self.systems[name].plan(self))
+        return self._steps[name]
+
+    def _too_much(self, models: Sequence[str], reads_all: bool) -> str | None:
+        """Why a plan does not look at data and models; None where it does."""
+        if not self.here:
+            return f"what is kept of work on {self.collection.name}, whose data are not on this machine yet"
+        if reads_all and self.collection.num_docs > FEW_DOCUMENTS:
+            return f"what depends on the texts of {self.collection.num_docs:,} documents, which a plan does not read"
+        for model, facts in ((model, self.facts(model)) for model in models):
+            if not facts.loadable:
+                return f"what is kept of {model}, before it is downloaded, converted or merged with its adapter"
+            if (facts.stored_bytes or 0) > SMALL_MODEL:
+                return f"what is kept of {model}, before it is loaded ({in_bytes(facts.stored_bytes)})"
+        return None
+
+
+def in_bytes(size: int | None) -> str:
+    """Return a size in words: ``14.5 GB``."""
+    if size is None:
+        return "not known"
+    unit, name = (1e9, "GB") if size >= 1e9 else (1e6, "MB") if size >= 1e5 else (1e3, "kB")
+    return f"{size / unit:,.1f} {name}"

@@ -1,0 +1,72 @@
+"""A comparison in Markdown: the table, and the whole report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from pyterrier_merge.experiment.report.marks import legend, marked_table
+
+if TYPE_CHECKING:
+    from pyterrier_merge.experiment.comparison import Comparison
+
+
+def table_with_legend(comparison: Comparison) -> str:
+    """Return the table, best figures in bold, and what its signs mean."""
+    return f"{pipe_table(marked_table(comparison, bold=('**', '**')))}\n\n{legend(comparison)}\n"
+
+
+def report_page(comparison: Comparison, links: Sequence[str] = ()) -> str:
+    """Return the report: verdict, table, tests with intervals, how it was done, files beside it.
+
+    Args:
+        comparison: What to report.
+        links: Further lines for the list of files, such as Markdown links to pictures.
+    """
+    lines = [f"# {comparison.title}", "", comparison.verdict(), "", table_with_legend(comparison)]
+    if len(comparison.by_trial):
+        lines += ["## Trials", "", pipe_table(trials_table(comparison)), ""]
+    if len(comparison.tests):
+        lines += ["## Tests", "", pipe_table(tests_table(comparison)), ""]
+        lines += [
+            f"difference: of the means, system minus baseline. low, high: {comparison.plan.describe_intervals()}. "
+            "effect_size: Cohen's d of the paired differences. wins, losses: queries. direction: 1 where the system is "
+            "better by what the test looks at.",
+            "",
+        ]
+    lines += ["## How it was done", "", *(f"- {note}" for note in comparison.notes)]
+    lines += [
+        f"- {name} has the same results as {other} and counts once in the tests."
+        for name, other in comparison.same.items()
+    ]
+    if links:
+        lines += ["", "## Files", "", *(f"- {link}" for link in links)]
+    return "\n".join([*lines, ""])
+
+
+def tests_table(comparison: Comparison) -> pd.DataFrame:
+    """Return the tests as text."""
+    tests = _formatted(comparison.tests, ("difference", "low", "high"), "{:+.4f}")
+    tests = _formatted(tests, ("effect_size",), "{:+.3f}")
+    return _formatted(tests, ("p_value", "corrected_p"), "{:.2g}")
+
+
+def trials_table(comparison: Comparison) -> pd.DataFrame:
+    """Return the means of each trial as text, and their standard deviations below them."""
+    frames = []
+    for name, own in comparison.by_trial.groupby("name", sort=False):
+        spread = comparison.spread[comparison.spread["name"] == name]
+        frames += [own, spread.assign(trial="standard deviation", label="")]
+    return _formatted(pd.concat(frames, ignore_index=True), comparison.measures, "{:.4f}")
+
+
+def pipe_table(table: pd.DataFrame) -> str:
+    """Return a frame of text as a Markdown table."""
+    text: str = table.map(lambda cell: str(cell).replace("|", "\\|")).to_markdown(index=False, disable_numparse=True)
+    return text
+
+
+def _formatted(frame: pd.DataFrame, columns: Sequence[str], pattern: str) -> pd.DataFrame:
+    return frame.assign(**{column: frame[column].map(pattern.format) for column in columns})

