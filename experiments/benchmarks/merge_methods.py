@@ -21,7 +21,7 @@ from tabulate import tabulate
 
 from pyterrier_merge import E5Encoder, MergedE5Encoder, MergeRecipe, dense_retriever, get_collection
 from pyterrier_merge.experiment.environment import environment
-from pyterrier_merge.experiment.significance import compare
+from pyterrier_merge.experiment.significance import paired_tests
 from pyterrier_merge.storage import write_file
 
 RESULTS = Path(__file__).parent / "results" / "merge_methods.json"
@@ -58,7 +58,7 @@ def main() -> None:
     measures = [nDCG @ 10, R @ 100]
     means = pt.Experiment(list(runs.values()), topics, qrels, measures, names=list(runs)).set_index("name")
     per_query = pt.Experiment(list(runs.values()), topics, qrels, measures, names=list(runs), perquery=True)
-    tests = compare(per_query, ["source"]).set_index(["system", "measure"])
+    tests = paired_tests(per_query, ["source"]).set_index(["system", "measure"])
     rows = [
         {
             "merge": name,
