@@ -1,19 +1,24 @@
-# Two commands on a machine with Python 3.10 or later: make demo, make test.
+# Two commands on a machine with Python 3.10 or later: make demo, make test. make test-all also runs the slow tests.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test format clean
+.PHONY: demo test test-all lint format clean
 
 demo: $(INSTALLED)  ## The embedded default, end to end: prints the table, says where the report is.
 	$(BIN)/pyterrier-merge run experiments/demo.yaml
 
-test: $(INSTALLED)  ## Lint, types and the whole suite.
+test: lint  ## Lint, types and the suite, without what takes minutes alone.
+	$(BIN)/pytest -m "not slow"
+
+test-all: lint  ## Lint, types and the whole suite.
+	$(BIN)/pytest
+
+lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

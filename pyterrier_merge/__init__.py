@@ -9,11 +9,11 @@ from pyterrier_merge.openmp import prepare_openmp
 from pyterrier_merge.version import __version__
 
 if TYPE_CHECKING:
-    from pyterrier_merge.alpha_search import sweep
     from pyterrier_merge.collections import from_frames, get_collection, list_collections
     from pyterrier_merge.collections.base import TestCollection
     from pyterrier_merge.encoding.encoders import E5Encoder
     from pyterrier_merge.encoding.merged import MergedE5Encoder
+    from pyterrier_merge.experiment.compare import compare
     from pyterrier_merge.mergekit_yaml import read_recipe, recipe_yaml
     from pyterrier_merge.merging.compatibility import check_compatible
     from pyterrier_merge.methods import list_methods
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from pyterrier_merge.retrieval.dense.index import FaissIndex
     from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
     from pyterrier_merge.retrieval.lexical.bm25 import bm25
+    from pyterrier_merge.systems import read_system
     from pyterrier_merge.training.domain import train_domain_model
     from pyterrier_merge.training.settings import DomainTraining
+    from pyterrier_merge.tuning.sweep import sweep
 
 _ROOMS = {
     "E5Encoder": "encoding.encoders",
@@ -40,7 +42,9 @@ _ROOMS = {
     "get_collection": "collections",
     "list_collections": "collections",
     "from_frames": "collections",
-    "sweep": "alpha_search",
+    "sweep": "tuning.sweep",
+    "compare": "experiment.compare",
+    "read_system": "systems",
     "DomainTraining": "training.settings",
     "train_domain_model": "training.domain",
 }
@@ -56,12 +60,14 @@ __all__ = [
     "__version__",
     "bm25",
     "check_compatible",
+    "compare",
     "dense_retriever",
     "from_frames",
     "get_collection",
     "list_collections",
     "list_methods",
     "read_recipe",
+    "read_system",
     "recipe_yaml",
     "sweep",
     "train_domain_model",

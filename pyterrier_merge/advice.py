@@ -6,15 +6,12 @@ import ast
 import re
 from typing import Any
 
-# Field of an experiment's YAML -> the section that it stands in.
-FIELDS = {
-    **dict.fromkeys(
-        ("dtype", "pooling", "normalize", "max_length", "query_prompt", "document_prompt", "batch_size"), "source"
-    ),
-    "engine": "bm25",
-    "parameters": "merged",
-    **dict.fromkeys(("path", "download", "language", "pool", "title", "fields", "topic", "body"), "collection"),
-}
+# Fields of a system in an experiment's YAML; they stand in the section of the system that the message is about.
+SYSTEM_FIELDS = (
+    "dtype", "pooling", "normalize", "max_length", "query_prompt", "document_prompt", "batch_size", "engine",
+    "parameters",
+)  # fmt: skip
+COLLECTION_FIELDS = ("path", "download", "language", "pool", "title", "fields", "topic", "body", "ignore_identical_ids")
 # Arguments that ``pyterrier-merge merge`` takes as the flag of that name; ``parameters`` as many ``--parameter``.
 FLAGS = ("overwrite", "dtype", "pooling", "normalize", "max_length", "query_prompt", "document_prompt", "parameters")
 
@@ -33,9 +30,10 @@ def in_fields(text: str) -> str:
             options = [option.split("=", 1) for option in (found["options"] or "").split(", ") if option]
             inner = [f"name: {collection}", *(f"{name}: {_yaml(_value(value))}" for name, value in options)]
             return f"collection: {{{', '.join(inner)}}}"
-        if found["name"] not in FIELDS:
-            return found[0]
-        return f"{FIELDS[found['name']]}: {{{found['name']}: {_yaml(_value(found['value']))}}}"
+        field = f"{found['name']}: {_yaml(_value(found['value']))}"
+        if found["name"] in COLLECTION_FIELDS:
+            return f"collection: {{{field}}}"
+        return field if found["name"] in SYSTEM_FIELDS else found[0]
 
     return ADVICE.sub(said, text)
 

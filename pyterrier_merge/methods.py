@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
+from pyterrier_merge.spelling import did_you_mean
+
 if TYPE_CHECKING:
     import torch
 
@@ -72,8 +74,8 @@ class MergeMethod:
             raise ValueError(f"{self.name}, with {models}{' and a base' if has_base else ''}: {error}") from error
         unknown = sorted(set(parameters) - set(self.parameters))
         if unknown:
-            known = ", ".join(self.parameters) or "no parameters besides weights"
-            raise ValueError(f"{self.name} has no parameter {unknown[0]!r}; it has {known}")
+            advice = did_you_mean(unknown[0], self.parameters, "it has")
+            raise ValueError(f"{self.name} has no parameter {unknown[0]!r}; {advice}")
         missing = [name for name, default in self.parameters.items() if default is None and name not in parameters]
         if missing:
             raise ValueError(f"{self.name} needs the parameter {missing[0]!r}: parameters={{{missing[0]!r}: ...}}")
@@ -130,7 +132,7 @@ def get_method(name: str) -> MergeMethod:
         ValueError: mergekit registers no such method, or it does not merge.
     """
     if name not in list_methods():
-        raise ValueError(f"unknown merge method {name!r}: mergekit has {', '.join(list_methods())}")
+        raise ValueError(f"unknown merge method {name!r}: {did_you_mean(name, list_methods(), 'mergekit has')}")
     spec = _mergekit(name).spec
     taken = {"weight"} | ({"t"} if name == "slerp" else set())
     others = [parameter for parameter in spec.parameters if parameter.name not in taken]

@@ -18,6 +18,7 @@ def figure(name, max_length):
     return pt.Evaluate(retriever(collection.topics("test")), collection.qrels("test"), [nDCG @ 10])["nDCG@10"]
 
 
+@pytest.mark.slow
 def test_scifact(scifact_home):
     """MTEB has 0.6451 for all-MiniLM-L6-v2, which reads 256 tokens."""
     assert figure("scifact", 256) == pytest.approx(0.645, abs=0.002)

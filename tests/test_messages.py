@@ -1,18 +1,19 @@
 """What errors, warnings and reports say: looked for in the package's own string literals."""
 
 import ast
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyterrier_merge
-from pyterrier_merge.advice import ADVICE, FIELDS, FLAGS
+from pyterrier_merge.advice import ADVICE, COLLECTION_FIELDS, FLAGS, SYSTEM_FIELDS
 
 PACKAGE = Path(pyterrier_merge.__file__).parent
 TREES = {file: ast.parse(file.read_text(encoding="utf-8")) for file in sorted(PACKAGE.rglob("*.py"))}
 
 # Arguments that messages name and that no command leads to: who reads of them writes Python.
-PYTHON_ALONE = {"device", "drop_query_vec", "final_norm", "source"}
+PYTHON_ALONE = {"candidates", "device", "drop_query_vec", "ef_search", "final_norm", "nprobe", "source"}
 
 
 def messages() -> Iterator[tuple[str, str]]:
@@ -39,7 +40,7 @@ def _filled(part: ast.expr) -> str:
 
 def test_advice_in_python_is_known_to_the_commands():
     """An argument that a message names is one that a command says as a flag or a field, or that Python alone takes."""
-    known = {*FIELDS, *FLAGS, *PYTHON_ALONE}
+    known = {*COLLECTION_FIELDS, *SYSTEM_FIELDS, *FLAGS, *PYTHON_ALONE}
     unknown = [
         f"{place}: {found[0]}"
         for place, text in messages()
@@ -52,8 +53,10 @@ def test_advice_in_python_is_known_to_the_commands():
 
 def test_messages_name_public_functions_alone():
     """A function or class of the package that a message names is one that users can import, or a part of such."""
+    things = [getattr(pyterrier_merge, name) for name in pyterrier_merge.__all__]
     public = {*pyterrier_merge.__all__, *dir(pyterrier_merge)}
-    public |= {name for thing in pyterrier_merge.__all__ for name in dir(getattr(pyterrier_merge, thing))}
+    public |= {name for thing in things for name in dir(thing)}
+    public |= {name for thing in things if callable(thing) for name in inspect.signature(thing).parameters}
     defined = {
         node.name
         for tree in TREES.values()

@@ -137,7 +137,11 @@ def test_linear_is_mergekits_own_to_the_bit(weights, normalize, tensors):
         ("linear", {"has_base": True}, "linear takes no base model"),
         ("slerp", {"num_domains": 2}, "slerp, with source and 2 domain models: .*2 inputs"),
         ("model_stock", {}, "model_stock, with source and 1 domain model: .*at least 3"),
-        ("ties", {"parameters": {"densty": 0.5}}, "ties has no parameter 'densty'; it has .*density"),
+        (
+            "ties",
+            {"parameters": {"densty": 0.5}},
+            r"ties has no parameter 'densty'; did you mean 'density'\? it has .*density",
+        ),
         ("ties", {"parameters": {"weight": 0.5}}, "ties has no parameter 'weight'"),
         ("ties", {"parameters": {"density": "much"}}, "ties: 'density' is 'much', expected float"),
         ("ties", {"parameters": {"density": float("nan")}}, "ties: 'density' is nan, expected a finite number"),

@@ -9,7 +9,7 @@ import torch
 
 from pyterrier_merge import openmp
 from pyterrier_merge.precision import default_device
-from pyterrier_merge.retrieval.dense.devices import device_names
+from pyterrier_merge.retrieval.dense.exact_search import device_names
 
 FORK = """
 import multiprocessing, sys

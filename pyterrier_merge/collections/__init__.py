@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from pyterrier_merge.collections.frames import from_frames
 from pyterrier_merge.collections.irds import from_irds
 from pyterrier_merge.collections.local import from_folder
 from pyterrier_merge.fingerprint import fingerprint
+from pyterrier_merge.spelling import did_you_mean
 
 __all__ = ["TestCollection", "from_folder", "from_frames", "from_irds", "get_collection", "list_collections"]
 
@@ -76,10 +76,10 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     """
     known = inspect.signature(_maker(name)).parameters
     if unknown := [option for option in options if option not in known]:
-        raise ValueError(f"{name} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")
+        raise ValueError(f"{name} has no option {unknown[0]!r}; {did_you_mean(unknown[0], known, 'it has')}")
     needed = [option for option, parameter in known.items() if parameter.default is parameter.empty]
     if missing := [option for option in needed if option not in options]:
-        raise ValueError(f"{name} needs the option {missing[0]!r}: say get_collection({name!r}, {missing[0]}=...)")
+        raise ValueError(f"{name} needs the option {missing[0]!r}: get_collection({name!r}, {missing[0]}=...)")
     path = options.get("path", "")
     if not isinstance(path, str | os.PathLike) and path is not known["path"].default:  # a file may say "path:" alone
         raise ValueError(f"{name}: path is the name of a folder, found {path!r}")
@@ -92,10 +92,8 @@ def _maker(name: str) -> Callable[..., TestCollection]:
     if name.startswith(_IRDS):
         return partial(from_irds, name.removeprefix(_IRDS))
     if name not in _MODULES:
-        close = difflib.get_close_matches(name.lower(), _MODULES, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(
-            f"no collection is named {name!r}; {hint}there are {', '.join(list_collections())}, local and irds:..."
+            f"no collection is named {name!r}; {did_you_mean(name, list_collections())}, local and irds:..."
         )
     module = import_module(f"{__name__}.{_MODULES[name]}")
     maker: Callable[..., TestCollection] = getattr(module, name.replace("-", "_"))

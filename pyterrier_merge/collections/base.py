@@ -14,6 +14,7 @@ import pyterrier as pt
 from pyterrier_merge.collections.documents import Documents
 from pyterrier_merge.collections.identical_ids import TopicWatch, without_identical_ids
 from pyterrier_merge.collections.text_loader import ALL, TextLoader
+from pyterrier_merge.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from ir_measures.measures import Measure
@@ -92,6 +93,11 @@ class TestCollection(ABC):
         if verbose:
             documents = pt.tqdm(documents, total=self.num_docs, desc=self.name, unit="doc")
         return documents
+
+    @property
+    def missing_bytes(self) -> int | None:
+        """Bytes to download at first use, 0 where nothing is missing; None where they are not known, or whether any."""
+        return 0
 
     @property
     def document_fields(self) -> tuple[str, ...]:
@@ -186,7 +192,7 @@ class TestCollection(ABC):
 
     def _check_split(self, split: str) -> None:
         if split not in self.splits:
-            raise ValueError(f"{self.name} has no split {split!r}; it has {', '.join(self.splits)}")
+            raise ValueError(f"{self.name} has no split {split!r}; {did_you_mean(split, self.splits, 'it has')}")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}: {self.title}; splits {', '.join(self.splits)}>"

@@ -80,6 +80,11 @@ class BeirCollection(TestCollection):
         return fingerprint([self._source.fingerprint, "title text"])
 
     @property
+    def missing_bytes(self) -> int | None:
+        """Bytes of ir_datasets' downloads that are not here."""
+        return self._source.missing_bytes()
+
+    @property
     def document_fields(self) -> tuple[str, ...]:
         """Names of the fields that documents have besides ``docno``."""
         return self._source.document_fields()

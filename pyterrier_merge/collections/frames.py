@@ -96,7 +96,7 @@ def from_frames(
         documents=documents,
         topics_of=topics_of,
         qrels_of=qrels_of,
-        corpus_fingerprint=fingerprint_texts(str(doc[key]) for doc in documents for key in ("docno", "text")),
+        corpus_fingerprint=fingerprint_texts(_content(documents)),
     )
     if topics_of:
         deque(collection._watched(iter(documents), *topics_of), maxlen=0)
@@ -119,7 +119,7 @@ class FrameCollection(TestCollection):
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of every docno and text."""
+        """Fingerprint of every docno and text, and of further fields."""
         return self.corpus_fingerprint
 
     @property
@@ -135,6 +135,12 @@ class FrameCollection(TestCollection):
 
     def _qrels(self, split: str) -> pd.DataFrame:
         return self.qrels_of[split]
+
+
+def _content(documents: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    for doc in documents:
+        yield from (str(doc["docno"]), str(doc["text"]))
+        yield from (f"{field}={doc[field]}" for field in sorted(doc.keys() - {"docno", "text"}))
 
 
 def _by_split(frames: Frames) -> Mapping[str, pd.DataFrame]:

@@ -109,6 +109,11 @@ class IrdsCollection(TestCollection):
         return fingerprint([self.source.fingerprint, "default_text"])
 
     @property
+    def missing_bytes(self) -> int | None:
+        """Bytes of ir_datasets' downloads that are not here."""
+        return self.source.missing_bytes()
+
+    @property
     def document_fields(self) -> tuple[str, ...]:
         """Names of the fields that documents have besides ``docno``."""
         return self.source.document_fields()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from pyterrier_merge.collections.base import TestCollection
-from pyterrier_merge.collections.reading.hub import hub_file
+from pyterrier_merge.collections.reading.hub import hub_file, in_hub_cache
 from pyterrier_merge.collections.reading.jqara_files import SPLITS, find_files, read_rows
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_file
 from pyterrier_merge.storage import cache_folder, user_path
@@ -85,6 +85,14 @@ class JqaraCollection(TestCollection):
         """Fingerprint of the hub's revision or of the content of the user's files, and of the form of the text."""
         content = [fingerprint_file(file) for split in self.splits for file in self.files[split]] if self.files else []
         return fingerprint([HUB_DATASET, content or HUB_REVISION, "title text" if self.with_title else "text"])
+
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes of the hub's files that its cache lacks."""
+        if self.files is not None:
+            return 0
+        kept = {split: in_hub_cache(HUB_DATASET, HUB_FILE.format(split=split), HUB_REVISION) for split in self.splits}
+        return round(sum(HUB_MEGABYTES[split] for split, there in kept.items() if not there) * 1e6)
 
     @property
     def document_fields(self) -> tuple[str, ...]:

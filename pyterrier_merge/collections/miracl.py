@@ -80,6 +80,13 @@ class MiraclCollection(TestCollection):
         return fingerprint([self.source.fingerprint, "title text", *(self.splits if self.judged_pool else ())])
 
     @property
+    def missing_bytes(self) -> int | None:
+        """Bytes of ir_datasets' downloads that are not here."""
+        return self.source.missing_bytes(
+            *(f"v1.0/ja/{part}/{kind}" for part in set(SOURCE_SPLITS.values()) for kind in ("topics", "qrels"))
+        )
+
+    @property
     def document_fields(self) -> tuple[str, ...]:
         """Names of the fields that documents have besides ``docno``."""
         return "title", "text"

@@ -15,7 +15,7 @@ from pyterrier_merge.collections.base import TestCollection
 from pyterrier_merge.collections.reading.checks import report_unmatched
 from pyterrier_merge.collections.reading.corpus import FileCorpus
 from pyterrier_merge.collections.reading.files import place, read_jsonl
-from pyterrier_merge.collections.reading.hub import hub_file
+from pyterrier_merge.collections.reading.hub import hub_file, in_hub_cache
 from pyterrier_merge.collections.reading.qrels import read_qrels
 from pyterrier_merge.collections.reading.topics import read_topics
 from pyterrier_merge.storage import user_path, write_file
@@ -81,6 +81,13 @@ class NtcirCollection(TestCollection):
     def fingerprint(self) -> str:
         """Fingerprint of the content of the documents' file."""
         return self._corpus.fingerprint
+
+    @property
+    def missing_bytes(self) -> int | None:
+        """0 where the files are in a folder or in the hub's cache; None where they are not."""
+        kinds = [f"{split}_{kind}" for split in self.splits for kind in ("topics.tsv", "qrels.txt")]
+        files = [f"{self._prefix}_{kind}" for kind in ("collection.jsonl.bz2", *kinds)]
+        return 0 if self.folder or all(in_hub_cache(HUB_DATASET, file) for file in files) else None
 
     @property
     def document_fields(self) -> tuple[str, ...]:

@@ -12,7 +12,9 @@ from pyterrier_merge.collections.identical_ids import without_identical_ids
 from pyterrier_merge.fingerprint import fingerprint
 
 
-def pooled(collection: TestCollection, split: str, runs: Sequence[pd.DataFrame], *, depth: int) -> TestCollection:
+def pooled(
+    collection: TestCollection, split: str, runs: Sequence[pd.DataFrame], *, depth: int, judged: bool = True
+) -> TestCollection:
     """Return the collection cut down to the judged documents of one split and the first ``depth`` results of some runs.
 
     Figures on a pool are higher than on the whole collection and compare only with each other: choose with them, report
@@ -24,25 +26,36 @@ def pooled(collection: TestCollection, split: str, runs: Sequence[pd.DataFrame],
         runs: Results for that split's queries (columns ``qid``, ``docno``, ``rank`` from 0), of systems that differ. A
             query's own document counts for none of them where the collection ignores it (``ignore_identical_ids``).
         depth: Results of each query and run that go into the pool.
+        judged: Whether the judged documents do.
 
     Raises:
         ValueError: ``depth`` is below 1, or there is no such split.
     """
     if depth < 1:
         raise ValueError(f"the depth of a pool is at least 1, found {depth!r}")
-    docnos = set(collection.qrels(split)["docno"])
+    qrels = collection.qrels(split)
+    docnos = set(qrels["docno"]) if judged else set()
     if collection.reranking:
         docnos.update(collection.candidates(split)["docno"])
     for run in map(without_identical_ids, runs) if collection.ignore_identical_ids else runs:
         docnos.update(run.loc[run["rank"] < depth, "docno"])
+    docnos = {doc["docno"] for doc in collection.documents_of(docnos)}  # judgements may name what the corpus lacks
+    return _part(collection, docnos, (split,))
+
+
+def documents_alone(collection: TestCollection, docnos: Collection[str]) -> TestCollection:
+    """Return the collection cut down to some of its documents, which is enough to score these."""
+    return _part(collection, docnos, collection.splits)
+
+
+def _part(collection: TestCollection, docnos: Collection[str], splits: Sequence[str]) -> TestCollection:
     described = {field.name: getattr(collection, field.name) for field in fields(TestCollection)}
-    docnos &= {doc["docno"] for doc in collection.corpus_iter()}  # judgements may name what the corpus lacks
-    return PooledCollection(**{**described, "splits": (split,)}, whole=collection, docnos=frozenset(docnos))
+    return PooledCollection(**{**described, "splits": tuple(splits)}, whole=collection, docnos=frozenset(docnos))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PooledCollection(TestCollection):
-    """What ``pooled`` makes."""
+    """What ``pooled`` and ``documents_alone`` make."""
 
     whole: TestCollection
     docnos: frozenset[str]
@@ -67,7 +80,7 @@ class PooledCollection(TestCollection):
         return self.whole.documents_of(self.docnos & set(docnos))
 
     def _documents(self) -> Iterator[dict[str, str]]:
-        return (doc for doc in self.whole.corpus_iter() if doc["docno"] in self.docnos)
+        return self.whole.documents_of(self.docnos)
 
     def _topics(self, split: str) -> pd.DataFrame:
         return self.whole.topics(split)

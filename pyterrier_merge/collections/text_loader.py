@@ -89,4 +89,4 @@ class TextLoader(pt.Transformer):
         return hash((TextLoader, *self._identity()))
 
     def __repr__(self) -> str:
-        return f"TextLoader({self.collection.name!r}, {list(self.fields)!r})"
+        return f"{type(self).__name__}({self.collection.name!r}, {list(self.fields)!r})"

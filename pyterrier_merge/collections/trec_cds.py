@@ -95,6 +95,11 @@ class CdsCollection(TestCollection):
         return fingerprint([self.source.fingerprint, "title abstract body" if self.body else "title abstract"])
 
     @property
+    def missing_bytes(self) -> int | None:
+        """Bytes of ir_datasets' downloads that are not here."""
+        return self.source.missing_bytes(*(dataset.split("/")[-1] for dataset in self.datasets.values()))
+
+    @property
     def document_fields(self) -> tuple[str, ...]:
         """Names of the fields that documents have besides ``docno``."""
         return "title", "journal", "text"

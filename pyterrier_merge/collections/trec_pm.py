@@ -75,6 +75,11 @@ class PmCollection(TestCollection):
         return fingerprint([self.source.fingerprint, "title abstract"])
 
     @property
+    def missing_bytes(self) -> int | None:
+        """Bytes of ir_datasets' downloads that are not here."""
+        return self.source.missing_bytes(*(f"trec-pm-{year}" for year in _YEARS.values() if self.folder is None))
+
+    @property
     def document_fields(self) -> tuple[str, ...]:
         """Names of the fields that documents have besides ``docno``."""
         return "title", "text"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pyterrier_merge.encoding.families import INSTRUCTION, RECORD, TASK, Family, known_family
 from pyterrier_merge.models import count_positions, transformer_folder
 from pyterrier_merge.models.files import read_json
+from pyterrier_merge.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -131,7 +132,7 @@ def normalizes(model: SentenceTransformer) -> bool:
 def require_pooling(pooling: str | None) -> None:
     """Raise ``ValueError`` unless ``pooling`` is a mode of sentence-transformers, or None for the model's own."""
     if pooling is not None and pooling not in POOLING_MODES:
-        raise ValueError(f"unknown pooling {pooling!r}: choose one of {', '.join(POOLING_MODES)}")
+        raise ValueError(f"unknown pooling {pooling!r}: {did_you_mean(pooling, POOLING_MODES, 'choose one of')}")
 
 
 def _prompts(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from numbers import Integral
 from pathlib import Path
 from threading import Lock, RLock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import more_itertools
 import numpy as np
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+
+Init = TypeVar("Init", bound=Callable[..., None])
 
 LOADING = RLock()  # of one model at a time, whatever the encoder and the thread
 _COUNTING = Lock()
@@ -254,6 +257,11 @@ class E5Encoder(pyterrier_dr.BiEncoder):
             dtype = "bfloat16" if multiplies_bfloat16(self._devices()[0]) else "float32"
         return {"model": self.model, **self._contract_settings(), "dtype": dtype, "text_field": self.text_field}
 
+    def settings(self) -> dict[str, Any]:
+        """Return the keyword arguments that make another encoder like this one, of these or other models."""
+        further = ("dtype", "device", "batch_size", "text_field", "verbose")
+        return self._contract_settings() | {name: getattr(self, name) for name in further}
+
     def _contract_settings(self) -> dict[str, Any]:
         """What the caller says of the contract; None leaves it to the model."""
         settings = ("task", "query_prompt", "document_prompt", "max_length", "pooling", "normalize")
@@ -311,6 +319,22 @@ class E5Encoder(pyterrier_dr.BiEncoder):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model_name})"
+
+
+def settings_of(parent: type) -> Callable[[Init], Init]:
+    """Put a constructor's keyword-only parameters into the signature of one that passes ``**settings`` on to it.
+
+    ``help()`` shows them then, and PyTerrier's inspection finds them.
+    """
+    keywords = [one for one in inspect.signature(parent).parameters.values() if one.kind is one.KEYWORD_ONLY]
+
+    def sign(init: Init) -> Init:
+        own = inspect.signature(init)
+        named = [one for one in own.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        init.__signature__ = own.replace(parameters=[*named, *keywords])  # type: ignore[attr-defined]
+        return init
+
+    return sign
 
 
 def _require_size(name: str, value: Any) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pyterrier_merge.encoding.encoders import LOADING, E5Encoder
+from pyterrier_merge.encoding.encoders import LOADING, E5Encoder, settings_of
 from pyterrier_merge.encoding.text_model import TextModel
 from pyterrier_merge.merging.blending import TensorMerge
 from pyterrier_merge.merging.merger import Merger
@@ -27,6 +27,7 @@ class MergedE5Encoder(E5Encoder):
     whole :attr:`recipe`: the next text is encoded with a new merge of the untouched parents.
     """
 
+    @settings_of(E5Encoder)
     def __init__(
         self,
         source: str | Path,
@@ -36,17 +37,7 @@ class MergedE5Encoder(E5Encoder):
         alpha_upper: float | None,
         method: str = "linear",
         parameters: Mapping[str, Any] | None = None,
-        task: str | None = None,
-        query_prompt: str | None = None,
-        document_prompt: str | None = None,
-        max_length: int | None = None,
-        pooling: str | None = None,
-        normalize: bool | None = None,
-        dtype: str = "auto",
-        device: str | Sequence[str] | None = None,
-        batch_size: int | None = None,
-        text_field: str = "text",
-        verbose: bool = False,
+        **settings: Any,
     ) -> None:
         """Describe the merge; nothing is loaded yet.
 
@@ -59,39 +50,17 @@ class MergedE5Encoder(E5Encoder):
             alpha_upper: The same of the upper half and the final norm.
             method: mergekit's name: ``linear``, ``slerp``, ``task_arithmetic``, ``ties`` …
             parameters: The method's own besides weights, such as ``{"density": 0.5}``.
-            task: The instruction of models that follow one.
-            query_prompt: Put before each query, instead of the source's own.
-            document_prompt: Put before each document, instead of the source's own.
-            max_length: Tokens of a text at most; the source's own when None.
-            pooling: How token vectors become one, see :class:`E5Encoder`; the source's own when None.
-            normalize: Whether vectors are brought to length 1; the source's own way when None.
-            dtype: What the transformer computes in; merging itself is done in float32 and rounded once.
-            device: A torch device, or several that share the texts; a GPU where there is one when None.
-            batch_size: How many texts of the maximum length a batch holds; what suits the device when None.
-            text_field: Column with a document's text.
-            verbose: Show progress bars.
+            **settings: Those of :class:`E5Encoder`, from ``task`` on. What they leave open is the source's own. Merging
+                is done in float32 and rounded once, whatever ``dtype`` is.
 
         Raises:
             ValueError: An alpha outside [0, 1], an unknown method or parameter; at the first text, models that cannot
                 be merged, or a merge that changed nothing.
         """
-        super().__init__(
-            source,
-            task=task,
-            query_prompt=query_prompt,
-            document_prompt=document_prompt,
-            max_length=max_length,
-            pooling=pooling,
-            normalize=normalize,
-            dtype=dtype,
-            device=device,
-            batch_size=batch_size,
-            text_field=text_field,
-            verbose=verbose,
-        )
         self._recipe = MergeRecipe.halves(
             source, domain, alpha_lower, alpha_upper, method=method, parameters=parameters or {}
         )
+        super().__init__(source, **settings)
         self._merger: Merger | None = None
         self._merger_of: tuple[Any, ...] = ()
         self._merged: MergeRecipe | None = None
@@ -107,12 +76,20 @@ class MergedE5Encoder(E5Encoder):
     @property
     def recipe(self) -> MergeRecipe:
         """The merge as pure data."""
-        return replace(self._recipe, source=self.model)
+        return self._recipe
 
     @recipe.setter
     def recipe(self, recipe: MergeRecipe) -> None:
         self._recipe = recipe
-        self.model = recipe.source
+
+    @property
+    def model(self) -> str:
+        """The retrieval model, as the recipe names it."""
+        return self._recipe.source
+
+    @model.setter
+    def model(self, model: str | Path) -> None:
+        self._recipe = replace(self._recipe, source=str(model))
 
     @property
     def source(self) -> str:
@@ -121,7 +98,7 @@ class MergedE5Encoder(E5Encoder):
 
     @source.setter
     def source(self, source: str | Path) -> None:
-        self.recipe = replace(self._recipe, source=str(source))
+        self.model = source
 
     @property
     def domain(self) -> str | tuple[str, ...]:

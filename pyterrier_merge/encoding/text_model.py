@@ -57,8 +57,8 @@ class TextModel:
             ValueError: The folder holds no retrieval model, or the contract cannot be kept.
             RuntimeError: The self-test failed; the message says in what.
         """
+        from pyterrier_merge.encoding.attention import use_fast_kernels
         from pyterrier_merge.encoding.causality import looks_back
-        from pyterrier_merge.encoding.cpu import use_fast_kernels
         from pyterrier_merge.encoding.fast_layers import use_fast_layers
         from pyterrier_merge.encoding.forward_pass import ForwardPass, Workers
 
@@ -66,6 +66,7 @@ class TextModel:
         self.contract: RetrieverContract
         self.dtype = resolve_dtype(dtype, devices[0])
         self._model, self.contract = load_retriever(folder, name, device=devices[0], dtype=self.dtype, **contract)
+        self._model.model_card_data.model = None  # a circle, which would keep 14 GB until Python looks for circles
         self.body: torch.nn.Module = self._model.transformers_model
         _cast(self.body, self.dtype)
         for module in list(self._model)[1:]:

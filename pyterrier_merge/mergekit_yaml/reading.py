@@ -72,7 +72,7 @@ def read_recipe(path: str | Path, *, source: str | None = None, **settings: Any)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not readable YAML: {error}") from error
+        raise ValueError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
     try:
         return _Reading(MergeFile(content), source).recipe(settings)
     except ValueError as error:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from pyterrier_merge.mergekit_yaml.filters import lets_through
+from pyterrier_merge.spelling import did_you_mean
 
 
 def evaluate(setting: Any, where: str, place: str, t: float, *, number: bool) -> Any:
@@ -58,14 +58,13 @@ def is_gradient(setting: Any) -> bool:
 
 def check_keys(item: Any, known: Collection[str], where: str, what: str = "fields") -> None:
     """Raise ``ValueError`` where ``item`` is no mapping, or has a key that is not known."""
-    names = ", ".join(known) or "none"
     if not isinstance(item, Mapping):
+        names = ", ".join(known) or "none"
         raise ValueError(f"{where}: expected {what} ({names}), found {item!r}")  # noqa: TRY004 (the file's fault)
     for key in item:
         if key not in known:
-            close = get_close_matches(str(key), known, 1)
-            mend = f"did you mean {close[0]!r}?" if close else f"{what} here: {names}"
-            raise ValueError(f"{f'{where}.{key}'.lstrip('.')}: unknown key {key!r}; {mend}")
+            advice = did_you_mean(key, known, f"{what} here:")
+            raise ValueError(f"{f'{where}.{key}'.lstrip('.')}: unknown key {key!r}; {advice}")
 
 
 def _scalar(value: Any, where: str, *, number: bool) -> Any:

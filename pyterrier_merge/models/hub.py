@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
-from pyterrier_merge.models.files import has_weights
+from pyterrier_merge.models.files import has_weights, transformer_folder
+from pyterrier_merge.models.weights import stored_tensors
 
 _OTHER = ["onnx/*", "openvino/*", "original/*", "lora/*", "consolidated*"]  # the same weights in other forms
 
 
-@cache
+_OFFLINE: ContextVar[bool] = ContextVar("offline", default=False)
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Take models from the hub's cache alone: within it the hub is not asked, and nothing is fetched."""
+    token = _OFFLINE.set(True)
+    try:
+        yield
+    finally:
+        _OFFLINE.reset(token)
+
+
 def hub_snapshot(name: str, revision: str | None) -> Path:
     """Return the folder of a model or adapter in the hub's cache, fetched where it is not there yet.
 
@@ -18,8 +34,13 @@ def hub_snapshot(name: str, revision: str | None) -> Path:
 
     Raises:
         ValueError: The hub knows no such model, or not at this revision.
-        RuntimeError: The hub could not be reached and its cache does not hold the model.
+        RuntimeError: The hub could not be reached, or may not be asked, and its cache does not hold the model.
     """
+    return _cached(name, revision) if _OFFLINE.get() else _fetched(name, revision)
+
+
+@cache
+def _fetched(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -45,4 +66,17 @@ def hub_snapshot(name: str, revision: str | None) -> Path:
             f"model {name!r} is neither a folder nor in the hub's cache, and the hub could not be reached; "
             "check the spelling and the connection, or give a local folder"
         ) from error
+    return folder
+
+
+def _cached(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
+        if not any(folder.glob("adapter_model.*")):
+            stored_tensors(transformer_folder(folder))  # every shard is there
+    except (LocalEntryNotFoundError, FileNotFoundError, ValueError) as error:
+        raise RuntimeError(f"model {name!r} is not, or not as a whole, in the hub's cache") from error
     return folder

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import zipfile
 
+import published
 import pytest
 
 from pyterrier_merge.collections import get_collection
@@ -19,7 +18,11 @@ NF_QUERIES = [
     {"_id": f"PLAIN-{n}", "text": text, "metadata": {"url": f"http://q/{n}"}}
     for n, text in ((1, "do statins work?"), (2, "titles"), (3, "cancer"))
 ]
-NF_QRELS = {"train": "PLAIN-1\tMED-1\t2", "dev": "PLAIN-2\tMED-2\t1", "test": "PLAIN-3\tMED-1\t1\nPLAIN-3\tMED-2\t2"}
+NF_QRELS = {
+    "train": [("PLAIN-1", "MED-1", 2)],
+    "dev": [("PLAIN-2", "MED-2", 1)],
+    "test": [("PLAIN-3", "MED-1", 1), ("PLAIN-3", "MED-2", 2)],
+}
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +32,7 @@ def scifact(scifact_home):
 
 @pytest.fixture(scope="module")
 def small_nfcorpus(irds_home):
-    source = irds_home / "beir" / "nfcorpus" / "source.zip"
-    source.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(source, "w") as archive:
-        archive.writestr("nfcorpus/corpus.jsonl", "".join(json.dumps(doc) + "\n" for doc in NF_DOCS))
-        archive.writestr("nfcorpus/queries.jsonl", "".join(json.dumps(query) + "\n" for query in NF_QUERIES))
-        for split, lines in NF_QRELS.items():
-            archive.writestr(f"nfcorpus/qrels/{split}.tsv", f"query-id\tcorpus-id\tscore\n{lines}\n")
+    published.write_beir(irds_home, "nfcorpus", NF_DOCS, NF_QUERIES, NF_QRELS)
     return nfcorpus()
 
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from pyterrier_merge import collections
 from pyterrier_merge.collections import get_collection, list_collections
 
 
@@ -51,7 +52,7 @@ def test_unknown_name_lists_the_names_and_the_nearest():
     ("name", "options", "message"),
     [
         ("hpo", {"pool": "judged"}, "hpo has no option 'pool'; it has none"),
-        ("jqara", {"paths": "x"}, "jqara has no option 'paths'; it has path, title"),
+        ("jqara", {"paths": "x"}, r"jqara has no option 'paths'; did you mean 'path'\? it has path, title"),
         ("local", {}, r"local needs the option 'path': get_collection\('local', path=\.\.\.\)"),
         ("local", {"folder": "x"}, "local has no option 'folder'; it has path, name"),
         ("irds:beir/scifact/test", {"pool": "x"}, "irds:beir/scifact/test has no option 'pool'; it has dev, download"),
@@ -69,6 +70,34 @@ def test_candidates_are_refused_where_there_are_none(name):
         collection.candidates("test")
     with pytest.raises(ValueError, match=f"{name} has no split 'nowhere'"):
         collection.candidates("nowhere")
+
+
+def test_what_is_to_be_downloaded_is_known_before(tmp_path, monkeypatch):
+    """Sizes are those that ir_datasets and the hub's page state; topics and judgements are counted in."""
+    from huggingface_hub import constants
+    from ir_datasets import util
+
+    monkeypatch.setattr(collections, "_made", {})
+    monkeypatch.setattr(util, "home_path", lambda: tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert get_collection("hpo").missing_bytes == 0
+    for name in ("scifact", "miracl-ja", "trec-cds-2014", "trec-pm-2017"):
+        collection = get_collection(name)
+        assert collection.missing_bytes >= collection.download_bytes
+    assert get_collection("irds:beir/fiqa/test").missing_bytes == 17_948_027
+    jqara = get_collection("jqara")
+    assert jqara.missing_bytes == jqara.download_bytes
+    assert get_collection("ntcir15-datasearch-en").missing_bytes is None
+    archive = tmp_path / "beir" / "scifact" / "source.zip"
+    archive.parent.mkdir(parents=True)
+    archive.touch()
+    assert get_collection("scifact").missing_bytes == 0
+
+
+def test_files_of_the_users_own_are_here(tmp_path):
+    assert get_collection("ntcir15-datasearch-en", path=tmp_path).missing_bytes == 0
+    (tmp_path / "test.jsonl").write_text("")
+    assert get_collection("jqara", path=tmp_path).missing_bytes == 0
 
 
 def test_a_collection_read_from_a_path_is_read_anew(tmp_path):

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
 import logging
 import os
 import subprocess
 import sys
 
+import published
 import pytest
 
 from pyterrier_merge.collections import get_collection
 from pyterrier_merge.collections.miracl import miracl_ja
 from pyterrier_merge.retrieval.lexical.bm25 import bm25
 
-NUM_FILES = 14
+NUM_FILES = published.MIRACL_FILES
 TRAIN_QIDS = [str(number) for number in range(10)]
 QRELS = {
     "train": [(qid, f"{qid}#{part}", label) for qid in TRAIN_QIDS for part, label in ((0, 1), (1, 0))],
@@ -24,24 +23,16 @@ QRELS = {
 }
 
 
+TOPICS = {"train": {qid: f"質問{qid}" for qid in TRAIN_QIDS}, "dev": {"100": "京都の本はどれ?"}}
+
+
 def write_miracl(home):
-    folder = home / "miracl" / "v1.0" / "ja"
-    for part in ("docs", "train", "dev"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    for number in range(NUM_FILES):
-        docs = [
-            {"docid": f"{number}#{part}", "title": f"題{number}", "text": f"京都の本{part}。" if part else ""}
-            for part in (0, 1)
-        ]
-        with gzip.open(folder / "docs" / f"docs-{number}.jsonl.gz", "wt", encoding="utf-8") as file:
-            file.writelines(json.dumps(doc, ensure_ascii=False) + "\n" for doc in docs)
-    topics = {"train": [(qid, f"質問{qid}") for qid in TRAIN_QIDS], "dev": [("100", "京都の本はどれ?")]}
-    for split, rows in topics.items():
-        (folder / split / "topics.tsv").write_text("".join(f"{qid}\t{query}\n" for qid, query in rows))
-        (folder / split / "qrels.tsv").write_text(
-            "".join(f"{qid}\tQ0\t{docno}\t{label}\n" for qid, docno, label in QRELS[split])
-        )
-    return folder
+    docs = [
+        {"docid": f"{number}#{part}", "title": f"題{number}", "text": f"京都の本{part}。" if part else ""}
+        for number in range(NUM_FILES)
+        for part in (0, 1)
+    ]
+    return published.write_miracl(home, docs, TOPICS, QRELS)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +98,7 @@ def test_description():
 def test_unknown_pools_and_options_are_refused():
     with pytest.raises(ValueError, match="no pool 'all'; it has judged, judged-dev, and None"):
         get_collection("miracl-ja", pool="all")
-    with pytest.raises(ValueError, match="miracl-ja has no option 'pol'; it has pool, download"):
+    with pytest.raises(ValueError, match=r"miracl-ja has no option 'pol'; did you mean 'pool'\? it has pool, download"):
         get_collection("miracl-ja", pol="judged")
     with pytest.raises(ValueError, match="miracl-ja gives no candidates to re-rank"):
         get_collection("miracl-ja").candidates("test")

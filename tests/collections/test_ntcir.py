@@ -7,6 +7,7 @@ import json
 import logging
 
 import pandas as pd
+import published
 import pyterrier as pt
 import pytest
 from ir_measures import nDCG
@@ -31,12 +32,12 @@ ENTRIES = [
 
 @pytest.fixture
 def japanese(tmp_path):
-    lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in ENTRIES)
-    (tmp_path / "data_search_j_collection.jsonl.bz2").write_bytes(bz2.compress(lines.encode()))
-    (tmp_path / "data_search_j_train_topics.tsv").write_text("DS1-J-0001\t関西 紅茶 消費\nDS1-J-0002\t人口\n")
-    (tmp_path / "data_search_j_train_qrels.txt").write_text("DS1-J-0001 000000700005 L2\nDS1-J-0001 000000700025 L0\n")
-    (tmp_path / "data_search_j_test_topics.tsv").write_text("DS1-J-1001\t人口 割合\n")
-    return tmp_path
+    topics = {
+        "train": {"DS1-J-0001": "関西 紅茶 消費", "DS1-J-0002": "人口"},
+        "test": {"DS1-J-1001": "人口 割合"},
+    }
+    qrels = {"train": [("DS1-J-0001", "000000700005", 2), ("DS1-J-0001", "000000700025", 0)]}
+    return published.write_ntcir(tmp_path, "j", ENTRIES, topics, qrels)
 
 
 def test_the_published_layout(japanese, caplog):

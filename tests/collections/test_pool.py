@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from pyterrier_merge.collections.pool import pooled
+from pyterrier_merge.collections.pool import documents_alone, pooled
 
 
 def test_a_pool_holds_the_judged_and_the_first_results(small_collection):
@@ -38,3 +38,37 @@ def test_a_pool_of_a_reranking_collection_holds_the_candidates_of_its_split(rera
     pd.testing.assert_frame_equal(pool.candidates("dev"), candidates)
     assert {doc["docno"] for doc in pool.corpus_iter()} == set(candidates["docno"])
     assert pool.num_docs < reranking_collection.num_docs
+
+
+def test_a_pool_without_the_judged_documents(small_collection):
+    run = pd.DataFrame({"qid": ["x"] * 2, "docno": ["d28", "d1"], "rank": [0, 1]})
+    pool = pooled(small_collection, "dev", [run], depth=2, judged=False)
+    assert {doc["docno"] for doc in pool.corpus_iter()} == {"d28", "d1"}
+    pd.testing.assert_frame_equal(pool.qrels("dev"), small_collection.qrels("dev"))
+    with pytest.raises(ValueError, match="no split 'train'"):
+        pooled(small_collection, "train", [run], depth=1, judged=False)
+
+
+def test_documents_of_a_pool_are_looked_up(small_collection, monkeypatch):
+    """Where the source can look documents up, no pass over all of them is needed."""
+    asked = []
+
+    def looked_up(_, docnos):
+        asked.append(set(docnos))
+        return ({"docno": docno, "text": "x"} for docno in sorted(docnos) if docno != "d999")
+
+    monkeypatch.setattr(type(small_collection), "documents_of", looked_up)
+    monkeypatch.setattr(type(small_collection), "_documents", lambda _: pytest.fail("a pass over all documents"))
+    run = pd.DataFrame({"qid": ["x"] * 2, "docno": ["d28", "d999"], "rank": [0, 1]})
+    pool = pooled(small_collection, "dev", [run], depth=2, judged=False)
+    assert [doc["docno"] for doc in pool.corpus_iter()] == ["d28"]
+    assert pool.num_docs == 1
+    assert asked == [{"d28", "d999"}, {"d28"}]
+
+
+def test_documents_alone(small_collection):
+    part = documents_alone(small_collection, ["d3", "d1", "d999"])
+    assert [doc["docno"] for doc in part.corpus_iter()] == ["d1", "d3"]
+    assert part.splits == small_collection.splits
+    assert part.fingerprint == documents_alone(small_collection, {"d1", "d999", "d3"}).fingerprint
+    assert part.fingerprint != small_collection.fingerprint

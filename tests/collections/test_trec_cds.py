@@ -2,66 +2,43 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import tarfile
-
+import published
 import pytest
-from ir_datasets.util import DownloadConfig
 
 from pyterrier_merge.collections import get_collection
 from pyterrier_merge.collections.trec_cds import trec_cds_2014, trec_cds_2015, trec_cds_2016
 
-NXML = """<?xml version="1.0"?>
-<article><front><journal-meta><journal-title>J. {docno}</journal-title></journal-meta><article-meta>
-<title-group><article-title>Title of <italic>{docno}</italic></article-title></title-group>
-{abstract}</article-meta></front><body><p>The body
-of {docno}.</p></body></article>"""
-TOPICS = """<?xml version="1.0" encoding="UTF-8" standalone="no"?>
-<topics task="{year} TREC CDS">
-  <topic number="1" type="diagnosis">
-    {note}<description>Long description
-    of {year}</description>
-    <summary>Summary of {year}</summary>
-  </topic>
-</topics>
-"""
 
-
-def tar_gz(docnos):
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        for docno in docnos:
-            abstract = f"<abstract><p>Abstract\nof {docno}.</p></abstract>" if docno != "3" else ""
-            content = NXML.format(docno=docno, abstract=abstract).encode()
-            member = tarfile.TarInfo(f"pmc-text-00/00/{docno}.nxml")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return packed.getvalue()
+def articles(*docnos):
+    return published.articles(
+        {
+            docno: {
+                "title": f"Title of <italic>{docno}</italic>",
+                "abstract": f"Abstract\nof {docno}." if docno != "3" else "",
+                "body": f"The body\nof {docno}.",
+            }
+            for docno in docnos
+        }
+    )
 
 
 @pytest.fixture(scope="module")
 def pmc(irds_home):
     """Both snapshots: four archives each, one article an archive; what ir_datasets expects of them is set to them."""
-    expected = DownloadConfig.contents()["pmc"]
     changed = pytest.MonkeyPatch()
     for version in ("v1", "v2"):
         for number in range(4):
-            entry = expected[f"{version}/source{number}"]
-            content = tar_gz([str(number), "9"] if number == 0 else [str(number)])
-            path = irds_home / "pmc" / entry["cache_path"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-            changed.setitem(entry, "size_hint", len(content))
-            changed.setitem(entry, "expected_md5", hashlib.md5(content, usedforsecurity=False).hexdigest())
+            content = articles(str(number), "9") if number == 0 else articles(str(number))
+            published.put(changed, irds_home, "pmc", f"{version}/source{number}", content)
     (irds_home / "pmc" / "v1" / "duplicates-1.txt").write_text("pmc-text-00/00/9.nxml\n")
     (irds_home / "pmc" / "v1" / "duplicates-2.txt").write_text("")
     for year in (2014, 2015, 2016):
         folder = irds_home / "pmc" / f"trec-cds-{year}"
         folder.mkdir()
-        note = "<note>78 M w/ pmh of CABG</note>\n" if year == 2016 else ""
-        (folder / "queries.xml").write_text(TOPICS.format(year=year, note=note))
-        (folder / "qrels").write_text(f"1 0 {year - 2014} 2\n1 0 3 0\n")
+        topic = {"qid": "1", "description": f"Long description\n    of {year}", "summary": f"Summary of {year}"}
+        topic |= {"note": "78 M w/ pmh of CABG"} if year == 2016 else {}
+        (folder / "queries.xml").write_text(published.cds_topics(year, [topic]))
+        (folder / "qrels").write_text(published.trec_qrels([("1", str(year - 2014), 2), ("1", "3", 0)]))
     yield irds_home
     changed.undo()
 

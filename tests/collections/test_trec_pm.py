@@ -2,54 +2,25 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import io
 import shutil
-import tarfile
 
+import published
 import pytest
-from ir_datasets.util import DownloadConfig
 
 from pyterrier_merge.collections import get_collection
 from pyterrier_merge.collections.trec_pm import trec_cds_2017, trec_pm_2017
-
-MEDLINE = """<?xml version="1.0"?>
-<PubmedArticleSet>{}</PubmedArticleSet>"""
-CITATION = (
-    "<PubmedArticle><MedlineCitation><PMID>{docno}</PMID><Article><ArticleTitle>{title}</ArticleTitle>"
-    "<Abstract><AbstractText>Abstract of {docno}.</AbstractText></Abstract></Article></MedlineCitation></PubmedArticle>"
-)
-
-
-def tar_gz(members):
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        for name, content in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return packed.getvalue()
 
 
 @pytest.fixture
 def medline(irds_home):
     """Five parts of MEDLINE with a citation each, and an abstract of a conference."""
-    expected = DownloadConfig.contents()["medline"]
     changed = pytest.MonkeyPatch()
-    for part in ("aacr_asco_extra", *(f"part{number}" for number in range(1, 6))):
-        entry = expected[f"2017/{part}"]
-        if part.startswith("aacr"):
-            content = tar_gz({"extra/ASCO_1-1.txt": b"Meeting: ASCO\nTitle: A trial\n\nIt worked.\n"})
-        else:
-            title = "<i>In vitro</i>" if part == "part2" else f"On {part}"
-            citations = CITATION.format(docno=part[-1] * 8, title=title)
-            content = tar_gz({f"m/{part}.xml.gz": gzip.compress(MEDLINE.format(citations).encode())})
-        path = irds_home / "medline" / entry["cache_path"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        changed.setitem(entry, "size_hint", len(content))
-        changed.setitem(entry, "expected_md5", hashlib.md5(content, usedforsecurity=False).hexdigest())
+    extra = published.conference({"ASCO_1-1": {"title": "A trial", "abstract": "It worked."}})
+    published.put(changed, irds_home, "medline", "2017/aacr_asco_extra", extra)
+    for number in range(1, 6):
+        docno, title = str(number) * 8, "<i>In vitro</i>" if number == 2 else f"On part{number}"
+        content = published.citations({docno: {"title": title, "abstract": f"Abstract of {docno}."}})
+        published.put(changed, irds_home, "medline", f"2017/part{number}", content)
     yield irds_home / "medline" / "2017"
     changed.undo()
     shutil.rmtree(irds_home / "medline" / "2017")
@@ -107,11 +78,9 @@ def test_real_topics_and_judgements(shared):
 def test_dev_is_2018(shared, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"expected one file topics2018\.xml in .* found none"):
         trec_pm_2017(path=shared / "trec_pm_2017").topics("dev")
-    (tmp_path / "topics2018.xml").write_text(
-        '<topics><topic number="1"><disease>melanoma</disease><gene>BRAF</gene><demographic>64-year-old</demographic>'
-        "</topic></topics>"
-    )
-    (tmp_path / "qrels-treceval-abstracts-2018-v2.txt").write_text("1 0 7 2\n")
+    topic = {"qid": "1", "disease": "melanoma", "gene": "BRAF", "demographic": "64-year-old"}
+    (tmp_path / "topics2018.xml").write_text(published.pm_topics([topic]))
+    (tmp_path / "qrels-treceval-abstracts-2018-v2.txt").write_text(published.trec_qrels([("1", "7", 2)]))
     collection = trec_pm_2017(path=tmp_path)
     assert collection.topics("dev").values.tolist() == [["1", "melanoma BRAF 64-year-old"]]
     assert collection.qrels("dev").values.tolist() == [["1", "7", 2]]

@@ -1,4 +1,4 @@
-"""Layers that stand in for others: what they compute, follow, and leave alone. Whole models are in test_cpu.py."""
+"""Layers that stand in for others: what they compute, follow and leave alone. Whole models: test_attention.py."""
 
 import copy
 

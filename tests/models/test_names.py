@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from pyterrier_merge.models import fingerprint_model, locate_model, pinned_name, places
-from pyterrier_merge.models.hub import hub_snapshot
+from pyterrier_merge.models import hub as hub_room
+from pyterrier_merge.models.facts import model_facts
 
 COMMIT = "a" * 40
 
@@ -127,7 +128,7 @@ def hub(bert_retriever, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)  # no folder of such a name lies there
     yield snapshot
-    hub_snapshot.cache_clear()
+    hub_room._fetched.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["org/model", "org/model@v1.5", f"org/model@{COMMIT}"])
@@ -135,6 +136,35 @@ def test_a_hub_id_is_found_in_the_hubs_cache(hub, name):
     assert locate_model(name) == hub
     assert pinned_name(name) == f"org/model@{COMMIT}"
     assert len(fingerprint_model(hub)) == 16
+
+
+def test_offline_nothing_is_asked_of_the_hub(hub, monkeypatch):
+    import huggingface_hub
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    real, asked = huggingface_hub.snapshot_download, []
+
+    def watched(*given, **settings):
+        asked.append(settings.get("local_files_only"))
+        return real(*given, **settings)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", watched)
+    with hub_room.offline():
+        assert locate_model("org/model") == hub
+        facts = model_facts("org/model")
+        with pytest.raises(RuntimeError, match="'org/unknown-model' is not, or not as a whole, in the hub's cache"):
+            locate_model("org/unknown-model")
+    assert asked == [True] * 3
+    assert facts.where == f"the hub's cache, commit {COMMIT[:7]}"
+    assert facts.loadable
+
+
+def test_a_model_that_is_fetched_in_part_is_to_be_downloaded(hub):
+    weights = json.dumps({"weight_map": {"x": "model-00001-of-00001.safetensors"}})
+    (hub / "model.safetensors").unlink()
+    (hub / "model.safetensors.index.json").write_text(weights)
+    assert model_facts("org/model").where == "to be downloaded from the hub"
 
 
 @pytest.mark.parametrize("name", ["org/unknown-model", "org/model@v2"])

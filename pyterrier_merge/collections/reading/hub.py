@@ -33,13 +33,12 @@ def hub_file(
     Raises:
         RuntimeError: It is large and nobody said yes, or it could not be fetched.
     """
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.constants import HF_HUB_CACHE
 
     url = f"https://huggingface.co/datasets/{dataset}"
-    cached = try_to_load_from_cache(dataset, file, repo_type="dataset", revision=revision)
-    if isinstance(cached, str):
-        return Path(cached)
+    if cached := in_hub_cache(dataset, file, revision):
+        return cached
     if large:
         require_consent(
             name,
@@ -58,3 +57,11 @@ def hub_file(
             f"{name}: cannot fetch {described} from {url}: {reason}. Without a network, download it elsewhere into a "
             f"folder and say get_collection({name!r}, path=FOLDER)"
         ) from error
+
+
+def in_hub_cache(dataset: str, file: str, revision: str | None = None) -> Path | None:
+    """Return the path of a data set's file in the hub's cache, None where it is not there; the hub is not asked."""
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(dataset, file, repo_type="dataset", revision=revision)
+    return Path(cached) if isinstance(cached, str) else None

@@ -77,6 +77,16 @@ class IrdsSource:
         """Sum of the sizes of ``archives``, in bytes."""
         return sum(archive.size for archive in self.archives)
 
+    def missing_bytes(self, *files: str) -> int | None:
+        """Return the bytes of the downloads that are not here; None where their size is not known.
+
+        Args:
+            files: Names of downloads that are needed besides those of the documents.
+        """
+        archives = [*self.archives, *(archive for name in files for archive in self.archives_of(name))]
+        missing = [archive.size for archive in archives if not archive.present]
+        return sum(missing) if self.archives and all(missing) else None
+
     @property
     def fingerprint(self) -> str:
         """Fingerprint of the checksums of ``archives``."""

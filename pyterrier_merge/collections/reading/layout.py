@@ -40,7 +40,7 @@ def find_layout(folder: Path) -> Layout:
         ValueError: Two files hold the topics or the judgements of one split.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
+        raise FileNotFoundError(f"there is no folder {folder.absolute()}")
     files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     topics = _by_split(
         (_rest(stem_of(file), TOPIC_NAMES), file)

@@ -31,7 +31,7 @@ from pyterrier_merge.retrieval.dense.docnos import (
     lookup_width,
     write_lookup,
 )
-from pyterrier_merge.retrieval.dense.seen import SeenDocnos
+from pyterrier_merge.retrieval.dense.duplicate_docnos import SeenDocnos
 from pyterrier_merge.retrieval.dense.vectors import (
     ARTIFACT_TYPE,
     FORMATS,

@@ -11,9 +11,9 @@ import pyterrier as pt
 
 from pyterrier_merge.collections.base import require_collection
 from pyterrier_merge.fingerprint import fingerprint
+from pyterrier_merge.retrieval.candidates import GivenCandidates
 from pyterrier_merge.retrieval.dense.build import IndexBusyError
 from pyterrier_merge.retrieval.dense.index import FaissIndex
-from pyterrier_merge.retrieval.given import GivenCandidates
 from pyterrier_merge.retrieval.identical_ids import WithoutIdenticalIds
 from pyterrier_merge.storage import cache_folder, user_path
 
@@ -41,8 +41,9 @@ def dense_index(
         verbose: Show a progress bar over the collection's documents.
     """
     require_collection(collection)
-    identity = fingerprint({"encoder": encoder.fingerprint, "collection": collection.fingerprint})
-    index = FaissIndex(user_path(root or cache_folder("indexes")) / f"{collection.name}-{identity}.flex", verbose=False)
+    if not hasattr(encoder, "fingerprint"):
+        raise TypeError(f"expected an encoder, such as E5Encoder('intfloat/e5-small-v2'), found {encoder!r}")
+    index = index_of(encoder, collection, root=root)
     waits = False
     while not index.built():
         try:
@@ -56,6 +57,13 @@ def dense_index(
             if not index.built():  # else another process was faster
                 raise
     return index
+
+
+def index_of(encoder: E5Encoder, collection: TestCollection, *, root: str | Path | None = None) -> FaissIndex:
+    """Return the index of :func:`dense_index`, built or not: nothing is encoded."""
+    read = {} if encoder.text_field == "text" else {"text_field": encoder.text_field}
+    identity = fingerprint({"encoder": encoder.fingerprint, "collection": collection.fingerprint, **read})
+    return FaissIndex(user_path(root or cache_folder("indexes")) / f"{collection.name}-{identity}.flex", verbose=False)
 
 
 def dense_retriever(

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from pyterrier_merge.retrieval.dense.devices import device_names
+from pyterrier_merge.retrieval.dense.exact_search import device_names
 from pyterrier_merge.retrieval.dense.search import CANDIDATES, SPARE, rescored, search
 from pyterrier_merge.retrieval.dense.structure import Structure
 from pyterrier_merge.retrieval.dense.vectors import FloatArray, IntArray, StoredVectors, stack_vectors

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyterrier as pt
 
-from pyterrier_merge.retrieval.dense.devices import rough_best
+from pyterrier_merge.retrieval.dense.exact_search import rough_best
 from pyterrier_merge.retrieval.dense.ranking import best_first, inner_products
 from pyterrier_merge.retrieval.dense.vectors import FloatArray, IntArray, StoredVectors, norms
 

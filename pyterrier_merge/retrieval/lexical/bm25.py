@@ -17,7 +17,7 @@ from pyterrier_merge.collections.base import require_collection
 from pyterrier_merge.collections.identical_ids import without_identical_ids
 from pyterrier_merge.collections.names import clean_text
 from pyterrier_merge.fingerprint import fingerprint
-from pyterrier_merge.retrieval.given import GivenCandidates
+from pyterrier_merge.retrieval.candidates import GivenCandidates
 from pyterrier_merge.retrieval.lexical.analysis import ANALYSES
 from pyterrier_merge.retrieval.lexical.corpus import CheckedCorpus
 from pyterrier_merge.retrieval.lexical.engines import Engine, Pisa, Search, Terrier
@@ -184,8 +184,7 @@ class BM25(pt.Transformer):
             ValueError: There is another index or something else in ``index_path``, or the corpus cannot be indexed.
             OSError: The disk has no room for it. That is seen while documents are read, before the disk is full.
         """
-        identity = self._index_identity()
-        path = self.index_path or cache_folder("indexes") / f"bm25-{self.engine}-{fingerprint(identity)}"
+        identity, path = self._index_identity(), self._path()
         if not path.exists():
             try:
                 with finished_folder(path) as beside:
@@ -195,9 +194,17 @@ class BM25(pt.Transformer):
                 pass  # another process has built the same meanwhile
         found = json.loads((path / _IDENTITY_FILE).read_text()) if (path / _IDENTITY_FILE).exists() else None
         if found != identity:
-            mend = "delete it, or choose another index_path" if self.index_path else "delete it"
+            mend = "choose another index_path or delete it" if self.index_path else "delete it"
             raise ValueError(f"{path} holds {found or 'no BM25 index'}, expected {identity}; {mend}")
         return path
+
+    def built(self) -> bool:
+        """Whether the index is there already."""
+        return self._path().exists()
+
+    def _path(self) -> Path:
+        kept = f"bm25-{self.engine}-{fingerprint(self._index_identity())}"
+        return self.index_path or cache_folder("indexes") / kept
 
     def _index_identity(self) -> dict[str, str]:
         return {

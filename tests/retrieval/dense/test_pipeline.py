@@ -18,9 +18,9 @@ from pyterrier_merge.collections.base import checked_measures
 from pyterrier_merge.collections.jqara import JqaraCollection
 from pyterrier_merge.encoding.encoders import E5Encoder
 from pyterrier_merge.encoding.merged import MergedE5Encoder
+from pyterrier_merge.retrieval.candidates import GivenCandidates
 from pyterrier_merge.retrieval.dense.index import FaissIndex
 from pyterrier_merge.retrieval.dense.pipeline import dense_index, dense_retriever
-from pyterrier_merge.retrieval.given import GivenCandidates
 
 TOPICS = pd.DataFrame({"qid": ["1"], "query": ["fever"]})
 QRELS = pd.DataFrame({"qid": ["1"], "docno": ["d1"], "label": [1]})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from pyterrier_merge.retrieval.dense.seen import SeenDocnos
+from pyterrier_merge.retrieval.dense.duplicate_docnos import SeenDocnos
 
 
 def test_agrees_with_a_set():
@@ -28,6 +28,6 @@ def test_nothing_was_seen():
 
 def test_a_clash_of_hashes_is_only_suspected(monkeypatch):
     seen = SeenDocnos()
-    monkeypatch.setattr("pyterrier_merge.retrieval.dense.seen.hash", lambda _: 7, raising=False)
+    monkeypatch.setattr("pyterrier_merge.retrieval.dense.duplicate_docnos.hash", lambda _: 7, raising=False)
     seen.add(["a"])
     assert seen.suspects(["b"]) == ["b"]

@@ -26,8 +26,8 @@ from transformers import (
 from transformers.models.modernbert import ModernBertConfig, ModernBertModel
 
 from pyterrier_merge import E5Encoder
-from pyterrier_merge.encoding import cpu
-from pyterrier_merge.encoding.cpu import ATTENTION, use_fast_kernels
+from pyterrier_merge.encoding import attention
+from pyterrier_merge.encoding.attention import ATTENTION, use_fast_kernels
 from pyterrier_merge.encoding.fast_layers import GatedLayers, PackedLinear, RMSNorm
 
 SIZES = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 3, "intermediate_size": 64, "num_attention_heads": 4}
@@ -56,7 +56,7 @@ BODIES = {
 @pytest.fixture(autouse=True, params=[False, True], ids=["products", "tiles"])
 def tiles(request, monkeypatch):
     """Every test as on a processor without AMX, and as on one with it, whichever runs it."""
-    monkeypatch.setattr(cpu, "multiplies_tiles", lambda: request.param)
+    monkeypatch.setattr(attention, "multiplies_tiles", lambda: request.param)
     return request.param
 
 
@@ -107,7 +107,7 @@ def hidden(model, features):
 @pytest.mark.parametrize("name", BODIES)
 @pytest.mark.parametrize("block", [1, 1 << 20])
 def test_a_transformer_gives_what_it_gave(name, features, block, monkeypatch):
-    monkeypatch.setattr(cpu, "BLOCK", block)  # one text at a time, or all
+    monkeypatch.setattr(attention, "BLOCK", block)  # one text at a time, or all
     model = body(name)
     expected = hidden(model, features)
     use_fast_kernels(model)
@@ -121,11 +121,11 @@ def test_a_transformer_gives_what_it_gave(name, features, block, monkeypatch):
 def test_attention_over_filled_up_rows_is_the_same(name, features, monkeypatch, tiles):
     model = body(name, torch.bfloat16)
     use_fast_kernels(model)
-    monkeypatch.setattr(cpu, "LANES", 2)  # of 12 tokens nothing is left over
+    monkeypatch.setattr(attention, "LANES", 2)  # of 12 tokens nothing is left over
     expected = hidden(model, features)
     filled, pad = [], torch.nn.functional.pad
     monkeypatch.setattr(torch.nn.functional, "pad", lambda tensor, by: filled.append(by) or pad(tensor, by))
-    monkeypatch.setattr(cpu, "LANES", 16)
+    monkeypatch.setattr(attention, "LANES", 16)
     torch.testing.assert_close(hidden(model, features), expected, rtol=0, atol=0.05)
     assert set(filled) == (set() if name.startswith("t5") or tiles else {(0, 0, 0, 4)})
 
@@ -134,7 +134,7 @@ def test_attention_over_filled_up_rows_is_the_same(name, features, monkeypatch, 
 def test_freed_memory_is_found_again():
     program = """
 import resource, torch
-from pyterrier_merge.encoding.cpu import keep_freed_memory
+from pyterrier_merge.encoding.attention import keep_freed_memory
 keep_freed_memory()
 for turn in range(5):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -172,8 +172,8 @@ def test_attention_and_packed_layers_are_really_used(monkeypatch, tiles):
     use_fast_kernels(model)
     expected = hidden(model, batch())
     fused = noted(monkeypatch)
-    for largest, calls in ((cpu.LARGEST, 3 if tiles else 0), (0, 3)):
-        monkeypatch.setattr(cpu, "LARGEST", largest)
+    for largest, calls in ((attention.LARGEST, 3 if tiles else 0), (0, 3)):
+        monkeypatch.setattr(attention, "LARGEST", largest)
         fused.clear()
         hidden(model, batch())
         assert len(fused) == calls
@@ -188,7 +188,7 @@ def test_long_texts_go_to_the_fused_kernel_with_the_same_result(monkeypatch):
         model = body(name)
         expected = hidden(model, batch())
         use_fast_kernels(model)
-        monkeypatch.setattr(cpu, "LARGEST", 4 * 12 * 12 - 1)
+        monkeypatch.setattr(attention, "LARGEST", 4 * 12 * 12 - 1)
         torch.testing.assert_close(hidden(model, batch()), expected, rtol=0, atol=2e-6)
 
 

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from pyterrier_merge.retrieval.dense import devices as room
-from pyterrier_merge.retrieval.dense.devices import Share, device_names, rough_best
+from pyterrier_merge.retrieval.dense import exact_search as room
+from pyterrier_merge.retrieval.dense.exact_search import Share, device_names, rough_best
 from pyterrier_merge.retrieval.dense.index import FaissIndex
 
 DIM = 24
