@@ -104,7 +104,8 @@ class TrainedDomain(Section):
         return [doc["text"] for doc in heapq.nsmallest(self.documents, documents, key=_order)]
 
     def _described(self, settings: DomainTraining, collection: str) -> str:
-        said = ", ".join(f"{name} {value}" for name, value in asdict(settings).items())
+        chosen = {name: value for name, value in asdict(settings).items() if value is not None}
+        said = ", ".join(f"{name} {value}" for name, value in chosen.items())
         documents = "the documents" if self.documents is None else f"{self.documents:,} documents"
         return f"trained on {documents} of {collection}, unlabelled ({said})"
 

@@ -208,7 +208,13 @@ def test_the_share_of_judged_results(collection):
     found = compare({"good": GOOD, "poor": POOR}, collection, measures=[RR])
     assert found.table.set_index("name")["Judged@10"]["good"] == pytest.approx(0.1)
     assert found.table.set_index("name")["Judged@10"]["poor"] == pytest.approx(5 / 60)
-    assert "Between 8% (poor) and 10% (good) of the first ten results are judged" in found.verdict()
+    assert "are judged" not in found.verdict()  # a difference of .02 decides nothing
+    qrels = pd.concat([collection.qrels("test").assign(docno=f"d{n}", label=0) for n in range(11, 20)])
+    topics = collection.topics("test")
+    well = from_frames("well", collection.corpus_iter(), topics, pd.concat([collection.qrels("test"), qrels]))
+    other = GOOD[~GOOD["docno"].isin([f"d{n}" for n in range(15, 20)])]  # five judged documents are not found
+    said = compare({"good": GOOD, "other": other}, well, measures=[RR]).verdict()
+    assert "Between 50% (other) and 100% (good) of the first ten results are judged" in said
     assert list(compare({"good": GOOD}, collection, measures=[Judged @ 10]).table) == ["name", "Judged@10", "labels"]
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from pyterrier_merge.experiment.comparison import Comparison
 
-FEW_JUDGED = 0.9  # of the best share of judged results: below it, unjudged results may decide
+FEWER_JUDGED = 0.05  # of the first ten results: by so much fewer judged ones, unjudged results may decide
 NAMED = 5  # systems that a sentence names
 
 
@@ -71,7 +71,7 @@ def _equals(name: str, other: str) -> str:
 def _cautions(comparison: Comparison) -> list[str]:
     said = []
     judged = comparison.table.set_index("name").get("Judged@10", pd.Series(dtype=float))
-    if len(judged) > 1 and judged.min() < FEW_JUDGED * judged.max():
+    if len(judged) > 1 and judged.min() < judged.max() - FEWER_JUDGED:
         said.append(
             f"Between {judged.min():.0%} ({judged.idxmin()}) and {judged.max():.0%} ({judged.idxmax()}) of the first "
             "ten results are judged: unjudged documents count as not relevant, which is unfair to the former."
