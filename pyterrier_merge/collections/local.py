@@ -18,6 +18,7 @@ from pyterrier_merge.collections.reading.documents import read_documents
 from pyterrier_merge.collections.reading.layout import Layout, find_layout
 from pyterrier_merge.collections.reading.qrels import lists_relevant, read_qrels, without_zeros
 from pyterrier_merge.collections.reading.topics import read_topics
+from pyterrier_merge.storage import user_path
 
 if TYPE_CHECKING:
     from ir_measures.measures import Measure
@@ -79,7 +80,7 @@ def from_folder(
         ValueError: A file is not what its name says; the message has the file and the line. The name is none for a
             folder, or the measures are names.
     """
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     layout = find_layout(folder)
     name = checked_name(folder.resolve().name if name is None else name)
     topics_of, qrels_of = _topics_and_qrels(name, layout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -112,19 +112,17 @@ def score(recipes: Sequence[MergeRecipe], task: ScoringTask) -> list[pd.Series[f
     Returns:
         For each recipe a series: index ``qid``, the metric's value for each judged query.
     """
-    encoder = MergedE5Encoder.from_recipe(recipes[0], **task.settings)
-    found = []
-    for recipe in recipes:
-        encoder.recipe = recipe
-        found.append(task.score(encoder))
-    return found
+    return [task.score(encoder) for encoder in _merges(recipes, task)]
 
 
 def scored(recipes: Sequence[MergeRecipe], task: ScoringTask) -> list[bool]:
     """Return which of these merges have kept scores, as :func:`score` would find them; nothing is merged or encoded."""
+    return [task.scored(encoder) for encoder in _merges(recipes, task)]
+
+
+def _merges(recipes: Sequence[MergeRecipe], task: ScoringTask) -> Iterator[MergedE5Encoder]:
+    """Yield one encoder with each recipe in turn: its parents are read once."""
     encoder = MergedE5Encoder.from_recipe(recipes[0], **task.settings)
-    found = []
     for recipe in recipes:
         encoder.recipe = recipe
-        found.append(task.scored(encoder))
-    return found
+        yield encoder

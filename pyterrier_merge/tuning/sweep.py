@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,27 +169,17 @@ def _scores(
 ) -> tuple[dict[MergeRecipe, pd.Series[float]], pd.Series[float]]:
     """The values of each recipe, and of the source, whose merge with itself is not computed twice."""
     values: dict[MergeRecipe, pd.Series[float]] = {}
-    groups = work_items(recipes)
-    with pt.tqdm(total=len(recipes) + 1, desc="sweep", unit="merge", disable=not verbose) as bar:
+    merges = [recipe for recipe in recipes if not recipe.keeps_source]
+    groups = work_items(merges)
+    with pt.tqdm(total=len(merges) + 1, desc="sweep", unit="merge", disable=not verbose) as bar:
         source: Any = task.score(E5Encoder(recipes[0].source, **task.settings))
         bar.update()
-        merged = [tuple(recipe for recipe in group if not recipe.keeps_source) for group in groups]
-        for group, found in zip(merged, executor.map(_Score(task), merged), strict=True):
+        for group, found in zip(groups, executor.map(partial(score, task=task), groups), strict=True):
             values.update(zip(group, found, strict=True))
             bar.update(len(group))
             for recipe, own in zip(group, found, strict=True):
                 logger.info("%s: %s %.4f", recipe, task.metric, own.mean())
     return {recipe: values.get(recipe, source) for recipe in recipes}, source
-
-
-@dataclass(frozen=True)
-class _Score:
-    """``score`` with its task: what an executor maps over groups of recipes."""
-
-    task: ScoringTask
-
-    def __call__(self, recipes: Sequence[MergeRecipe]) -> list[pd.Series[float]]:
-        return score(recipes, self.task) if recipes else []
 
 
 def _best(pairs: Sequence[tuple[float, float]], scores: Sequence[float]) -> int:
