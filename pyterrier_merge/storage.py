@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import fcntl
 import glob
 import os
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +14,6 @@ from pathlib import Path
 
 import pyterrier as pt
 
-_FROM_HERE, _RENAME_EXCHANGE = -100, 2  # AT_FDCWD and a flag, of <fcntl.h> and <linux/fs.h>
 _LONG = 24 * 60 * 60  # seconds
 _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
@@ -79,7 +75,7 @@ def finished_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Pa
     """Yield a temporary folder beside ``path``; flush it to disk and rename it to ``path`` when the block ends well.
 
     When the block raises, the temporary folder is removed and whatever stood at ``path`` stays as it was. One that a
-    killed process left is removed when the next begins, a day later: on a shared disk it may be another host's.
+    killed process left is removed when the next begins, once nothing in it has changed for a day.
 
     Args:
         path: The folder to make, or a link to it, which stays. Its parents are made too.
@@ -93,51 +89,68 @@ def finished_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Pa
     restore_folder(path)
     refuse_existing(given, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(path)
-    beside = Path(tempfile.mkdtemp(prefix=_prefix(path), suffix=".part", dir=path.parent))
+    remove_unfinished(path, age=_LONG)
+    beside = _new_name(path, "part")
+    beside.mkdir()
     try:
-        with _lock(beside):
-            yield beside
-            _allow_readers(beside)
-            _flush(beside)
-            if not overwrite or not _exchange(beside, path):
-                _move(beside, path, overwrite=overwrite)
-            _fsync(path.parent)
+        yield beside
+        _allow_readers(beside)
+        finish_folder(beside, path, overwrite=overwrite)
     finally:
-        _delete(beside)  # what failed, or what was exchanged
+        _delete(beside)
 
 
-def remove_unfinished(path: Path) -> None:
+def remove_unfinished(path: Path, *, age: float = 0) -> None:
     """Delete what processes that were killed in ``finished_folder(path)`` left.
 
-    Living ones' too: call it under a lock that all of them hold.
+    Args:
+        path: The folder that they were to make.
+        age: Seconds for which nothing has changed in what is deleted. With 0, a living process's is deleted as well:
+            call it under a lock that all of them hold.
     """
     for left in _named(path, "part"):
-        _delete(left)
+        with suppress(OSError):  # another process deletes it, or it is another user's
+            changed = max(file.lstat().st_mtime for file in (left, *left.rglob("*")))
+            if not age or time.time() - changed > age:
+                _delete(left)
 
 
 def finish_folder(beside: Path, path: Path, *, overwrite: bool = False) -> None:
     """Flush every file of ``beside`` to disk and rename it to ``path``: the last step of a build.
 
-    The name ``beside`` is free as soon as the folder stands at ``path``, for a build that another process begins.
+    With ``overwrite``, what stands at ``path`` is moved aside first. No lock, which some shared disks do not have:
+    where another process puts something there in between, that is moved aside too.
 
     Raises:
-        FileExistsError: Something stands at ``path``, also where it appeared only now.
+        FileExistsError: Something stands at ``path`` and ``overwrite`` is false, also where it appeared only now.
     """
     _flush(beside)
-    _move(beside, path, overwrite=overwrite)
+    placed = False
+    while not placed:
+        if overwrite:
+            with suppress(FileNotFoundError):
+                path.replace(_new_name(path, "old"))
+        else:
+            refuse_existing(path, overwrite=False)
+        try:
+            beside.replace(path)
+            placed = True
+        except OSError as error:
+            if error.errno not in _OCCUPIED:
+                restore_folder(path)
+                raise
+    restore_folder(path)
     _fsync(path.parent)
 
 
 def restore_folder(path: Path) -> None:
     """Put back what a job moved aside and was killed before it had replaced it; delete that where it had."""
-    aside = sorted(_named(path, "old"))
-    if aside and not os.path.lexists(path):
-        with suppress(OSError):  # another process was faster
-            aside[-1].replace(path)
-    for old in aside if os.path.lexists(path) else ():
-        with suppress(OSError):
-            _delete(old.replace(_new_name(path, "part")))  # not under its name: half of it must never be put back
+    with suppress(OSError):  # another process was faster
+        for aside in sorted(_named(path, "old"), reverse=True):
+            if os.path.lexists(path):  # renamed first: half of it must never be put back
+                _delete(aside.replace(_new_name(path, "part")))
+            else:
+                aside.replace(path)
 
 
 def write_file(path: str | Path, text: str) -> None:
@@ -152,73 +165,6 @@ def write_file(path: str | Path, text: str) -> None:
     finally:
         beside.unlink(missing_ok=True)
     _fsync(path.parent)
-
-
-def _move(beside: Path, path: Path, *, overwrite: bool) -> None:
-    if overwrite:
-        _replace(beside, path)
-        return
-    refuse_existing(path, overwrite=False)
-    try:
-        beside.replace(path)
-    except OSError:
-        refuse_existing(path, overwrite=False)  # another process was faster
-        raise
-
-
-def _replace(beside: Path, path: Path) -> None:
-    """Move aside what stands at ``path``, and ``beside`` there.
-
-    No lock, which some shared disks do not have: where another process puts something there in between (its own folder,
-    or what was moved aside), that is moved aside too.
-    """
-    placed = False
-    while not placed:
-        with suppress(FileNotFoundError):
-            path.replace(_new_name(path, "old"))
-        try:
-            beside.replace(path)
-            placed = True
-        except OSError as error:
-            if error.errno not in _OCCUPIED:
-                restore_folder(path)
-                raise
-    restore_folder(path)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swap what two paths name, in one step; say whether that could be done (by Linux, on most of its own disks)."""
-    try:
-        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
-    except AttributeError:
-        return False
-    return renameat2(_FROM_HERE, os.fsencode(one), _FROM_HERE, os.fsencode(other), _RENAME_EXCHANGE) == 0
-
-
-def _remove_abandoned(path: Path) -> None:
-    """Delete what nobody holds and has changed for long: some shared disks do not show one host another's locks."""
-    for left in _named(path, "part"):
-        with suppress(OSError):  # another process deletes it, or it is another user's
-            changed = max(file.lstat().st_mtime for file in (left, *left.rglob("*")))
-            if time.time() - changed > _LONG:
-                with _lock(left) as free:
-                    if free:
-                        _delete(left)
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[bool]:
-    """Hold a folder until the process dies, at the latest; yield whether that could be: not every disk has locks."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = True
-        except OSError:
-            held = False
-        yield held
-    finally:
-        os.close(handle)
 
 
 def _prefix(path: Path) -> str:
@@ -243,12 +189,11 @@ def _delete(path: Path) -> None:
 
 
 def _allow_readers(folder: Path) -> None:
-    """Give what its owner alone can read (mkdtemp's folder, files that safetensors wrote) the mode that is usual."""
-    umask = _umask()
-    folder.chmod(0o777 & ~umask)
+    """Give files that only their owner can read, as safetensors writes them, the mode that the folder has."""
+    mode = folder.stat().st_mode & 0o666
     for file in folder.rglob("*"):
         if file.is_file() and not file.is_symlink():
-            file.chmod(0o666 & ~umask)
+            file.chmod(mode)
 
 
 def _flush(folder: Path) -> None:
@@ -263,9 +208,3 @@ def _fsync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask

@@ -1,6 +1,5 @@
 import ast
 import errno
-import fcntl
 import os
 import shutil
 import signal
@@ -137,7 +136,6 @@ def test_a_job_killed_while_it_overwrites_loses_nothing(tmp_path, renames):
                 os.kill(os.getpid(), signal.SIGKILL)
 
         Path.replace = replace_and_die
-        storage._exchange = lambda *_: False
         try:
             with finished_folder(tmp_path / "out", overwrite=True) as beside:
                 (beside / "file").write_text("new")
@@ -193,11 +191,8 @@ def in_processes(*jobs):
     return [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in started]
 
 
-@pytest.mark.parametrize("exchange", [True, False])
-def test_processes_that_overwrite_one_folder_at_once_all_finish(tmp_path, monkeypatch, exchange):
+def test_processes_that_overwrite_one_folder_at_once_all_finish(tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "_fsync", lambda _: None)
-    if not exchange:  # as on a disk that cannot
-        monkeypatch.setattr(storage, "_exchange", lambda *_: False)
 
     def overwrite():
         for _ in range(150):
@@ -233,37 +228,11 @@ def test_a_process_that_starts_does_not_spoil_anothers_swap(tmp_path, monkeypatc
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_folder_is_there_at_every_moment_of_its_overwriting(tmp_path):
-    """So that a job killed at any of them takes no model away."""
-    (tmp_path / "one").mkdir()
-    (tmp_path / "other").mkdir()
-    if not storage._exchange(tmp_path / "one", tmp_path / "other"):
-        pytest.skip("this disk exchanges no folders")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "old").touch()
-
-    def die_at_any_rename():
-        Path.replace = Path.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-        shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
-        with finished_folder(tmp_path / "out", overwrite=True) as beside:
-            (beside / "new").touch()
-
-    assert in_processes(die_at_any_rename) == [-signal.SIGKILL]
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["new"]
-
-
-def test_a_file_is_overwritten_too(tmp_path, monkeypatch):
-    for name in ("exchanged", "moved"):
-        (tmp_path / name).write_text("a file")
-        with finished_folder(tmp_path / name, overwrite=True) as beside:
-            (beside / "new").touch()
-        monkeypatch.setattr(storage, "_exchange", lambda *_: False)
-    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
-        "exchanged",
-        "exchanged/new",
-        "moved",
-        "moved/new",
-    ]
+def test_a_file_is_overwritten_too(tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with finished_folder(tmp_path / "out", overwrite=True) as beside:
+        (beside / "new").touch()
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["out", "out/new"]
 
 
 def test_what_cannot_be_put_back_is_not_deleted(tmp_path, monkeypatch):
@@ -295,10 +264,7 @@ def test_hidden_folders_of_others_stay(tmp_path, name):
     assert (tmp_path / name / "thesis.tex").exists()
 
 
-@pytest.mark.parametrize("exchange", [True, False])
-def test_what_a_link_leads_to_is_overwritten(tmp_path, monkeypatch, exchange):
-    if not exchange:
-        monkeypatch.setattr(storage, "_exchange", lambda *_: False)
+def test_what_a_link_leads_to_is_overwritten(tmp_path):
     (tmp_path / "disk" / "folder").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "disk" / "folder")
     with finished_folder(tmp_path / "link", overwrite=True) as beside:
@@ -318,8 +284,8 @@ def test_the_current_folder_is_not_replaced_under_ones_feet(tmp_path, monkeypatc
     assert (tmp_path / "folder" / "inside" / "new").exists()
 
 
-@pytest.mark.parametrize(("age", "alive", "stays"), [(2, False, False), (2, True, True), (0.5, False, True)])
-def test_what_a_killed_job_left_is_removed_when_nobody_can_be_at_work(tmp_path, age, alive, stays):
+@pytest.mark.parametrize(("age", "stays"), [(2, False), (0.5, True)])
+def test_what_a_killed_job_left_is_removed_when_nothing_has_changed_for_a_day(tmp_path, age, stays):
     if not (job := os.fork()):
         with finished_folder(tmp_path / "out") as beside:
             (beside / "file").touch()
@@ -327,34 +293,14 @@ def test_what_a_killed_job_left_is_removed_when_nobody_can_be_at_work(tmp_path, 
                 os.utime(path, (time.time() - age * 86_400,) * 2)
             (tmp_path / "begun").touch()
             time.sleep(600)
-    try:
-        while not (tmp_path / "begun").exists():
-            time.sleep(0.01)
-        if not alive:
-            os.kill(job, signal.SIGKILL)
-            os.waitpid(job, 0)
-        with finished_folder(tmp_path / "out") as beside:
-            (beside / "new").touch()
-        assert len(list(tmp_path.glob(".out.*.part"))) == stays
-        assert (tmp_path / "out" / "new").exists()
-    finally:
-        if alive:
-            os.kill(job, signal.SIGKILL)
-            os.waitpid(job, 0)
-
-
-def test_where_nothing_can_be_locked_nothing_is_removed(tmp_path, monkeypatch):
-    def no_locks(*_):
-        raise OSError(errno.EBADF, "as NFS says of folders")
-
-    monkeypatch.setattr(fcntl, "flock", no_locks)
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.01)
+    os.kill(job, signal.SIGKILL)
+    os.waitpid(job, 0)
     with finished_folder(tmp_path / "out") as beside:
-        os.utime(beside, (0, 0))
-        with finished_folder(tmp_path / "out"):
-            pass
-        assert beside.exists()
-        shutil.rmtree(tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+        (beside / "new").touch()
+    assert len(list(tmp_path.glob(".out.*.part"))) == stays
+    assert (tmp_path / "out" / "new").exists()
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])

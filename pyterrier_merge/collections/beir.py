@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
 from pyterrier_merge.collections.base import TestCollection
 from pyterrier_merge.collections.reading.irds_source import IrdsSource
-from pyterrier_merge.fingerprint import fingerprint
+from pyterrier_merge.collections.sourced import SourcedCollection
 
 # SciFact has no dev queries: this share of the training queries, by the SHA-256 of seed and qid, is set aside.
 DEV_SEED = 42
@@ -23,6 +21,7 @@ def scifact() -> TestCollection:
     """Return SciFact: claims -> 5,183 abstracts. 647 training, 162 dev (taken from training) and 300 test queries."""
     from ir_measures import AP, RR, R, nDCG
 
+    source = IrdsSource(name="scifact", corpus="beir/scifact", files="scifact")
     return BeirCollection(
         name="scifact",
         title="scientific claims -> abstracts that support or refute them",
@@ -34,7 +33,8 @@ def scifact() -> TestCollection:
         licence="claims CC BY-NC 2.0, abstracts ODC-BY 1.0",
         citation="Wadden et al.: Fact or Fiction: Verifying Scientific Claims. EMNLP 2020",
         default_domain_model="BioMistral/BioMistral-7B",
-        download_bytes=_source("scifact").download_bytes,
+        download_bytes=source.download_bytes,
+        source=source,
         source_splits=("train", "test"),
     )
 
@@ -43,6 +43,7 @@ def nfcorpus() -> TestCollection:
     """Return NFCorpus: health questions -> 3,633 medical documents. 2,590 training, 324 dev and 323 test queries."""
     from ir_measures import AP, R, nDCG
 
+    source = IrdsSource(name="nfcorpus", corpus="beir/nfcorpus", files="nfcorpus")
     return BeirCollection(
         name="nfcorpus",
         title="questions about nutrition and health -> medical documents",
@@ -54,13 +55,14 @@ def nfcorpus() -> TestCollection:
         licence="free for academic use; other use is subject to the terms of NutritionFacts.org and PubMed",
         citation="Boteva et al.: A Full-Text Learning to Rank Dataset for Medical Information Retrieval. ECIR 2016",
         default_domain_model="BioMistral/BioMistral-7B",
-        download_bytes=_source("nfcorpus").download_bytes,
+        download_bytes=source.download_bytes,
+        source=source,
         source_splits=("train", "dev", "test"),
     )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class BeirCollection(TestCollection):
+class BeirCollection(SourcedCollection):
     """A collection of BEIR that ``ir_datasets`` names ``beir/<name>``.
 
     Attributes:
@@ -69,42 +71,18 @@ class BeirCollection(TestCollection):
 
     source_splits: tuple[str, ...]
 
-    @property
-    def num_docs(self) -> int:
-        """Number of documents."""
-        return self._source.num_docs()
+    def _form(self) -> tuple[str, ...]:
+        return ("title text",)
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Fingerprint of the checksum of BEIR's archive and of the way title and text are joined."""
-        return fingerprint([self._source.fingerprint, "title text"])
-
-    @property
-    def missing_bytes(self) -> int | None:
-        """Bytes of ir_datasets' downloads that are not here."""
-        return self._source.missing_bytes()
-
-    @property
-    def document_fields(self) -> tuple[str, ...]:
-        """Names of the fields that documents have besides ``docno``."""
-        return self._source.document_fields()
-
-    def documents_of(self, docnos: Collection[str]) -> Iterator[dict[str, str]]:
-        """Look documents up in ir_datasets' document store."""
-        return map(_document, self._source.documents(docnos))
-
-    def _documents(self) -> Iterator[dict[str, str]]:
-        return map(_document, self._source.documents())
+    def _document(self, doc: Any) -> dict[str, str]:
+        fields = doc._asdict()
+        return {"docno": fields.pop("doc_id"), **fields, "text": doc.default_text().strip()}
 
     def _topics(self, split: str) -> pd.DataFrame:
-        return self._part(split, self._source.queries(self._dataset(split)).rename(columns={"text": "query"}))
+        return self._part(split, self.source.queries(self._dataset(split)).rename(columns={"text": "query"}))
 
     def _qrels(self, split: str) -> pd.DataFrame:
-        return self._part(split, self._source.qrels(self._dataset(split)))
-
-    @cached_property
-    def _source(self) -> IrdsSource:
-        return _source(self.name)
+        return self._part(split, self.source.qrels(self._dataset(split)))
 
     def _dataset(self, split: str) -> str:
         return f"beir/{self.name}/{split if split in self.source_splits else 'train'}"
@@ -113,15 +91,6 @@ class BeirCollection(TestCollection):
         if "dev" in self.source_splits or split == "test":
             return frame
         return frame[frame["qid"].isin(dev_qids(frame["qid"])) == (split == "dev")]
-
-
-def _document(doc: Any) -> dict[str, str]:
-    fields = doc._asdict()
-    return {"docno": fields.pop("doc_id"), **fields, "text": doc.default_text().strip()}
-
-
-def _source(name: str) -> IrdsSource:
-    return IrdsSource(name=name, corpus=f"beir/{name}", files=name)
 
 
 def dev_qids(train_qids: pd.Series[str]) -> set[str]:

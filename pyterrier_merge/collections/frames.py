@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
-from pyterrier_merge.collections.base import DEFAULT_TASK, TestCollection, checked_measures
+from pyterrier_merge.collections.base import TestCollection
+from pyterrier_merge.collections.description import described
 from pyterrier_merge.collections.reading.checks import (
     checked_name,
     checked_names,
@@ -19,30 +20,20 @@ from pyterrier_merge.collections.reading.checks import (
     report_unmatched,
 )
 from pyterrier_merge.fingerprint import fingerprint_texts
-
-if TYPE_CHECKING:
-    from ir_measures.measures import Measure
+from pyterrier_merge.signatures import takes_options_of
 
 logger = logging.getLogger(__name__)
 
 Frames = pd.DataFrame | Mapping[str, pd.DataFrame]
 
 
+@takes_options_of(described)
 def from_frames(
     name: str,
     docs: pd.DataFrame | Iterable[Mapping[str, str]],
     topics: Frames,
     qrels: Frames,
-    *,
-    language: str = "en",
-    task: str = DEFAULT_TASK,
-    measures: Sequence[Measure] | None = None,
-    title: str = "a collection of the user's own",
-    domain: str = "unknown",
-    licence: str = "unknown",
-    citation: str = "",
-    default_domain_model: str | None = None,
-    ignore_identical_ids: bool = False,
+    **description: Any,
 ) -> TestCollection:
     """Make a collection from data frames or dictionaries.
 
@@ -52,16 +43,8 @@ def from_frames(
         topics: Topics with ``qid`` and ``query``: one frame, the split "test", or a mapping from split to frame.
         qrels: Judgements with ``qid``, ``docno`` and ``label``, for the same splits. Docnos and qids are strings or
             whole numbers, labels whole numbers. How many docnos are not in ``docs`` is logged as a warning.
-        language: ISO 639-1 code.
-        task: The instruction given to a retrieval model that takes one.
-        measures: ``ir_measures`` measures, the official one first. nDCG@10, R@100 and AP where none are given.
-        title: One line that says what it is.
-        domain: The field, in a word or two.
-        licence: Licence of the data.
-        citation: The work to cite.
-        default_domain_model: Hub name of a domain language model that suits it.
-        ignore_identical_ids: Leave a query's own document (docno equal to qid) out of its results, everywhere. Topics
-            that share id and text with documents are logged as a warning where it is False.
+        **description: What a report must say of it, the measures among that: the arguments of
+            :func:`~pyterrier_merge.collections.description.described`.
 
     Raises:
         ValueError: The name is none for a folder, there is no document, a column is missing, a docno, a qid or a
@@ -69,6 +52,7 @@ def from_frames(
             splits of topics and judgements differ, or the measures are names.
     """
     checked_name(name)
+    about = described(**description)
     documents = _checked_documents(name, docs.to_dict("records") if isinstance(docs, pd.DataFrame) else docs)
     topics_of, qrels_of = _by_split(topics), _by_split(qrels)
     if set(topics_of) != set(qrels_of):
@@ -83,20 +67,12 @@ def from_frames(
         logger.warning("%s: %d of the %d judged documents are not in the corpus", name, lacking, len(judged))
     collection = FrameCollection(
         name=name,
-        title=title,
-        language=language,
-        domain=domain,
-        task=task,
         splits=tuple(topics_of),
-        measures=checked_measures(measures),
-        licence=licence,
-        citation=citation,
-        default_domain_model=default_domain_model,
-        ignore_identical_ids=ignore_identical_ids,
         documents=documents,
         topics_of=topics_of,
         qrels_of=qrels_of,
         corpus_fingerprint=fingerprint_texts(_content(documents)),
+        **about,
     )
     if topics_of:
         deque(collection._watched(iter(documents), *topics_of), maxlen=0)

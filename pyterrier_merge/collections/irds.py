@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
-from pyterrier_merge.collections.base import DEFAULT_TASK, TestCollection, checked_measures
+from pyterrier_merge.collections.base import TestCollection
+from pyterrier_merge.collections.description import described
 from pyterrier_merge.collections.reading.irds_source import IrdsSource, load
-from pyterrier_merge.fingerprint import fingerprint
-
-if TYPE_CHECKING:
-    from ir_measures.measures import Measure
+from pyterrier_merge.collections.sourced import SourcedCollection
+from pyterrier_merge.signatures import takes_options_of
 
 SPLITS = ("train", "dev", "test")
 # BEIR's evaluation takes the query's own document out of the results. NanoBEIR's evaluators do not.
 IDENTICAL_IDS = ("beir/arguana", "beir/quora")
 
 
+@takes_options_of(described)
 def from_irds(
     dataset: str,
     *,
     dev: str | None = None,
     download: bool = False,
-    task: str = DEFAULT_TASK,
-    measures: Sequence[Measure] | None = None,
     title: str | None = None,
-    domain: str = "unknown",
+    language: str | None = None,
     licence: str = "see https://ir-datasets.com",
     citation: str = "see https://ir-datasets.com",
-    default_domain_model: str | None = None,
     ignore_identical_ids: bool | None = None,
+    **description: Any,
 ) -> TestCollection:
     """Make a collection of what ir_datasets calls ``dataset``; the same as ``get_collection("irds:...")``.
 
@@ -44,16 +42,14 @@ def from_irds(
             parts train, dev or test (``beir/fiqa``), which become the splits.
         dev: A data set with the topics and judgements of the split "dev", over the same documents.
         download: Files of any size may be fetched.
-        task: The instruction given to a retrieval model that takes one.
-        measures: ``ir_measures`` measures, the official one first. nDCG@10, R@100 and AP where none are given.
         title: One line that says what it is; ``dataset`` when None.
-        domain: The field, in a word or two.
+        language: ISO 639-1 code; what ir_datasets says, or English, when None.
         licence: Licence of the data.
         citation: The work to cite.
-        default_domain_model: Hub name of a domain language model that suits it.
         ignore_identical_ids: Leave a query's own document (docno equal to qid) out of its results, everywhere; when
             None as BEIR does, for ``beir/arguana`` and ``beir/quora`` alone. Where it is off, test topics that share
             id and text with documents are logged as a warning, after the first whole pass.
+        **description: The other arguments of :func:`~pyterrier_merge.collections.description.described`.
 
     Raises:
         ValueError: ir_datasets knows no such data set, or it lacks documents, topics or judgements, or the
@@ -68,62 +64,42 @@ def from_irds(
         )
     if ignore_identical_ids is None:
         ignore_identical_ids = f"{dataset}/".startswith(tuple(f"{known}/" for known in IDENTICAL_IDS))
-    name = f"irds-{dataset.replace('/', '-')}"
-    return IrdsCollection(
-        name=name,
+    about = described(
         title=title or f"{dataset} of ir_datasets",
-        language=load(dataset).docs_lang() or "en",
-        domain=domain,
-        task=task,
-        splits=tuple(datasets),
-        measures=checked_measures(measures),
+        language=language or load(dataset).docs_lang() or "en",
         licence=licence,
         citation=citation,
-        default_domain_model=default_domain_model,
         ignore_identical_ids=ignore_identical_ids,
+        **description,
+    )
+    return IrdsCollection(
+        name=f"irds-{dataset.replace('/', '-')}",
+        splits=tuple(datasets),
         source=IrdsSource(name=f"irds:{dataset}", corpus=dataset, files=_files(dataset), download=download),
         datasets=datasets,
+        **about,
     )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class IrdsCollection(TestCollection):
+class IrdsCollection(SourcedCollection):
     """What ``from_irds`` makes.
 
     Attributes:
-        source: What ir_datasets reads.
         datasets: ir_datasets' name of each split.
     """
 
-    source: IrdsSource
     datasets: Mapping[str, str]
 
-    @property
-    def num_docs(self) -> int:
-        """Number of documents."""
-        return self.source.num_docs()
+    def _form(self) -> tuple[str, ...]:
+        return ("default_text",)
 
-    @property
-    def fingerprint(self) -> str:
-        """Fingerprint of the data set's name and of the checksums of its files."""
-        return fingerprint([self.source.fingerprint, "default_text"])
-
-    @property
-    def missing_bytes(self) -> int | None:
-        """Bytes of ir_datasets' downloads that are not here."""
-        return self.source.missing_bytes()
-
-    @property
-    def document_fields(self) -> tuple[str, ...]:
-        """Names of the fields that documents have besides ``docno``."""
-        return self.source.document_fields()
-
-    def documents_of(self, docnos: Collection[str]) -> Iterator[dict[str, str]]:
-        """Look documents up in ir_datasets' document store."""
-        return map(_document, self.source.documents(docnos))
+    def _document(self, doc: Any) -> dict[str, str]:
+        fields = {key: value for key, value in doc._asdict().items() if isinstance(value, str)}
+        return {"docno": fields.pop("doc_id"), **fields, "text": doc.default_text().strip()}
 
     def _documents(self) -> Iterator[dict[str, str]]:
-        return self._watched(map(_document, self.source.documents()), "test")
+        return self._watched(super()._documents(), "test")
 
     def _topics(self, split: str) -> pd.DataFrame:
         self.source.require()
@@ -134,11 +110,6 @@ class IrdsCollection(TestCollection):
     def _qrels(self, split: str) -> pd.DataFrame:
         self.source.require()
         return self.source.qrels(self.datasets[split])
-
-
-def _document(doc: Any) -> dict[str, str]:
-    fields = {key: value for key, value in doc._asdict().items() if isinstance(value, str)}
-    return {"docno": fields.pop("doc_id"), **fields, "text": doc.default_text().strip()}
 
 
 def _splits(dataset: str) -> dict[str, str]:

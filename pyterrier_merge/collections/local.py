@@ -3,44 +3,36 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pandas as pd
 
-from pyterrier_merge.collections.base import DEFAULT_TASK, TestCollection, checked_measures
+from pyterrier_merge.collections.base import TestCollection
+from pyterrier_merge.collections.description import described
 from pyterrier_merge.collections.reading.checks import checked_name, report_unmatched
 from pyterrier_merge.collections.reading.corpus import FileCorpus
 from pyterrier_merge.collections.reading.documents import read_documents
 from pyterrier_merge.collections.reading.layout import Layout, find_layout
 from pyterrier_merge.collections.reading.qrels import lists_relevant, read_qrels, without_zeros
 from pyterrier_merge.collections.reading.topics import read_topics
+from pyterrier_merge.signatures import takes_options_of
 from pyterrier_merge.storage import user_path
-
-if TYPE_CHECKING:
-    from ir_measures.measures import Measure
 
 logger = logging.getLogger(__name__)
 
 _FORM = "title text; cells of TSV unquoted"
 
 
+@takes_options_of(described)
 def from_folder(
     path: str | Path,
     *,
     name: str | None = None,
-    language: str = "en",
-    task: str = DEFAULT_TASK,
-    measures: Sequence[Measure] | None = None,
-    title: str = "a collection of the user's own",
-    domain: str = "unknown",
-    licence: str = "unknown",
-    citation: str = "",
-    default_domain_model: str | None = None,
-    ignore_identical_ids: bool = False,
+    **description: Any,
 ) -> TestCollection:
     """Make a collection from a folder; its documents are read as a stream, each time they are asked for.
 
@@ -63,23 +55,15 @@ def from_folder(
     Args:
         path: The folder.
         name: Name in tables and on disk; that of the folder when None.
-        language: ISO 639-1 code.
-        task: The instruction given to a retrieval model that takes one.
-        measures: ``ir_measures`` measures, the official one first. nDCG@10, R@100 and AP where none are given.
-        title: One line that says what it is.
-        domain: The field, in a word or two.
-        licence: Licence of the data.
-        citation: The work to cite.
-        default_domain_model: Hub name of a domain language model that suits it.
-        ignore_identical_ids: Leave a query's own document (docno equal to qid) out of its results, everywhere: for
-            ArguAna and Quora. Topics that share id and text with documents are logged as a warning, after the first
-            whole pass, where it is False.
+        **description: What a report must say of it, the measures among that: the arguments of
+            :func:`~pyterrier_merge.collections.description.described`.
 
     Raises:
         FileNotFoundError: There is no such folder, or it lacks documents, topics or judgements.
         ValueError: A file is not what its name says; the message has the file and the line. The name is none for a
             folder, or the measures are names.
     """
+    about = described(**description)
     folder = user_path(path)
     layout = find_layout(folder)
     name = checked_name(folder.resolve().name if name is None else name)
@@ -90,19 +74,11 @@ def from_folder(
     corpus = FileCorpus(name, layout.documents, read, form=_FORM, judged=lambda: judged)
     return LocalCollection(
         name=name,
-        title=title,
-        language=language,
-        domain=domain,
-        task=task,
         splits=tuple(topics_of),
-        measures=checked_measures(measures),
-        licence=licence,
-        citation=citation,
-        default_domain_model=default_domain_model,
-        ignore_identical_ids=ignore_identical_ids,
         corpus=corpus,
         topics_of=topics_of,
         qrels_of=qrels_of,
+        **about,
     )
 
 

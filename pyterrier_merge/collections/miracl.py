@@ -13,7 +13,7 @@ import pandas as pd
 from pyterrier_merge.collections.base import TestCollection
 from pyterrier_merge.collections.beir import dev_qids
 from pyterrier_merge.collections.reading.irds_source import IrdsSource, load
-from pyterrier_merge.fingerprint import fingerprint
+from pyterrier_merge.collections.sourced import SourcedCollection
 
 logger = logging.getLogger(__name__)
 
@@ -64,27 +64,13 @@ def miracl_ja(*, pool: str | None = None, download: bool = False) -> TestCollect
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class MiraclCollection(TestCollection):
+class MiraclCollection(SourcedCollection):
     """What ``miracl_ja`` makes."""
-
-    source: IrdsSource
 
     @property
     def num_docs(self) -> int:
         """Number of passages."""
         return len(self._pool) if self.judged_pool else self.source.num_docs()
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Fingerprint of the checksums of the corpus, of the pool, and of the way title and text are joined."""
-        return fingerprint([self.source.fingerprint, "title text", *(self.splits if self.judged_pool else ())])
-
-    @property
-    def missing_bytes(self) -> int | None:
-        """Bytes of ir_datasets' downloads that are not here."""
-        return self.source.missing_bytes(
-            *(f"v1.0/ja/{part}/{kind}" for part in set(SOURCE_SPLITS.values()) for kind in ("topics", "qrels"))
-        )
 
     @property
     def document_fields(self) -> tuple[str, ...]:
@@ -93,10 +79,20 @@ class MiraclCollection(TestCollection):
 
     def documents_of(self, docnos: Collection[str]) -> Iterator[dict[str, str]]:
         """Look documents up in ir_datasets' document store, or in the pool."""
-        return super().documents_of(docnos) if self.judged_pool else map(_document, self.source.documents(docnos))
+        return TestCollection.documents_of(self, docnos) if self.judged_pool else super().documents_of(docnos)
 
     def _documents(self) -> Iterator[dict[str, str]]:
-        return map(_document, self._pool if self.judged_pool else self.source.documents())
+        return map(self._document, self._pool) if self.judged_pool else super()._documents()
+
+    def _document(self, doc: Any) -> dict[str, str]:
+        return {"docno": doc.doc_id, "title": doc.title, "text": doc.default_text().strip()}
+
+    def _form(self) -> tuple[str, ...]:
+        return "title text", *(self.splits if self.judged_pool else ())
+
+    def _further_files(self) -> tuple[str, ...]:
+        parts = set(SOURCE_SPLITS.values())
+        return tuple(f"v1.0/ja/{part}/{kind}" for part in parts for kind in ("topics", "qrels"))
 
     def _topics(self, split: str) -> pd.DataFrame:
         return self._part(split, self._all_topics(SOURCE_SPLITS[split]))
@@ -124,7 +120,3 @@ class MiraclCollection(TestCollection):
         if lacking := len(docnos) - len(found):
             logger.warning("%s: %d of the %d judged documents are not in the corpus", self.name, lacking, len(docnos))
         return found
-
-
-def _document(doc: Any) -> dict[str, str]:
-    return {"docno": doc.doc_id, "title": doc.title, "text": doc.default_text().strip()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 from pyterrier_merge.collections.base import TestCollection
 from pyterrier_merge.collections.names import squeezed
 from pyterrier_merge.collections.reading.irds_source import IrdsSource
-from pyterrier_merge.fingerprint import fingerprint
+from pyterrier_merge.collections.sourced import SourcedCollection
 
 EVALUATION = (
     "TREC's first measure is infNDCG, inferred from sampled judgements (qrels-sampleval, sample_eval.pl). It is not "
@@ -65,7 +65,7 @@ def trec_cds_2016(*, topic: str = "summary", body: bool = False, download: bool 
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class CdsCollection(TestCollection):
+class CdsCollection(SourcedCollection):
     """What ``trec_cds_2014``, ``trec_cds_2015`` and ``trec_cds_2016`` make.
 
     A document's text is title and abstract. Encoders read some hundred tokens, so that of a whole article they see the
@@ -73,43 +73,25 @@ class CdsCollection(TestCollection):
     journal is a field of its own.
 
     Attributes:
-        source: What ir_datasets reads.
         datasets: ir_datasets' name of each split's topics.
         topic: The field that is the query.
         body: The body of an article is part of its text.
     """
 
-    source: IrdsSource
     datasets: Mapping[str, str]
     topic: str
     body: bool
-
-    @property
-    def num_docs(self) -> int:
-        """Number of articles."""
-        return self.source.num_docs()
-
-    @property
-    def fingerprint(self) -> str:
-        """Fingerprint of the checksums of the documents' archives and of the fields in the text."""
-        return fingerprint([self.source.fingerprint, "title abstract body" if self.body else "title abstract"])
-
-    @property
-    def missing_bytes(self) -> int | None:
-        """Bytes of ir_datasets' downloads that are not here."""
-        return self.source.missing_bytes(*(dataset.split("/")[-1] for dataset in self.datasets.values()))
 
     @property
     def document_fields(self) -> tuple[str, ...]:
         """Names of the fields that documents have besides ``docno``."""
         return "title", "journal", "text"
 
-    def documents_of(self, docnos: Collection[str]) -> Iterator[dict[str, str]]:
-        """Look documents up in ir_datasets' document store."""
-        return map(self._document, self.source.documents(docnos))
+    def _form(self) -> tuple[str, ...]:
+        return ("title abstract body" if self.body else "title abstract",)
 
-    def _documents(self) -> Iterator[dict[str, str]]:
-        return map(self._document, self.source.documents())
+    def _further_files(self) -> tuple[str, ...]:
+        return tuple(dataset.split("/")[-1] for dataset in self.datasets.values())
 
     def _document(self, doc: Any) -> dict[str, str]:
         fields = [squeezed(field) for field in (doc.title, doc.abstract, doc.body if self.body else "")]

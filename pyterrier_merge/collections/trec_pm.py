@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from pyterrier_merge.collections.reading.checks import checked_names
 from pyterrier_merge.collections.reading.irds_source import IrdsSource
 from pyterrier_merge.collections.reading.qrels import read_qrels
 from pyterrier_merge.collections.reading.trec_files import read_xml_topics
+from pyterrier_merge.collections.sourced import SourcedCollection
 from pyterrier_merge.collections.trec_cds import EVALUATION
-from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.storage import user_path
 
 FIELDS = ("disease", "gene", "demographic", "other")
@@ -48,48 +48,34 @@ def trec_cds_2017(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class PmCollection(TestCollection):
+class PmCollection(SourcedCollection):
     """What ``trec_pm_2017`` makes.
 
     A document's text is title and abstract as ir_datasets gives them: of an abstract in sections it keeps the first
     (``AbstractText``) alone, and it cuts either where markup begins (``<i>``).
 
     Attributes:
-        source: What ir_datasets reads.
         query_fields: What the query is made of.
         folder: Where topics and judgements are read from, None for ir_datasets.
     """
 
-    source: IrdsSource
     query_fields: tuple[str, ...]
     folder: Path | None
-
-    @property
-    def num_docs(self) -> int:
-        """Number of abstracts."""
-        return self.source.num_docs()
-
-    @property
-    def fingerprint(self) -> str:
-        """Fingerprint of the checksums of the documents' archives."""
-        return fingerprint([self.source.fingerprint, "title abstract"])
-
-    @property
-    def missing_bytes(self) -> int | None:
-        """Bytes of ir_datasets' downloads that are not here."""
-        return self.source.missing_bytes(*(f"trec-pm-{year}" for year in _YEARS.values() if self.folder is None))
 
     @property
     def document_fields(self) -> tuple[str, ...]:
         """Names of the fields that documents have besides ``docno``."""
         return "title", "text"
 
-    def documents_of(self, docnos: Collection[str]) -> Iterator[dict[str, str]]:
-        """Look documents up in ir_datasets' document store."""
-        return map(_document, self.source.documents(docnos))
+    def _form(self) -> tuple[str, ...]:
+        return ("title abstract",)
 
-    def _documents(self) -> Iterator[dict[str, str]]:
-        return map(_document, self.source.documents())
+    def _further_files(self) -> tuple[str, ...]:
+        return tuple(f"trec-pm-{year}" for year in _YEARS.values() if self.folder is None)
+
+    def _document(self, doc: Any) -> dict[str, str]:
+        title, abstract = squeezed(doc.title), squeezed(doc.abstract)  # either is None where it begins with markup
+        return {"docno": doc.doc_id, "title": title, "text": f"{title} {abstract}".strip()}
 
     def _topics(self, split: str) -> pd.DataFrame:
         year = _YEARS[split]
@@ -106,11 +92,6 @@ class PmCollection(TestCollection):
             return self.source.qrels(f"medline/2017/trec-pm-{year}", f"trec-pm-{year}")
         patterns = [f"qrels*abstracts*{year}*"] + ["qrels-final-abstracts.txt"] * (year == 2017)
         return read_qrels(_one_file(self.folder, *patterns))
-
-
-def _document(doc: Any) -> dict[str, str]:
-    title, abstract = squeezed(doc.title), squeezed(doc.abstract)  # either is None where it begins with markup
-    return {"docno": doc.doc_id, "title": title, "text": f"{title} {abstract}".strip()}
 
 
 def _pm(name: str, fields: Sequence[str], path: str | Path | None, download: bool) -> TestCollection:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from numbers import Integral
 from pathlib import Path
 from threading import Lock, RLock
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import more_itertools
 import numpy as np
@@ -18,18 +17,17 @@ import pyterrier_dr
 
 from pyterrier_merge.encoding.batching import suitable_budget
 from pyterrier_merge.encoding.contract import RetrieverContract, require_pooling
-from pyterrier_merge.encoding.stages import DocEncoder, QueryEncoder, TextScorer, count_truncated, truncated_here
+from pyterrier_merge.encoding.encoded_vector import Encoded
+from pyterrier_merge.encoding.stages import DocEncoder, QueryEncoder, TextScorer
 from pyterrier_merge.encoding.text_model import TextModel
 from pyterrier_merge.fingerprint import fingerprint
-from pyterrier_merge.models import fingerprint_model, locate_model
+from pyterrier_merge.models import ModelParts, locate_parts
 from pyterrier_merge.precision import DTYPES, default_device, multiplies_bfloat16
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-
-Init = TypeVar("Init", bound=Callable[..., None])
 
 LOADING = RLock()  # of one model at a time, whatever the encoder and the thread
 _COUNTING = Lock()
@@ -171,9 +169,7 @@ class E5Encoder(pyterrier_dr.BiEncoder):
                 there already, and would be scored, is another encoder's.
         """
         self._require_text(inp)
-        before = truncated_here()
         result: pd.DataFrame = super().transform(inp)
-        result.attrs["truncated"] = truncated_here() - before
         return result
 
     def _require_text(self, inp: pd.DataFrame) -> None:
@@ -227,29 +223,30 @@ class E5Encoder(pyterrier_dr.BiEncoder):
 
     def encode_queries(self, texts: Iterable[str], batch_size: int | None = None) -> np.ndarray:
         """Encode queries: ``(n_queries, dim)`` float32."""
-        return self._encode(texts, batch_size, lambda contract: contract.query_prompt)
+        return self.encode(texts, kind="query", batch_size=batch_size).vectors
 
     def encode_docs(self, texts: Iterable[str], batch_size: int | None = None) -> np.ndarray:
         """Encode documents: ``(n_docs, dim)`` float32."""
-        return self._encode(texts, batch_size, lambda contract: contract.document_prompt)
+        return self.encode(texts, kind="document", batch_size=batch_size).vectors
 
-    def _encode(
-        self, texts: Iterable[str], batch_size: int | None, prompt: Callable[[RetrieverContract], str]
-    ) -> np.ndarray:
+    def encode(
+        self, texts: Iterable[str], *, kind: Literal["query", "document"], batch_size: int | None = None
+    ) -> Encoded:
+        """Encode texts with the prompt of queries or of documents, and count those that were cut."""
         _require_many(texts)
         first, texts = more_itertools.spy(texts)
         if not first:  # PyTerrier inspects pipelines with empty frames: that must not load 14 GB
-            return np.empty((0, self._loaded.dim if self._loaded else 0), dtype=np.float32)
+            return Encoded(np.empty((0, self._loaded.dim if self._loaded else 0), dtype=np.float32), 0)
         text_model = self._ready()
-        budget = self._token_budget(text_model.contract, batch_size)
-        vectors, cut = text_model.encode(texts, prompt=prompt(text_model.contract), budget=budget)
-        self._count(cut)
-        return vectors
+        contract = text_model.contract
+        prompt = contract.query_prompt if kind == "query" else contract.document_prompt
+        encoded = text_model.encode(texts, prompt=prompt, budget=self._token_budget(contract, batch_size))
+        self._count(encoded.truncated)
+        return encoded
 
     def _count(self, cut: int) -> None:
         with _COUNTING:
             self.truncated += cut
-        count_truncated(cut)
 
     def _identity(self) -> dict[str, Any]:
         dtype = self.dtype
@@ -268,7 +265,15 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         return {name: getattr(self, name) for name in settings}
 
     def _weights_fingerprint(self) -> str:
-        return fingerprint_model(locate_model(self.model))
+        return self._parts().fingerprint
+
+    def _name(self) -> str:
+        """What the user called the model, for messages and to know its family by."""
+        return self.model
+
+    def _parts(self) -> ModelParts:
+        """What is loaded: a folder, and an adapter that goes into its weights."""
+        return locate_parts(self.model)
 
     def _ready(self) -> TextModel:
         """The model, with the weights that it should have now."""
@@ -278,14 +283,16 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         """The model, loaded anew where a setting or its files have changed."""
         import torch
 
-        folder = locate_model(self.model)
+        parts, name = self._parts(), self._name()
         devices, contract = self._devices(), self._contract_settings()
-        wanted = (fingerprint_model(folder), self.model, self.dtype, devices, *contract.values())
+        wanted = (parts.fingerprint, name, self.dtype, devices, *contract.values())
         with LOADING:
             if self._loaded is None or self._loaded_as != wanted:
                 self._unload()
                 with torch.inference_mode(False):  # weights are to be merged into, whatever the caller has set
-                    self._loaded = TextModel(folder, self.model, dtype=self.dtype, devices=devices, **contract)
+                    self._loaded = TextModel(
+                        parts.folder, name, adapter=parts.adapter, dtype=self.dtype, devices=devices, **contract
+                    )
                 self._loaded_as = wanted
             return self._loaded
 
@@ -319,22 +326,6 @@ class E5Encoder(pyterrier_dr.BiEncoder):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model_name})"
-
-
-def settings_of(parent: type) -> Callable[[Init], Init]:
-    """Put a constructor's keyword-only parameters into the signature of one that passes ``**settings`` on to it.
-
-    ``help()`` shows them then, and PyTerrier's inspection finds them.
-    """
-    keywords = [one for one in inspect.signature(parent).parameters.values() if one.kind is one.KEYWORD_ONLY]
-
-    def sign(init: Init) -> Init:
-        own = inspect.signature(init)
-        named = [one for one in own.parameters.values() if one.kind is not one.VAR_KEYWORD]
-        init.__signature__ = own.replace(parameters=[*named, *keywords])  # type: ignore[attr-defined]
-        return init
-
-    return sign
 
 
 def _require_size(name: str, value: Any) -> None:

@@ -8,13 +8,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pyterrier_merge.encoding.encoders import LOADING, E5Encoder, settings_of
+from pyterrier_merge.encoding.encoders import LOADING, E5Encoder
 from pyterrier_merge.encoding.text_model import TextModel
 from pyterrier_merge.merging.blending import TensorMerge
+from pyterrier_merge.merging.identity import merge_fingerprint
 from pyterrier_merge.merging.merger import Merger
 from pyterrier_merge.merging.parents import Parents
-from pyterrier_merge.models import fingerprint_model, locate_model
+from pyterrier_merge.models import ModelParts, fingerprint_model, locate_model
 from pyterrier_merge.recipe import MergeRecipe, check_alpha
+from pyterrier_merge.signatures import takes_options_of
 from pyterrier_merge.storage import cache_folder
 
 
@@ -27,7 +29,7 @@ class MergedE5Encoder(E5Encoder):
     whole :attr:`recipe`: the next text is encoded with a new merge of the untouched parents.
     """
 
-    @settings_of(E5Encoder)
+    @takes_options_of(E5Encoder)
     def __init__(
         self,
         source: str | Path,
@@ -220,7 +222,10 @@ class MergedE5Encoder(E5Encoder):
         return {**super()._identity(), "recipe": self.recipe}
 
     def _weights_fingerprint(self) -> str:
-        return self.recipe.fingerprint
+        return merge_fingerprint(self.recipe)
+
+    def _parts(self) -> ModelParts:
+        return ModelParts(locate_model(self.model))  # the merger reads it from files: an adapter is in them
 
     def _ready(self) -> TextModel:
         recipe = self.recipe

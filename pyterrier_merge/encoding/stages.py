@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyterrier as pt
 from pyterrier_dr.biencoder import BiDocEncoder, BiQueryEncoder, BiScorer
 
-from pyterrier_merge.encoding.encoded_vector import EncodedVector, encoders_of
-
-if TYPE_CHECKING:
-    from pyterrier_merge.encoding.encoders import E5Encoder
-
-
-_HERE = threading.local()  # a call's own count, when other threads encode with the same encoder
-
-
-def count_truncated(cut: int) -> None:
-    """Count texts that were cut in this thread, by whichever encoder."""
-    _HERE.truncated = truncated_here() + cut
-
-
-def truncated_here() -> int:
-    """Return how many texts were cut in this thread so far."""
-    count: int = getattr(_HERE, "truncated", 0)
-    return count
+from pyterrier_merge.encoding.encoded_vector import TRUNCATED, Encoded, EncodedVector, encoders_of
 
 
 class QueryEncoder(BiQueryEncoder):
@@ -37,11 +22,14 @@ class QueryEncoder(BiQueryEncoder):
         Raises:
             ValueError: A query is no string; the message names its ``qid``.
         """
+        with pt.validate.any(inp) as v:
+            v.query_frame(extra_columns=["query"])
+            v.columns(includes=["query"])
         _require_strings(inp, "query", "qid")
-        before = truncated_here()
-        result = _marked(super().transform(inp), "query_vec", self.bi_encoder_model)
-        result.attrs["truncated"] = truncated_here() - before
-        return result
+        queries, places = np.unique(inp["query"].to_numpy(dtype=object), return_inverse=True)
+        shown = pt.tqdm(queries, desc="Encoding Queries", unit="query", disable=not self.verbose)
+        found = self.bi_encoder_model.encode(shown, kind="query", batch_size=self.batch_size)
+        return _with_vectors(inp, "query_vec", Encoded(found.vectors[places], found.truncated), self.bi_encoder_model)
 
 
 class DocEncoder(BiDocEncoder):
@@ -53,11 +41,18 @@ class DocEncoder(BiDocEncoder):
         Raises:
             ValueError: A text is no string; the message names its ``docno``.
         """
+        with pt.validate.any(inp) as v:
+            v.document_frame(extra_columns=[self.text_field])
+            v.columns(includes=[self.text_field])
         _require_strings(inp, self.text_field, "docno")
-        before = truncated_here()
-        result = _marked(super().transform(inp), "doc_vec", self.bi_encoder_model)
-        result.attrs["truncated"] = truncated_here() - before
-        return result
+        texts: Any = inp[self.text_field]
+        return _with_vectors(inp, "doc_vec", self.encode_texts(texts), self.bi_encoder_model)
+
+    def encode_texts(self, texts: Iterable[str]) -> Encoded:
+        """Encode texts that are in no frame."""
+        shown = pt.tqdm(texts, desc="Encoding Docs", unit="doc", disable=not self.verbose)
+        found: Encoded = self.bi_encoder_model.encode(shown, kind="document", batch_size=self.batch_size)
+        return found
 
 
 class TextScorer(BiScorer):
@@ -71,7 +66,12 @@ class TextScorer(BiScorer):
         """
         for column in ("query_vec", "doc_vec"):
             self._require_own(inp, column)
-        result: pd.DataFrame = super().transform(inp)
+        model, options = self.bi_encoder_model, {"verbose": self.verbose, "batch_size": self.batch_size}
+        sides = ("query_vec", "query", model.query_encoder), ("doc_vec", self.text_field, model.doc_encoder)
+        frames = {column: side(**options)(inp) for column, text, side in sides if column not in inp and text in inp}
+        vectors = {column: frame[column] for column, frame in frames.items()}
+        result: pd.DataFrame = super().transform(inp.assign(**vectors)).drop(columns=list(vectors))
+        result.attrs[TRUNCATED] = sum(frame.attrs[TRUNCATED] for frame in frames.values())
         return result
 
     def _require_own(self, inp: pd.DataFrame, column: str) -> None:
@@ -84,11 +84,12 @@ class TextScorer(BiScorer):
             )
 
 
-def _marked(encoded: pd.DataFrame, column: str, encoder: E5Encoder) -> pd.DataFrame:
-    if len(encoded):  # inspection sends no rows, and no model is to be loaded for it
-        marked = EncodedVector.of(encoded[column], encoder.fingerprint)
-        encoded[column] = pd.Series(marked, encoded.index, dtype=object)
-    return encoded
+def _with_vectors(inp: pd.DataFrame, column: str, encoded: Encoded, encoder: Any) -> pd.DataFrame:
+    # inspection sends no rows, and no model is to be loaded for it
+    marked = EncodedVector.of(encoded.vectors, encoder.fingerprint) if len(inp) else []
+    result: pd.DataFrame = inp.assign(**{column: pd.Series(marked, inp.index, dtype=object)})
+    result.attrs[TRUNCATED] = encoded.truncated
+    return result
 
 
 def _require_strings(inp: pd.DataFrame, column: str, key: str) -> None:

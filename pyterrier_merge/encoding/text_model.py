@@ -6,14 +6,17 @@ import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import more_itertools
 import numpy as np
 
+from pyterrier_merge.encoding.adapted import load_adapted
 from pyterrier_merge.encoding.batching import token_batches
 from pyterrier_merge.encoding.contract import RetrieverContract
+from pyterrier_merge.encoding.encoded_vector import Encoded
 from pyterrier_merge.encoding.loading import load_retriever
 from pyterrier_merge.encoding.self_test import TEXTS, may_be_padded_left, require_sound
 from pyterrier_merge.encoding.tokens import tokenise
@@ -22,6 +25,7 @@ from pyterrier_merge.precision import resolve_dtype
 
 if TYPE_CHECKING:
     import torch
+    from sentence_transformers import SentenceTransformer
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +35,10 @@ SHORT = 8  # tokens: texts of so many fill a batch from one chunk, whatever the 
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
+
+
+class NotFiniteError(ValueError):
+    """A vector holds NaN or infinity."""
 
 
 class TextModel:
@@ -43,7 +51,16 @@ class TextModel:
         dim: Length of a vector.
     """
 
-    def __init__(self, folder: Path, name: str, *, dtype: str, devices: Sequence[str], **contract: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        *,
+        dtype: str,
+        devices: Sequence[str],
+        adapter: Path | None = None,
+        **contract: Any,
+    ) -> None:
         """Load the model.
 
         Args:
@@ -51,10 +68,11 @@ class TextModel:
             name: What the user called it, for messages.
             dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
             devices: Torch devices; merges are made on the first, and texts are shared among them.
+            adapter: Folder of a LoRA adapter that is merged into the weights.
             **contract: What :func:`load_retriever` takes.
 
         Raises:
-            ValueError: The folder holds no retrieval model, or the contract cannot be kept.
+            ValueError: The folder holds no retrieval model, the contract cannot be kept, or the adapter does not fit.
             RuntimeError: The self-test failed; the message says in what.
         """
         from pyterrier_merge.encoding.attention import use_fast_kernels
@@ -65,10 +83,11 @@ class TextModel:
         self._model: Any
         self.contract: RetrieverContract
         self.dtype = resolve_dtype(dtype, devices[0])
-        self._model, self.contract = load_retriever(folder, name, device=devices[0], dtype=self.dtype, **contract)
+        load = load_retriever if adapter is None else partial(load_adapted, adapter=adapter)
+        self._model, self.contract = load(folder, name=name, device=devices[0], dtype=self.dtype, **contract)
         self._model.model_card_data.model = None  # a circle, which would keep 14 GB until Python looks for circles
         self.body: torch.nn.Module = self._model.transformers_model
-        _cast(self.body, self.dtype)
+        cast(self.body, self.dtype)
         for module in list(self._model)[1:]:
             module.float()  # pooling, dense layers and normalisation
         on_cpu = devices[0].startswith("cpu")
@@ -77,6 +96,27 @@ class TextModel:
         self._forward_pass = ForwardPass(self._model, devices[0], looks_back=unmasked)
         self.dim = self._require_sound(name)  # as it comes out: files may say another (EmbeddingGemma 2 projects)
         self._workers = Workers(self._forward_pass, devices[1:])
+
+    @classmethod
+    def of(cls, model: SentenceTransformer, contract: RetrieverContract, *, device: str) -> TextModel:
+        """Wrap a live model as it is, such as one under training: nothing is loaded, cast or tested.
+
+        Args:
+            model: In evaluation mode, on the device.
+            contract: Its own.
+            device: A torch device.
+        """
+        from pyterrier_merge.encoding.forward_pass import ForwardPass, Workers
+
+        made = cls.__new__(cls)
+        made._model, made.contract = model, contract
+        body: Any = model.transformers_model
+        made.body = body
+        made.dtype = next(made.body.parameters()).dtype
+        made._forward_pass = ForwardPass(model, device)
+        made.dim = made._forward_pass(made._tokenise(["text"], "")[0]).shape[1]
+        made._workers = Workers(made._forward_pass, ())
+        return made
 
     @property
     def projection(self) -> dict[str, torch.nn.Parameter]:
@@ -88,16 +128,13 @@ class TextModel:
             for name, parameter in module.named_parameters()
         }
 
-    def encode(self, texts: Iterable[str], *, prompt: str, budget: int) -> tuple[np.ndarray, int]:
+    def encode(self, texts: Iterable[str], *, prompt: str, budget: int) -> Encoded:
         """Encode texts, in windows sorted by length; the next of them are tokenised while the model runs.
 
         Args:
             texts: Read once; a progress bar around it advances window by window.
             prompt: Put before each text.
             budget: Tokens of a batch, padding included.
-
-        Returns:
-            ``(n_texts, dim)`` float32, in the order of the input, and how many of the texts were too long and cut.
 
         Raises:
             ValueError: A text is not a string, or a vector came out as NaN.
@@ -122,10 +159,10 @@ class TextModel:
             matrix[rows] = vectors
         if not np.isfinite(matrix).all():
             row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
-            raise ValueError(
+            raise NotFiniteError(
                 f"the vector of text {row} holds NaN or infinity; try dtype='float32', and check the weights"
             )
-        return matrix, cut
+        return Encoded(matrix, cut)
 
     def forward(self, texts: list[str], *, prompt: str, budget: int) -> tuple[torch.Tensor, int]:
         """Encode texts with gradients, unless the caller turned them off.
@@ -172,7 +209,7 @@ class TextModel:
         return tokenise(self._model.tokenizer, texts, prompt, self.contract)
 
 
-def _cast(body: torch.nn.Module, dtype: torch.dtype) -> None:
+def cast(body: torch.nn.Module, dtype: torch.dtype) -> None:
     """Cast a transformer, as if transformers had loaded it in ``dtype``.
 
     Numbers that it computes from its configuration get the type that they have there: frequencies of rotary positions

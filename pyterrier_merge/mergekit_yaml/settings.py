@@ -25,6 +25,8 @@ def evaluate(setting: Any, where: str, place: str, t: float, *, number: bool) ->
     Raises:
         ValueError: It is none of these.
     """
+    from mergekit.config import evaluate_setting
+
     if isinstance(setting, Mapping):
         setting = [setting]
     if not isinstance(setting, list):
@@ -41,12 +43,7 @@ def evaluate(setting: Any, where: str, place: str, t: float, *, number: bool) ->
                 return evaluate(value, f"{inner}.value", place, t, number=number)
         return None
     values = [_scalar(item, f"{where}[{index}]", number=True) for index, item in enumerate(setting)]
-    if not values:
-        return None
-    position = t * (len(values) - 1)
-    below = int(position)
-    above = min(below + 1, len(values) - 1)
-    return values[below] * (1 - (position - below)) + values[above] * (position - below)
+    return evaluate_setting("", values, t, validate=float)
 
 
 def is_gradient(setting: Any) -> bool:

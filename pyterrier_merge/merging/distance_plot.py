@@ -24,16 +24,15 @@ def distance_plot(report: Compatibility, path: str | Path) -> None:
     Raises:
         ValueError: There are no distances, for the pair cannot be merged.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
+
+    from pyterrier_merge.pictures import Picture, drawable
 
     layers = [distance for distance in report.distances if distance.layer is not None]
     if not layers:
         raise ValueError(f"no distances to draw: {'; '.join(report.verdict().reasons)}")
     numbers = [distance.layer for distance in layers]
-    figure = Figure(figsize=(6.4, 5), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Picture(6.4, 5)
     above, below = figure.subplots(2, 1, sharex=True)
     above.bar(numbers, [distance.relative for distance in layers], color="tab:blue", label="layers")
     for distance, style in zip((d for d in report.distances if d.layer is None), ("--", ":"), strict=False):
@@ -50,6 +49,6 @@ def distance_plot(report: Compatibility, path: str | Path) -> None:
     below.xaxis.set_major_locator(MaxNLocator(integer=True))
     below.legend(fontsize="small", loc="center right")
     names = [str(Path(*checkpoint.folder.parts[-2:])) for checkpoint in (report.source, report.domain)]
-    title = f"{report.verdict().summary}\nsource {names[0]}\ndomain {names[1]}"
-    figure.suptitle(title, fontsize="small", parse_math=False)
+    [title], fonts = drawable(f"{report.verdict().summary}\nsource {names[0]}\ndomain {names[1]}")
+    figure.suptitle(title, fontsize="small", fontfamily=fonts, parse_math=False)
     figure.savefig(user_path(path))

@@ -19,16 +19,24 @@ WEIGHT_FILES = (
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _BESIDE_WEIGHTS = ("*.json", "*.txt", "*.model")
+# What a model was made from, how, and in how many seconds: of this package and of transformers' Trainer.
+_PROVENANCE = frozenset(
+    {"training.json", "merge.json", "trainer_state.json", "all_results.json", "train_results.json", "eval_results.json"}
+)
 _DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
 def fingerprint_model(folder: Path) -> str:
     """Return the fingerprint of the files that define a model: weights, configurations, tokenizer.
 
+    Records of how it was made (``training.json``, ``merge.json``) are left out: the same training, done twice, gives
+    the same model.
+
     Files are read once in a process and again only when their size, time or inode changes; files in the hub's cache are
     named by their SHA-256 and are not read at all.
     """
-    return fingerprint({str(file.relative_to(folder)): file_digest(file) for file in defining_files(folder)})
+    files = [file for file in defining_files(folder) if file.name not in _PROVENANCE]
+    return fingerprint({str(file.relative_to(folder)): file_digest(file) for file in files})
 
 
 def defining_files(folder: Path) -> list[Path]:
@@ -38,7 +46,7 @@ def defining_files(folder: Path) -> list[Path]:
     """
     places = {folder, *(folder / module["path"] for module in _modules(folder))}
     beside = {file for place in places for pattern in _BESIDE_WEIGHTS for file in place.glob(pattern)}
-    return sorted(beside.union(*map(_weight_files, places)))
+    return sorted(beside.union(*map(weight_files, places)))
 
 
 def file_digest(file: Path) -> str:
@@ -78,6 +86,15 @@ def projection_folders(folder: Path) -> list[Path]:
 def has_weights(folder: Path) -> bool:
     """Whether a folder holds the weights of a transformer, whole or sharded."""
     return any((transformer_folder(folder) / file).is_file() for file in WEIGHT_FILES)
+
+
+def weight_files(folder: Path) -> set[Path]:
+    """Return the files that weights are read from: the first form that is there, with its shards; or an adapter's."""
+    names = next(([name] for name in WEIGHT_FILES if (folder / name).is_file()), list(_ADAPTER_FILES))
+    if names[0].endswith(".index.json"):
+        shards = read_json(folder / names[0]).get("weight_map")
+        names.extend({str(shard) for shard in shards.values()} if isinstance(shards, dict) else ())
+    return {folder / name for name in names if (folder / name).is_file()}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -127,15 +144,6 @@ def count_layers(folder: Path) -> int:
             if isinstance(depth, int) and not isinstance(depth, bool) and depth > 0:
                 return depth
     raise ValueError(f"{folder / 'config.json'} states no number of layers (expected one of {', '.join(_DEPTHS)})")
-
-
-def _weight_files(folder: Path) -> set[Path]:
-    """The files that weights are read from: the first form that is there, with its shards; or an adapter's."""
-    names = next(([name] for name in WEIGHT_FILES if (folder / name).is_file()), list(_ADAPTER_FILES))
-    if names[0].endswith(".index.json"):
-        shards = read_json(folder / names[0]).get("weight_map")
-        names.extend({str(shard) for shard in shards.values()} if isinstance(shards, dict) else ())
-    return {folder / name for name in names if (folder / name).is_file()}
 
 
 def _modules(folder: Path) -> list[dict[str, str]]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from pyterrier_merge.methods import MergeMethod, divides_by_sum, get_method
-from pyterrier_merge.recipe.identity import merge_fingerprint
 from pyterrier_merge.recipe.segment import KEPT, Segment, check_alpha, concise
 
 
@@ -90,19 +89,6 @@ class MergeRecipe:
     def keeps_source(self) -> bool:
         """Whether the result is the source itself, because no part takes anything from a domain model."""
         return all(segment.keeps_source for segment in self._all_segments())
-
-    @property
-    def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that change when the merged weights would: models count by content, not by name.
-
-        What makes no difference to the bit makes none here: a default that is spelled out, segments cut otherwise over
-        the same layers, ``linear``'s weights 2 and 2 for 1 and 1, the source's weight where it is the base. Weights in
-        another scale that is no power of two, such as 3 and 3, are rounded otherwise, and count as another merge. So
-        does a part of layers under another name.
-
-        Locates the models (and fetches them where they are on the hub).
-        """
-        return merge_fingerprint(self)
 
     def layer_ranges(self, num_layers: int) -> tuple[range, ...]:
         """Return the layers of each segment, lowest first.

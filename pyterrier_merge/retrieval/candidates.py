@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pandas as pd
 import pyterrier as pt
 
+from pyterrier_merge.equality import EqualByIdentity
+
 if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
 
 NAMED = 3  # unknown qids that an error names
 
 
-class GivenCandidates(pt.Transformer):
+class GivenCandidates(EqualByIdentity, pt.Transformer):
     """Adds ``docno``: a row for each document that a collection gives to be ranked for a topic of any split."""
 
     schematic: ClassVar = {"label": "GivenCandidates"}
@@ -58,14 +60,6 @@ class GivenCandidates(pt.Transformer):
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or another process gets: the collection; it reads the candidates itself."""
         return {"collection": self.collection}
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, GivenCandidates):
-            return NotImplemented
-        return self._identity() == other._identity()
-
-    def __hash__(self) -> int:
-        return hash((GivenCandidates, *self._identity()))
 
     def _identity(self) -> tuple[str, str, bool]:
         return self.collection.name, self.collection.fingerprint, self.collection.ignore_identical_ids

@@ -8,9 +8,10 @@ import pandas as pd
 import pyterrier as pt
 
 from pyterrier_merge.collections.identical_ids import without_identical_ids
+from pyterrier_merge.equality import EqualByIdentity
 
 
-class WithoutIdenticalIds(pt.Transformer):
+class WithoutIdenticalIds(EqualByIdentity, pt.Transformer):
     """Drops the results whose docno is the qid and keeps the first ``num_results`` of the others.
 
     ``dense_retriever`` has this stage where ``collection.ignore_identical_ids`` is true. A pipeline of your own takes
@@ -45,13 +46,8 @@ class WithoutIdenticalIds(pt.Transformer):
             return self
         return pt.RankCutoff(k + 1) >> WithoutIdenticalIds(k)
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, WithoutIdenticalIds):
-            return NotImplemented
-        return self.num_results == other.num_results
-
-    def __hash__(self) -> int:
-        return hash((WithoutIdenticalIds, self.num_results))
+    def _identity(self) -> int:
+        return self.num_results
 
     def __repr__(self) -> str:
         return f"WithoutIdenticalIds({self.num_results})"

@@ -247,14 +247,14 @@ def test_an_index_asks_for_what_it_lacks_alone(encoder, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="finished shards are kept"):
         (encoder >> index.indexer(shard_size=5)).index(corpus(breaks_at=13))
     encoded = []
-    real = E5Encoder._encode
+    real = E5Encoder.encode
 
-    def recorded(self, texts, *arguments):
+    def recorded(self, texts, **options):
         texts = list(texts)
         encoded.extend(texts)
-        return real(self, texts, *arguments)
+        return real(self, texts, **options)
 
-    monkeypatch.setattr(E5Encoder, "_encode", recorded)
+    monkeypatch.setattr(E5Encoder, "encode", recorded)
     (encoder >> index.indexer(shard_size=5)).index(corpus())
     assert encoded == WORDS[10:20]
     assert len(index) == 20
@@ -536,6 +536,11 @@ def test_the_halves_of_an_encoder_say_as_much_as_the_whole(encoder, tmp_path):
     found = encoder.query_encoder()(topics)
     assert found.attrs == encoder(topics).attrs == {"truncated": 1}
     assert encoder.doc_encoder()(docs).attrs["truncated"] == 1
+    both = topics.merge(docs, how="cross")
+    scored = encoder(both)
+    assert scored.attrs == {"truncated": 3}  # a query counts once, a document in each row
+    assert encoder(found.merge(docs, how="cross")).attrs == {"truncated": 2}  # that query's vector was there already
+    assert scored.columns.tolist() == [*both.columns, "score", "rank"]
     with pytest.raises(ValueError, match="'query' of qid 'q1' is None, expected a string"):
         encoder.query_encoder()(topics.assign(query=None))
     with pytest.raises(ValueError, match="'text' of docno 'd1' is None, expected a string"):

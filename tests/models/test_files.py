@@ -26,6 +26,14 @@ def test_what_is_not_read_does_not_change_the_fingerprint(bert_retriever, tmp_pa
     assert fingerprint_model(folder) == fingerprint_model(bert_retriever)
 
 
+@pytest.mark.parametrize("record", ["training.json", "merge.json", "trainer_state.json", "README.md"])
+def test_a_record_of_how_a_model_was_made_does_not_change_the_fingerprint(bert_retriever, tmp_path, record):
+    folder = shutil.copytree(bert_retriever, tmp_path / "model")
+    for seconds in (12.3, 12.4):
+        (folder / record).write_text(json.dumps({"seconds": seconds}))
+        assert fingerprint_model(folder) == fingerprint_model(bert_retriever)
+
+
 def test_the_fingerprint_sees_modules_shards_and_adapters(bert_retriever, tmp_path):
     folder = shutil.copytree(bert_retriever, tmp_path / "model")
     (folder / "model.safetensors").rename(folder / "model-1.safetensors")

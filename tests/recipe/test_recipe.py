@@ -1,14 +1,9 @@
 import pickle
-import shutil
 
 import numpy as np
 import pytest
-import torch
 
 from pyterrier_merge import MergeRecipe, Segment
-from pyterrier_merge.fingerprint import fingerprint
-from pyterrier_merge.methods import blend, get_method
-from pyterrier_merge.models import fingerprint_model
 
 
 def recipe(*alphas, **settings):
@@ -195,170 +190,8 @@ def test_with_alphas_keeps_parts():
         ("task_arithmetic", {"density": [np.float32(0.5)]}, {"density": (0.5,)}),
     ],
 )
-def test_parameters_are_what_mergekit_takes_them_for(method, given, read, named):
+def test_parameters_are_what_mergekit_takes_them_for(method, given, read):
     one = recipe(0.5, 1, method=method, parameters=given)
     assert dict(one.parameters) == read
     assert [type(value) for value in dict(one.parameters).values()] == [type(read[name]) for name in sorted(read)]
-    assert named(0.5, 1, method=method, parameters=given) == named(0.5, 1, method=method, parameters=read)
-
-
-@pytest.fixture
-def named(bert_retriever, bert_language_model):
-    def fingerprint(*alphas, source=bert_retriever, domains=bert_language_model, **settings):
-        return MergeRecipe(source, domains, tuple(map(Segment, alphas)), **settings).fingerprint
-
-    return fingerprint
-
-
-def test_fingerprint_follows_content_and_weights_not_names(named, bert_retriever, tmp_path):
-    copy = shutil.copytree(bert_retriever, tmp_path / "copy")
-    half = named(0.5, 1)
-    assert half == named(0.5, 1, source=copy)
-    assert half not in (named(0.25, 1), named(1, 0.5))
-    config = copy / "config.json"
-    config.write_text(config.read_text().replace('"hidden_dropout_prob": 0.1', '"hidden_dropout_prob": 0.2'))
-    assert half != named(0.5, 1, source=copy)
-
-
-def test_fingerprint_is_the_same_for_segments_that_cover_the_layers_alike(named, bert_retriever, bert_language_model):
-    four = named(0.5, 0.5, 1, 1)  # the model has four layers
-    assert named(0.5, 1) == four
-    sized = MergeRecipe(bert_retriever, bert_language_model, (Segment(0.5, 16), Segment(1, 16)))
-    assert sized.fingerprint == four
-    assert named(0.5, 1, final_norm=1) == four
-
-
-def test_fingerprint_follows_everything_that_changes_the_weights(named, mistral_language_model):
-    plain = {"method": "task_arithmetic"}
-    random = {"method": "dare_linear", "parameters": {"density": 0.5}}
-    prints = [
-        named(0.5, 1),
-        named(0.5, 1, embeddings=0.5),
-        named(0.5, 1, final_norm=0.5),
-        named(0.5, 1, **plain),
-        named(0.5, 1, **plain, parameters={"lambda": 0.5}),
-        named(0.5, 1, **plain, base=mistral_language_model),
-        named(0.5, 1, **random),
-        named(0.5, 1, **random, seed=1),
-    ]
-    assert len(set(prints)) == len(prints)
-    assert named(0.5, 1, seed=1) == named(0.5, 1)  # linear draws nothing at random
-
-
-def test_the_fingerprint_of_a_merge_without_parts_is_by_weights_layer_by_layer(
-    named, bert_retriever, bert_language_model
-):
-    content = {
-        "layers": [[(0.5, 0.5)], [(0.5, 0.5)], None, None],
-        "embeddings": [[(0.25, 0.75)]],
-        "final_norm": [None],
-        "head": [None],
-        "source": fingerprint_model(bert_retriever),
-        "domains": [fingerprint_model(bert_language_model)],
-        "base": None,
-        "method": "linear",
-        "parameters": [],
-    }
-    assert named(0.5, 1, embeddings=0.25) == fingerprint(content)
-
-
-def test_fingerprint_follows_parts_where_they_make_a_difference(named, bert_retriever, bert_language_model):
-    def of(alpha, **parts):
-        return MergeRecipe(bert_retriever, bert_language_model, (Segment(alpha, parts=parts),)).fingerprint
-
-    prints = [
-        of(0.5),
-        of(0.5, attention=0.25),
-        of(0.5, attention=0.75),
-        of(0.5, feed_forward=0.25),
-        of(0.25, attention=0.5, feed_forward=0.5),
-        of(1, attention=0.5),
-        of(0.5, attention=0.25, feed_forward=0.75),
-        of(0.5, query=0.5, attention=0.25),  # the first part is the segment's own, and counts before the second
-    ]
-    assert len(set(prints)) == len(prints)
-    assert of(0.5, attention=0.5, feed_forward=0.5) == of(0.5) == named(0.5)
-    assert of(0.5, attention=0.25, feed_forward=0.5) == of(0.5, attention=0.25)
-    assert of(1, attention=1) == fingerprint_model(bert_retriever)
-
-
-def test_a_merge_that_keeps_the_source_has_the_sources_fingerprint(named, bert_retriever):
-    assert named(1, 1) == fingerprint_model(bert_retriever)
-    assert named(1, 1, method="slerp") == fingerprint_model(bert_retriever)
-    assert named(1, 1, embeddings=0.5) != fingerprint_model(bert_retriever)
-
-
-def test_fingerprint_knows_a_domain_model_from_a_base(named, bert_language_model, mistral_language_model):
-    both = named(None, method="sce", domains=(bert_language_model, mistral_language_model))
-    assert both != named(None, method="sce", base=mistral_language_model)
-
-
-@pytest.mark.parametrize(
-    ("method", "said", "unsaid"),
-    [
-        ("linear", {"normalize": True}, {}),
-        ("task_arithmetic", {"lambda": 1, "density": [1.0], "rescale": False}, {}),
-        ("ties", {"lambda": 2, "density": [0.5, 0.5]}, {"lambda": 2.0, "density": 0.5}),
-        ("della_linear", {"epsilon": [0.15, 0.15], "density": 0.5}, {"density": [0.5, 0.5]}),
-    ],
-)
-def test_fingerprint_takes_what_goes_without_saying_as_unsaid(
-    method, said, unsaid, named, bert_retriever, bert_language_model, mistral_language_model
-):
-    both = (bert_language_model,) * (1 if method in ("linear", "task_arithmetic") else 2)
-    explicit, short = ({"method": method, "parameters": given, "domains": both} for given in (said, unsaid))
-    assert named(0.5, 1, **explicit) == named(0.5, 1, **short)
-    generator = torch.Generator().manual_seed(0)
-    tensors = [torch.randn(64, 64, generator=generator) for _ in range(1 + len(both))]
-    weights = Segment(0.5).weights(len(both))
-    merged = [blend(tensors, get_method(method), weights, parameters=dict(given), name="t") for given in (said, unsaid)]
-    assert torch.equal(*merged)
-
-
-@pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize("method", ["task_arithmetic", "ties", "breadcrumbs", "dare_linear"])
-def test_fingerprint_knows_where_the_source_as_base_makes_no_difference(
-    method, normalize, bert_retriever, bert_language_model
-):
-    domains, kind = (bert_language_model,) * 2, get_method(method)
-    parameters = {"density": 0.5, "normalize": normalize}
-    tensors = [torch.randn(60, 60, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
-
-    def print_of(segment, base):
-        return MergeRecipe(
-            bert_retriever, domains, (segment,), method=method, parameters=parameters, base=base
-        ).fingerprint
-
-    def merge_of(segment, base):
-        return blend(tensors, kind, segment.weights(2), base=base, parameters=parameters)
-
-    plain = Segment(0.4)
-    for segment in (plain, Segment(0.7, domain_weights=(0.3, 0.3))):
-        for base, tensor in ((None, None), (bert_retriever, tensors[0])):
-            same = torch.equal(merge_of(segment, tensor), merge_of(plain, None))
-            assert same or (base and (normalize or kind.random))
-            if not (base and normalize):  # ties' bits are equal then, too; fingerprints do not look that closely
-                assert (print_of(segment, base) == print_of(plain, None)) == same
-            elif not same:
-                assert print_of(segment, base) != print_of(plain, None)
-
-
-@pytest.mark.parametrize("normalize", [True, False])
-def test_fingerprint_knows_scales_that_make_no_difference_to_the_bit(normalize, bert_retriever, bert_language_model):
-    def print_of(*weights):
-        segment = Segment(weights[0], domain_weights=weights[1:])
-        domains = (bert_language_model,) * len(weights[1:])
-        return MergeRecipe(bert_retriever, domains, (segment,), parameters={"normalize": normalize}).fingerprint
-
-    def merge_of(*weights):
-        return blend(tensors, get_method("linear"), weights, parameters={"normalize": normalize})
-
-    generator = torch.Generator().manual_seed(0)
-    tensors = [torch.randn(300, 300, generator=generator) for _ in range(3)]
-    for weights in ((1, 1, 1), (0.3, 0.2, 0.5), (1, 2, -0.1), (-3, 1, 1)):
-        for scale, same in ((2, normalize), (0.125, normalize), (3, False)):
-            scaled = tuple(scale * weight for weight in weights)
-            assert (print_of(*weights) == print_of(*scaled)) == same
-            if same:
-                assert torch.equal(merge_of(*weights), merge_of(*scaled))
-    assert not torch.equal(merge_of(1, 1, 1), merge_of(3, 3, 3))
+    assert one == recipe(0.5, 1, method=method, parameters=read)

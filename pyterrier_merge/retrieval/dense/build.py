@@ -1,8 +1,8 @@
 """Writing vectors shard by shard beside their place, so that an index is there when it is finished and not before.
 
 The folder under construction is at all times a consistent index of its first documents: ``pt_meta.json`` counts only
-what is known to be on disk, and whatever a killed job wrote after that is cut off when the next one goes on. Memory
-does not grow with the documents, but for eight bytes each that show whether a docno comes twice.
+what is known to be on disk, and whatever a killed job wrote after that is cut off when the next one goes on. Of the
+documents that are written, memory holds the docnos alone, to refuse one that comes twice.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from pyterrier_merge.retrieval.dense.docnos import (
     lookup_width,
     write_lookup,
 )
-from pyterrier_merge.retrieval.dense.duplicate_docnos import SeenDocnos
 from pyterrier_merge.retrieval.dense.vectors import (
     ARTIFACT_TYPE,
     FORMATS,
@@ -63,6 +62,7 @@ class VectorBuild:
 
     Attributes:
         part: The folder.
+        docnos: Of the documents that are safe on disk.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class VectorBuild:
         self.path, self.part = path.resolve(), part_folder(path)
         self._format = FORMATS[dtype]
         self._told = encoder is not None
-        self._seen = SeenDocnos()
+        self.docnos: set[str] = set()
         self._lengths: list[int] = []  # of the longest docnos
         self.part.mkdir(parents=True, exist_ok=True)
         self._files = ExitStack()
@@ -108,16 +108,11 @@ class VectorBuild:
     @property
     def count(self) -> int:
         """Documents that are safe on disk."""
-        return self._seen.count
+        return len(self.docnos)
 
     def entries(self) -> Iterator[tuple[str, str]]:
         """Yield docno and fingerprint of what each vector was made of, for what is safe on disk, in order."""
         return journal_entries(self.part, self.count)
-
-    def duplicates(self, docnos: Sequence[str]) -> set[str]:
-        """Return those of ``docnos`` that are safe on disk already."""
-        suspects = set(self._seen.suspects(docnos))
-        return suspects and suspects.intersection(docno for docno, _ in self.entries())
 
     @property
     def encoder(self) -> str | None:
@@ -267,7 +262,7 @@ class VectorBuild:
             self._names.truncate(sum(len(line) for line, _ in zip(lines, range(count), strict=False)))
 
     def _remember(self, docnos: Sequence[str]) -> None:
-        self._seen.add(docnos)
+        self.docnos.update(docnos)
         self._lengths = longest_names(self._lengths, docnos)
 
     def _write_metadata(self, **changes: Any) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 import pyterrier as pt
 
 from pyterrier_merge.encoding.encoded_vector import encoders_of
+from pyterrier_merge.equality import EqualByIdentity
 from pyterrier_merge.retrieval.dense.build import part_folder
 from pyterrier_merge.retrieval.dense.indexer import Document, FaissIndexer, encoder_model
 from pyterrier_merge.retrieval.dense.retriever import EXACT, FaissRetriever
@@ -30,7 +31,7 @@ from pyterrier_merge.storage import user_path
 NAMED = 3  # missing docnos that an error names
 
 
-class FaissIndex(pt.Artifact, pt.Indexer):
+class FaissIndex(EqualByIdentity, pt.Artifact, pt.Indexer):
     """A dense index on disk, in the FLEX layout: in float32, ``pyterrier_dr.FlexIndex(path)`` opens it too.
 
     Example::
@@ -224,13 +225,8 @@ class FaissIndex(pt.Artifact, pt.Indexer):
     def __bool__(self) -> bool:
         return True  # an index without documents is an index all the same
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, FaissIndex):
-            return NotImplemented
-        return (self.path, self.fingerprint) == (other.path, other.fingerprint)
-
-    def __hash__(self) -> int:
-        return hash((FaissIndex, self.path, self.fingerprint))
+    def _identity(self) -> tuple[Path, str | None]:
+        return self.path, self.fingerprint
 
     def __repr__(self) -> str:
         dtype = "" if self.dtype == "float32" else f", dtype={self.dtype!r}"

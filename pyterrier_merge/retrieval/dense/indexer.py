@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyterrier as pt
 
 from pyterrier_merge.collections.names import name_fault
+from pyterrier_merge.encoding.encoded_vector import TRUNCATED
 from pyterrier_merge.fingerprint import fingerprint_texts
 from pyterrier_merge.retrieval.dense.build import VectorBuild
 from pyterrier_merge.retrieval.dense.vectors import FloatArray, as_vector, read_metadata
@@ -139,16 +141,19 @@ class FaissIndexer(pt.Indexer):
                 f"{path} is a finished index: search it, choose another path, or use indexer(mode='overwrite')"
             )
 
-    def _vectors(self, shard: list[Document]) -> tuple[list[np.ndarray], int]:
+    def _vectors(self, shard: list[Document]) -> tuple[Sequence[npt.ArrayLike], int]:
         """The vectors of documents, and how many of their texts the encoder says that it has cut."""
-        if self.encoder is not None:
-            # a bi-encoder itself would score documents that come with a query
-            encoder = self.encoder.doc_encoder() if hasattr(self.encoder, "doc_encoder") else self.encoder
-            encoded = encoder.transform(pd.DataFrame(shard, dtype=object))  # pandas' strings are no surrogates
-            if encoded["docno"].tolist() != [document["docno"] for document in shard]:
-                raise ValueError(f"{self.encoder!r} does not keep the documents: expected one row for each, in order")
-            return list(encoded["doc_vec"]), int(encoded.attrs.get("truncated", 0))
-        return [_vector(document) for document in shard], 0
+        if self.encoder is None:
+            return [_vector(document) for document in shard], 0
+        # a bi-encoder itself would score documents that come with a query
+        encoder: Any = self.encoder.doc_encoder() if hasattr(self.encoder, "doc_encoder") else self.encoder
+        if hasattr(encoder, "encode_texts"):
+            vectors, truncated = encoder.encode_texts([document[encoder.text_field] for document in shard])
+            return vectors, truncated
+        encoded = encoder.transform(pd.DataFrame(shard, dtype=object))  # pandas cannot store surrogates as strings
+        if encoded["docno"].tolist() != [document["docno"] for document in shard]:
+            raise ValueError(f"{self.encoder!r} does not keep the documents: expected one row for each, in order")
+        return list(encoded["doc_vec"]), int(encoded.attrs.get(TRUNCATED, 0))
 
     def _new_shards(self, documents: Iterable[Document], build: VectorBuild) -> Iterator[list[Document]]:
         """Yield the documents that are not in the build yet, shard by shard; check all."""
@@ -160,18 +165,22 @@ class FaissIndexer(pt.Indexer):
             if place < done:
                 self._require_unchanged(place, document, *next(indexed), build)
                 continue
-            if fault := name_fault(document.get("docno"), shard):
-                raise _unfit_docno(place, document.get("docno"), fault)
+            docno = document.get("docno")
+            if fault := name_fault(docno, shard) or name_fault(docno, build.docnos):
+                raise ValueError(
+                    f"document {place} has the docno {docno!r}, which {fault}; "
+                    "expected unique Unicode text with no NUL and no white space around it"
+                )
             shard[document["docno"]] = document
             if len(shard) == self.shard_size:
-                yield self._unique(shard, place, build)
+                yield list(shard.values())
                 shard = {}
         if place + 1 < done:
             raise ValueError(
                 f"only {place + 1} documents came, and {done} are indexed: the documents changed. {_mend(build)}"
             )
         if shard:
-            yield self._unique(shard, place, build)
+            yield list(shard.values())
 
     def _require_unchanged(
         self, place: int, document: Document, docno: str, fingerprint: str, build: VectorBuild
@@ -183,15 +192,6 @@ class FaissIndexer(pt.Indexer):
             )
         if self._fingerprint(document) != fingerprint:
             raise ValueError(f"document {docno!r} is indexed already, with another text or vector. {_mend(build)}")
-
-    @staticmethod
-    def _unique(shard: dict[str, Document], last: int, build: VectorBuild) -> list[Document]:
-        """Return the documents of a shard, the last of which came at ``last``, once none of them came before."""
-        docnos = list(shard)
-        if duplicates := build.duplicates(docnos):
-            at, docno = next((at, docno) for at, docno in enumerate(docnos) if docno in duplicates)
-            raise _unfit_docno(last + 1 - len(docnos) + at, docno, "occurs twice")
-        return list(shard.values())
 
     def _fingerprint(self, document: Document) -> str:
         """Return the fingerprint of what the vector is made of: the text, or the vector where no text came with it."""
@@ -228,13 +228,6 @@ def encoder_identity(stage: pt.Transformer) -> str | None:
 
 def _vector(document: Document) -> FloatArray:
     return as_vector(f"document {document['docno']!r}", document["doc_vec"])
-
-
-def _unfit_docno(place: int, docno: Any, fault: str) -> ValueError:
-    return ValueError(
-        f"document {place} has the docno {docno!r}, which {fault}; "
-        "expected unique Unicode text with no NUL and no white space around it"
-    )
 
 
 def _mend(build: VectorBuild) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
+from pyterrier_merge.equality import EqualByIdentity
 from pyterrier_merge.retrieval.dense.exact_search import device_names
 from pyterrier_merge.retrieval.dense.search import CANDIDATES, SPARE, rescored, search
 from pyterrier_merge.retrieval.dense.structure import Structure
@@ -25,7 +26,7 @@ EXACT = "Flat"
 COARSE = re.compile("PQ|RQ|LSQ|LSH|RaBitQ")  # codes of some bits a dimension, or less
 
 
-class FaissRetriever(pt.Transformer):
+class FaissRetriever(EqualByIdentity, pt.Transformer):
     """Search by inner product: the ``num_results`` best documents of each query, of all or of those a structure finds.
 
     Scores are float32; equal scores are ordered by docno, ascending, also at the cut-off. A document's score depends
@@ -199,14 +200,6 @@ class FaissRetriever(pt.Transformer):
         device = self.device if self.device is None or isinstance(self.device, str) else tuple(self.device)
         settings = self._settings() | {"device": device, "verbose": None}
         return self.index, self.num_results, *settings.items()
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, FaissRetriever):
-            return NotImplemented
-        return self._identity() == other._identity()
-
-    def __hash__(self) -> int:
-        return hash((FaissRetriever, *self._identity()))
 
     def __repr__(self) -> str:
         hidden = {"drop_query_vec", "verbose", *(("factory", "seed") if self.factory == EXACT else ())}

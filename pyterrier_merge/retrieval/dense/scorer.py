@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
+from pyterrier_merge.equality import EqualByIdentity
 from pyterrier_merge.retrieval.dense.ranking import best_first, inner_products
 from pyterrier_merge.retrieval.dense.vectors import stack_vectors
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from pyterrier_merge.retrieval.dense.index import FaissIndex
 
 
-class FaissScorer(pt.Transformer):
+class FaissScorer(EqualByIdentity, pt.Transformer):
     """Scores the documents that come with each query: ``encoder.query_encoder() >> index.scorer()``.
 
     Scores are those of :class:`~pyterrier_merge.retrieval.dense.retriever.FaissRetriever`, to the last bit.
@@ -71,13 +72,8 @@ class FaissScorer(pt.Transformer):
         """
         self.index.require_encoder_before(left)
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, FaissScorer):
-            return NotImplemented
-        return (self.index, self.drop_query_vec) == (other.index, other.drop_query_vec)
-
-    def __hash__(self) -> int:
-        return hash((FaissScorer, self.index, self.drop_query_vec))
+    def _identity(self) -> tuple[FaissIndex, bool]:
+        return self.index, self.drop_query_vec
 
     def __repr__(self) -> str:
         return f"{self.index!r}.scorer()"

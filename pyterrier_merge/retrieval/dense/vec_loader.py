@@ -9,12 +9,13 @@ import pandas as pd
 import pyterrier as pt
 
 from pyterrier_merge.encoding.encoded_vector import EncodedVector
+from pyterrier_merge.equality import EqualByIdentity
 
 if TYPE_CHECKING:
     from pyterrier_merge.retrieval.dense.index import FaissIndex
 
 
-class FaissVecLoader(pt.Transformer):
+class FaissVecLoader(EqualByIdentity, pt.Transformer):
     """Adds ``doc_vec`` to rows with ``docno``: ``bm25(collection) >> index.vec_loader() >> encoder`` re-ranks.
 
     A document's vector is read once, however many rows it has, and knows its encoder where the index does.
@@ -49,13 +50,8 @@ class FaissVecLoader(pt.Transformer):
         """Cut first, so that fewer vectors are read."""
         return pt.RankCutoff(k) >> self
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, FaissVecLoader):
-            return NotImplemented
-        return self.index == other.index
-
-    def __hash__(self) -> int:
-        return hash((FaissVecLoader, self.index))
+    def _identity(self) -> FaissIndex:
+        return self.index
 
     def __repr__(self) -> str:
         return f"{self.index!r}.vec_loader()"

@@ -16,6 +16,7 @@ import pyterrier as pt
 from pyterrier_merge.collections.base import require_collection
 from pyterrier_merge.collections.identical_ids import without_identical_ids
 from pyterrier_merge.collections.names import clean_text
+from pyterrier_merge.equality import EqualByIdentity
 from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.retrieval.candidates import GivenCandidates
 from pyterrier_merge.retrieval.lexical.analysis import ANALYSES
@@ -33,7 +34,7 @@ BEFORE_ENGINE: dict[str, Analysis] = {"en": LettersBeyondAscii()}  # of language
 _IDENTITY_FILE = "bm25.json"
 
 
-class BM25(pt.Transformer):
+class BM25(EqualByIdentity, pt.Transformer):
     """A BM25 retriever over a collection: queries in, ``docno``, ``score`` and ``rank`` out.
 
     The index is built when it is first searched, and kept. Documents of one score stand in the order of their docno.
@@ -288,12 +289,6 @@ class BM25(pt.Transformer):
         of = self.collection
         collection = of.fingerprint, of.language, of.reranking, of.ignore_identical_ids
         return *collection, self.engine, self.k1, self.b, self.num_results, self.index_path
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, BM25) and self._identity() == other._identity()
-
-    def __hash__(self) -> int:
-        return hash(self._identity())
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}  # an open index belongs to its process

@@ -699,13 +699,6 @@ class TestDuplicates:
         (encoder >> index).index(docs)
         assert len(index) == len(encoder.encoded) == 60
 
-    def test_a_clash_of_hashes_is_no_duplicate(self, index, monkeypatch):
-        monkeypatch.setattr(
-            "pyterrier_merge.retrieval.dense.duplicate_docnos.hash", lambda name: len(name), raising=False
-        )
-        (HashEncoder() >> index.indexer(shard_size=3)).index(corpus(30))
-        assert len(index) == 30
-
     def test_of_many_shards(self, index):
         docs = corpus(300)
         docs[299]["docno"] = "d120"

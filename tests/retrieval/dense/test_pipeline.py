@@ -14,7 +14,6 @@ import pytest
 from pyterrier.measures import nDCG
 
 from pyterrier_merge.collections import from_frames
-from pyterrier_merge.collections.base import checked_measures
 from pyterrier_merge.collections.jqara import JqaraCollection
 from pyterrier_merge.encoding.encoders import E5Encoder
 from pyterrier_merge.encoding.merged import MergedE5Encoder
@@ -153,7 +152,7 @@ class TestReranking:
             domain="none",
             task="",
             splits=("dev", "test"),
-            measures=checked_measures(None),
+            measures=(nDCG @ 10,),
             licence="none",
             citation="",
             reranking=True,
