@@ -1,11 +1,25 @@
-"""Vectors that know which encoder they are of."""
+"""Vectors as an encoder gives them: with the number of texts that were cut, and each with its encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+TRUNCATED = "truncated"  # in a frame's attrs: how many of its texts were cut
+
+
+class Encoded(NamedTuple):
+    """The vectors of texts.
+
+    Attributes:
+        vectors: ``(n_texts, dim)`` float32, in the order of the texts.
+        truncated: How many of the texts were too long and cut.
+    """
+
+    vectors: np.ndarray
+    truncated: int
 
 
 class EncodedVector(np.ndarray):

@@ -9,15 +9,17 @@ from pyterrier_merge.models.files import (
     transformer_folder,
 )
 from pyterrier_merge.models.live import count_positions, quiet_loading
-from pyterrier_merge.models.names import PACKAGE_SCHEME, locate_model, pinned_name, places
+from pyterrier_merge.models.names import PACKAGE_SCHEME, ModelParts, locate_model, locate_parts, pinned_name, places
 
 __all__ = [
     "PACKAGE_SCHEME",
     "WEIGHT_FILES",
+    "ModelParts",
     "count_layers",
     "count_positions",
     "fingerprint_model",
     "locate_model",
+    "locate_parts",
     "pinned_name",
     "places",
     "projection_folders",

@@ -41,6 +41,15 @@ class TokenRows:
     changed: bool
 
 
+def embeddings_of(body: Any) -> str | None:
+    """Return the name of the token embeddings' module in a live body; None for a body without them."""
+    try:
+        module = body.get_input_embeddings()
+    except NotImplementedError:
+        return None
+    return next((name for name, other in body.named_modules() if other is module), None)
+
+
 def place_embeddings(body: Any, tensors: dict[str, torch.Tensor], trained_rows: Any, adapter: Path) -> TokenRows | None:
     """Write the token embeddings that an adapter carries into the live body, which takes their size.
 
@@ -54,15 +63,24 @@ def place_embeddings(body: Any, tensors: dict[str, torch.Tensor], trained_rows: 
         The rows, before and after; None for a body without token embeddings.
 
     Raises:
-        ValueError: The adapter has tensors for more tokens than it or the base has embeddings for.
+        ValueError: The adapter has tensors for more tokens than it or the base has embeddings for, or lacks rows that
+            it trained.
     """
     import torch
 
-    name = _embeddings_of(body)
+    name = embeddings_of(body)
     if name is None:
         return None
     whole = _taken(tensors, [f"{name}.{end}" for end in (*_WHOLE, _UNUSED)])
     rows = _taken(tensors, [f"{name}.{_ROWS}"])
+    own_name = name.rpartition(".")[2]
+    if rows is None and (
+        isinstance(trained_rows, list) or own_name in {key.rpartition(".")[2] for key in trained_rows or {}}
+    ):
+        raise ValueError(
+            f"{adapter} is not whole: trainable_token_indices says that rows of {name!r} were trained, and the adapter "
+            "does not have them; fetch or save the adapter again"
+        )
     own = body.get_input_embeddings().weight
     if whole is not None and whole.shape[1:] != own.shape[1:]:
         raise ValueError(
@@ -79,12 +97,12 @@ def place_embeddings(body: Any, tensors: dict[str, torch.Tensor], trained_rows: 
     changed = len(embeddings) != before
     with torch.no_grad():
         if whole is not None:
-            changed = changed or not embeddings.equal(whole.to(embeddings.dtype))
+            changed = changed or not embeddings.equal(whole.to(embeddings))
             embeddings.copy_(whole)
         if rows is not None:
             at = _indices(trained_rows, len(rows), len(embeddings), adapter)
-            changed = changed or not embeddings[at].equal(rows.to(embeddings.dtype))
-            embeddings[at] = rows.to(embeddings.dtype)
+            changed = changed or not embeddings[at].equal(rows.to(embeddings))
+            embeddings[at] = rows.to(embeddings)
     return TokenRows(before, len(embeddings), whole is not None, changed)
 
 
@@ -103,10 +121,13 @@ def copy_tokenizer(base: Path, adapter: Path, target: Path) -> None:
             shutil.copyfile(file, target / file.name)
 
 
-def require_embedded(target: Path, base: Path, adapter: Path, rows: TokenRows | None) -> None:
+def embed_tokens(body: Any, target: Path, base: Path, adapter: Path, rows: TokenRows | None) -> None:
     """Raise ``ValueError`` unless every token that the adapter's training added or moved has its embedding.
 
+    A padding token needs none, for no text attends to it: it gets a row of zeros, so that its id can be looked up.
+
     Args:
+        body: The live body, with the adapter.
         target: The transformer's folder of the merged model, with its tokenizer.
         base: That of the base.
         adapter: That of the adapter.
@@ -130,7 +151,10 @@ def require_embedded(target: Path, base: Path, adapter: Path, rows: TokenRows | 
         ) from error
     theirs = read_vocabulary(base) if has_vocabulary(base) else Vocabulary({}, {})
     homeless = _in_order(own, lambda token, row: row >= rows.after and theirs.ids.get(token) != row)
-    if homeless:
+    if homeless and homeless == _padding(own):
+        _add_rows(body, own.ids[homeless[0]] + 1)
+        logger.info("%s: the padding token %r has no embedding and gets zeros", adapter, homeless[0])
+    elif homeless:
         raise ValueError(_uncarried(adapter, len(homeless), homeless, rows.after))
     moved = _in_order(own, lambda token, row: theirs.ids.get(token, row) != row)
     if moved and not rows.carried:
@@ -157,20 +181,28 @@ def _report(own: Vocabulary, theirs: Vocabulary, adapter: Path) -> None:
     )
 
 
+def _padding(vocabulary: Vocabulary) -> list[str]:
+    """The padding token, where it has no other role: as the end of a text, it would be attended to."""
+    pad = vocabulary.special.get("pad")
+    others = [pair for role, pair in vocabulary.special.items() if role != "pad"]
+    return [] if pad is None or pad in others else [pad[0]]
+
+
+def _add_rows(body: Any, size: int) -> None:
+    """Let the token embeddings have more rows, of zeros."""
+    import torch
+
+    before = len(body.get_input_embeddings().weight)
+    body.resize_token_embeddings(size, mean_resizing=False)
+    with torch.no_grad():
+        body.get_input_embeddings().weight[before:] = 0
+
+
 def _in_order(vocabulary: Vocabulary, wanted: Callable[[str, int], bool]) -> list[str]:
     """The tokens of which something is so, by their ids."""
     return sorted(
         (token for token, row in vocabulary.ids.items() if wanted(token, row)), key=vocabulary.ids.__getitem__
     )
-
-
-def _embeddings_of(body: Any) -> str | None:
-    """The name of the token embeddings' module."""
-    try:
-        module = body.get_input_embeddings()
-    except NotImplementedError:
-        return None
-    return next((name for name, other in body.named_modules() if other is module), None)
 
 
 def _taken(tensors: dict[str, torch.Tensor], names: Sequence[str]) -> torch.Tensor | None:

@@ -7,14 +7,63 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyterrier_merge.models.adapters import base_of, is_adapter, with_adapter
-from pyterrier_merge.models.files import WEIGHT_FILES, first_module, has_weights
+from pyterrier_merge.models.adapter_checks import require_source
+from pyterrier_merge.models.adapter_files import base_of, is_adapter
+from pyterrier_merge.models.adapters import fingerprint_adapted, with_adapter
+from pyterrier_merge.models.files import WEIGHT_FILES, fingerprint_model, first_module, has_weights
 from pyterrier_merge.models.gguf import convert_gguf
 from pyterrier_merge.models.hub import hub_snapshot
 from pyterrier_merge.storage import user_path
 
 PACKAGE_SCHEME = "package:"
 _HUB_ID = re.compile(r"^(?P<id>[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?)(@(?P<revision>\w[\w./-]*))?$")
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """What is loaded for a model's name.
+
+    Attributes:
+        folder: With the weights.
+        adapter: Of an adapter that is to be merged into them once they are in memory.
+    """
+
+    folder: Path
+    adapter: Path | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """By the content of both."""
+        return (
+            fingerprint_model(self.folder) if self.adapter is None else fingerprint_adapted(self.folder, self.adapter)
+        )
+
+
+def locate_parts(name: str | Path, adapter: str | Path | None = None) -> ModelParts:
+    """Return the folder of a model and that of its adapter, as they lie on disk: no merged copy is written.
+
+    Of several adapters, ``BASE+ADAPTER+ADAPTER``, the last is returned, and those before it are merged into a folder in
+    the package's cache.
+
+    Args:
+        name: As :func:`locate_model` takes it.
+        adapter: A further adapter, on top of that model.
+
+    Raises:
+        ValueError: As :func:`locate_model` does, but for an adapter that does not fit, which is seen when it is merged.
+        FileNotFoundError, RuntimeError, OSError: As :func:`locate_model` does.
+    """
+    model, *adapters = [*_parts(name), *([] if adapter is None else [_adapter(adapter)])]
+    if len({part.place.resolve() for part in adapters}) < len(adapters):
+        raise ValueError(
+            f"{name} with {adapters[-1].name}: an adapter is named twice, and its change would count double"
+        )
+    parts = ModelParts(convert_gguf(model.place) if model.place.is_file() else model.place)
+    for part in adapters:
+        folder = _whole(parts, model.name)
+        require_source(folder, part.place, name=model.name)
+        parts = ModelParts(folder, part.place)
+    return parts
 
 
 def locate_model(name: str | Path) -> Path:
@@ -38,11 +87,7 @@ def locate_model(name: str | Path) -> Path:
             missing.
         OSError: The disk has no room for a merged or converted model.
     """
-    model, *adapters = _parts(name)
-    folder = convert_gguf(model.place) if model.place.is_file() else model.place
-    for adapter in adapters:
-        folder = with_adapter(folder, adapter.place, base_name=model.name)
-    return folder
+    return _whole(locate_parts(name), str(name))
 
 
 def pinned_name(name: str | Path) -> str:
@@ -72,6 +117,11 @@ class _Part:
     @property
     def pinned(self) -> str:
         return f"{self.name}@{self.commit}" if self.commit else self.name
+
+
+def _whole(parts: ModelParts, name: str) -> Path:
+    """The folder with the adapter in its weights."""
+    return parts.folder if parts.adapter is None else with_adapter(parts.folder, parts.adapter, base_name=name)
 
 
 def _parts(name: str | Path) -> list[_Part]:
@@ -115,7 +165,7 @@ def _is_named(text: str) -> bool:
     return _existing(text) is not None or text.startswith(PACKAGE_SCHEME) or bool(_HUB_ID.match(text))
 
 
-def _adapter(name: str) -> _Part:
+def _adapter(name: str | Path) -> _Part:
     part = _part(name)
     if part.place.is_file() or not is_adapter(part.place):
         raise ValueError(f"{name!r} is no adapter: {part.place} holds no adapter_config.json")

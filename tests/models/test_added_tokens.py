@@ -129,7 +129,7 @@ def test_a_grown_domain_model_gives_its_layers(mistral_retriever, mistral_langua
     live = encoder._text_model().body.state_dict()
     torch.testing.assert_close(live["layers.1.self_attn.q_proj.weight"], expected["layers.1.self_attn.q_proj.weight"])
     assert live["embed_tokens.weight"].shape == (25, 32)
-    assert encoder.recipe.fingerprint
+    assert encoder.fingerprint
 
 
 def without_embeddings(adapter):
@@ -260,3 +260,41 @@ def test_a_base_without_a_tokenizer_gets_the_adapters(mistral_language_model, tm
     remove_tokenizer(base)
     located = locate_model(f"{base}+{tmp_path / 'adapter'}")
     assert read_vocabulary(located).ids == read_vocabulary(mistral_language_model).ids
+
+
+def with_padding(base, adapter, token, *, also=None):
+    """Put a tokenizer with a padding token of its own into an adapter's folder, as trainings of Llama models do."""
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.add_special_tokens({"pad_token": token, **({also: token} if also else {})})
+    tokenizer.save_pretrained(adapter)
+
+
+@pytest.mark.parametrize("family", ["bert", "mistral"])
+def test_a_padding_token_alone_needs_no_embedding(family, request, tmp_path):
+    """No text attends to it: vectors are those without it, in batches of several lengths, live and from the folder."""
+    base = request.getfixturevalue(f"{family}_retriever")
+    target = {"bert": "query", "mistral": "q_proj"}[family]
+    grown(base, tmp_path / "adapter", [], targets=[target])
+    settings = {"dtype": "float32", "device": "cpu"}
+    remove_tokenizer(tmp_path / "adapter")
+    expected = E5Encoder(f"{base}+{tmp_path / 'adapter'}", **settings).encode_docs(TEXTS)
+    with_padding(base, tmp_path / "adapter", "<padding>")
+    located = locate_model(f"{base}+{tmp_path / 'adapter'}")
+    for model in (f"{base}+{tmp_path / 'adapter'}", located):
+        encoder = E5Encoder(model, **settings)
+        np.testing.assert_allclose(encoder.encode_docs(TEXTS), expected, atol=1e-5)
+        assert encoder._text_model()._model.tokenizer.pad_token_id == 25
+    rows = AutoModel.from_pretrained(located).get_input_embeddings().weight
+    assert rows.shape == (26, 32)
+    assert not rows[25].any()
+
+
+def test_a_padding_token_that_ends_texts_needs_its_embedding(mistral_retriever, tmp_path):
+    grown(mistral_retriever, tmp_path / "adapter", [])
+    with_padding(mistral_retriever, tmp_path / "adapter", "<end>", also="eos_token")
+    refused(mistral_retriever, tmp_path / "adapter", r"added 1 token \('<end>'\), and the adapter does not carry")
+    tokenizer = AutoTokenizer.from_pretrained(mistral_retriever)
+    tokenizer.add_tokens(["tumour"])
+    tokenizer.add_special_tokens({"pad_token": "<padding>"})
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    refused(mistral_retriever, tmp_path / "adapter", r"added 2 tokens \('tumour', '<padding>'\)")

@@ -19,6 +19,7 @@ def test_a_folder_is_itself(bert_retriever):
 
 def test_names_may_begin_with_the_home_folder(bert_retriever, bert_language_model, tmp_path, monkeypatch):
     from pyterrier_merge import E5Encoder, MergeRecipe
+    from pyterrier_merge.merging.identity import merge_fingerprint
 
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir("/")
@@ -34,8 +35,8 @@ def test_names_may_begin_with_the_home_folder(bert_retriever, bert_language_mode
     with pytest.raises(FileNotFoundError, match="no model at '~/missing'"):
         locate_model("~/missing")
     assert E5Encoder("~/source").fingerprint == E5Encoder(bert_retriever).fingerprint
-    recipe = MergeRecipe.halves("~/source", "~/domain", 0.5, 1)
-    assert recipe.fingerprint == MergeRecipe.halves(bert_retriever, bert_language_model, 0.5, 1).fingerprint
+    named, given = (("~/source", "~/domain"), (bert_retriever, bert_language_model))
+    assert len({merge_fingerprint(MergeRecipe.halves(*pair, 0.5, 1)) for pair in (named, given)}) == 1
 
 
 def test_a_model_in_a_package():

@@ -17,6 +17,7 @@ from pyterrier_merge.encoding.saving.model_card import Parent, model_card, read_
 from pyterrier_merge.encoding.saving.modules import save_modules
 from pyterrier_merge.encoding.saving.tokenizer import save_tokenizer
 from pyterrier_merge.mergekit_yaml import recipe_yaml
+from pyterrier_merge.merging.identity import merge_fingerprint
 from pyterrier_merge.merging.writing import MergedWeights, WrittenTensor, by_layer, by_segment
 from pyterrier_merge.models import PACKAGE_SCHEME, count_layers, locate_model, places, transformer_folder
 from pyterrier_merge.precision import DTYPES
@@ -213,7 +214,7 @@ def _record(
 ) -> dict[str, Any]:
     return {
         "recipe": asdict(recipe, dict_factory=_with_parts_where_any),
-        "fingerprint": recipe.fingerprint,
+        "fingerprint": merge_fingerprint(recipe),
         "parents": [asdict(parent) for parent in parents],
         "contract": asdict(contract),
         "dtype": dtype,

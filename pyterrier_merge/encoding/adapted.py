@@ -1,0 +1,63 @@
+"""A retriever with a LoRA adapter in its weights, merged in memory: on disk lie the source and the adapter alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pyterrier_merge.encoding.loading import load_retriever
+from pyterrier_merge.encoding.self_test import TEXTS
+from pyterrier_merge.encoding.tokens import tokenise
+from pyterrier_merge.models.adapter_weights import merge_adapter
+from pyterrier_merge.models.adapters import adapted_files
+from pyterrier_merge.models.files import transformer_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sentence_transformers import SentenceTransformer
+
+    from pyterrier_merge.encoding.contract import RetrieverContract
+
+
+def load_adapted(
+    source: Path, adapter: Path, name: str, *, device: str, **settings: Any
+) -> tuple[SentenceTransformer, RetrieverContract]:
+    """Load a retrieval model and merge an adapter into its weights.
+
+    Args:
+        source: Folder of the model.
+        adapter: Folder of the adapter. Where sentence-transformers saved it with ``modules.json``, pooling, prompts,
+            length and further modules are the adapter's; else the source's.
+        name: What the user called the two, for messages and to know the family by.
+        device: A torch device.
+        **settings: What :func:`~.loading.load_retriever` takes.
+
+    Returns:
+        The model, in the type that it was loaded in, and its contract.
+
+    Raises:
+        ValueError: What :func:`~pyterrier_merge.models.adapter_weights.merge_adapter` and ``load_retriever`` raise; or
+            vectors are still the source's.
+    """
+    import torch
+
+    from pyterrier_merge.encoding.forward_pass import ForwardPass
+
+    with adapted_files(source, adapter) as folder:
+        model, contract = load_retriever(folder, name, device=device, **settings)
+        run = ForwardPass(model, device)
+        body: Any = model.transformers_model
+        for module in list(model)[1:]:
+            module.float()
+        ids, _ = tokenise(model.tokenizer, list(TEXTS[:2]), contract.document_prompt, contract)
+        known = max(map(max, ids)) < len(body.get_input_embeddings().weight)  # the adapter may add tokens
+        with torch.no_grad():
+            before = [run([row]) for row in ids] if known else []  # alone: the adapter may add the padding, too
+            moved = merge_adapter(body, source, adapter, tokenizer=transformer_folder(folder))
+            after = [run([row]) for row in ids] if known else []
+    if moved and known and all(map(torch.equal, before, after)):
+        raise ValueError(
+            f"{name}: the adapter changed weights and not the vectors of {TEXTS[:2]}: none of its modules has a "
+            "part in a vector, or its change is too small for the type of the source's weights (try dtype='float32')"
+        )
+    return model, contract
