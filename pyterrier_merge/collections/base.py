@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,6 @@ from pyterrier_merge.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from ir_measures.measures import Measure
-
-DEFAULT_TASK = "Given a query, retrieve relevant documents that answer the query"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -43,6 +41,8 @@ class TestCollection(ABC):
         evaluation: What to know of how its community measures, where that is not plain.
         ignore_identical_ids: Queries are documents of the collection, under the same id, and a query's own document is
             left out of its results (BEIR's name of this rule).
+        labelled: People judged the documents. False where judgements cost nothing: what is chosen or trained on them
+            counts no label (see :func:`~pyterrier_merge.collections.pseudo_queries.known_items`).
     """
 
     __test__ = False  # a name that begins with "Test" is pytest's, unless it is told otherwise
@@ -62,6 +62,7 @@ class TestCollection(ABC):
     reranking: bool = False
     evaluation: str = ""
     ignore_identical_ids: bool = False
+    labelled: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.ignore_identical_ids, bool):
@@ -77,6 +78,18 @@ class TestCollection(ABC):
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change when the documents or their text do; cheap, it reads no corpus."""
 
+    @property
+    def origin(self) -> tuple[str, str]:
+        """Name and fingerprint of the collection whose documents these are: of the whole, for a part of one."""
+        return self.name, self.fingerprint
+
+    def label_names(self, split: str, qids: Iterable[str]) -> frozenset[str]:
+        """Return a name for the judgements of each of these queries, as reports count them: ``COLLECTION/SPLIT/QID``.
+
+        Other splits may number alike. There is none where the judgements cost nothing (``labelled``).
+        """
+        return frozenset(f"{self.name}/{split}/{qid}" for qid in qids if self.labelled)
+
     def corpus_iter(self, verbose: bool = False) -> Iterator[dict[str, str]]:
         """Iterate over the documents, in the same order each time.
 
@@ -89,7 +102,7 @@ class TestCollection(ABC):
         Yields:
             A dictionary with ``docno``, ``text`` (with the title, where there is one, in front) and further fields.
         """
-        documents: Iterator[dict[str, str]] = Documents(self, self._documents())
+        documents: Iterator[dict[str, str]] = Documents(self._documents(), lambda: self.num_docs)
         if verbose:
             documents = pt.tqdm(documents, total=self.num_docs, desc=self.name, unit="doc")
         return documents
@@ -202,17 +215,3 @@ def require_collection(found: Any) -> None:
     """Raise ``TypeError`` where something else stands in a collection's place, such as its name."""
     if not isinstance(found, TestCollection):
         raise TypeError(f"expected a test collection, such as get_collection('hpo'), found {found!r}")
-
-
-def checked_measures(measures: Sequence[Measure] | None) -> tuple[Measure, ...]:
-    """Return a collection's measures; nDCG@10, R@100 and AP where it names none.
-
-    Raises:
-        ValueError: They are not measures of ``ir_measures``, but their names, or a single one.
-    """
-    from ir_measures import AP, R, nDCG
-    from ir_measures.measures import Measure
-
-    if isinstance(measures, Measure) or not all(isinstance(measure, Measure) for measure in measures or ()):
-        raise ValueError(f"measures are objects of ir_measures in a list, such as [nDCG @ 10]; found {measures!r}")
-    return tuple(measures or (nDCG @ 10, R @ 100, AP))

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pyterrier_merge.collections.base import TestCollection
+from collections.abc import Callable, Iterator
 
 
 class Documents(Iterator[dict[str, str]]):
     """A collection's documents; ``operator.length_hint`` tells progress bars and disk checks what is left of them."""
 
-    def __init__(self, collection: TestCollection, documents: Iterator[dict[str, str]]) -> None:
+    def __init__(self, documents: Iterator[dict[str, str]], count: Callable[[], int]) -> None:
         """Begin with the first; nothing is counted or read yet."""
-        self._collection = collection
         self._documents = documents
+        self._count = count
         self._given = 0
 
     def __next__(self) -> dict[str, str]:
@@ -24,4 +20,4 @@ class Documents(Iterator[dict[str, str]]):
         return document
 
     def __length_hint__(self) -> int:
-        return max(0, self._collection.num_docs - self._given)
+        return max(0, self._count() - self._given)

@@ -71,6 +71,11 @@ class PooledCollection(TestCollection):
         return fingerprint({"whole": self.whole.fingerprint, "docnos": sorted(self.docnos)})
 
     @property
+    def origin(self) -> tuple[str, str]:
+        """Name and fingerprint of the whole."""
+        return self.whole.origin
+
+    @property
     def document_fields(self) -> tuple[str, ...]:
         """Names of the fields that documents have besides ``docno``."""
         return self.whole.document_fields

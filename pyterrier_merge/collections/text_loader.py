@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pandas as pd
 import pyterrier as pt
 
+from pyterrier_merge.equality import EqualByIdentity
+
 if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
 
@@ -16,7 +18,7 @@ NAMED = 3  # missing docnos that an error names
 _RESULTS = ("qid", "query", "score", "rank")  # columns that no document's field replaces unless asked for by name
 
 
-class TextLoader(pt.Transformer):
+class TextLoader(EqualByIdentity, pt.Transformer):
     """Adds fields of the documents to rows with ``docno``: ``bm25(collection) >> collection.text_loader() >> encoder``.
 
     All documents of a frame are fetched at once: from ir_datasets' document store or from memory where they lie there,
@@ -79,14 +81,6 @@ class TextLoader(pt.Transformer):
 
     def _identity(self) -> tuple[Any, ...]:
         return self.collection.name, self.collection.fingerprint, self.fields
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, TextLoader):
-            return NotImplemented
-        return self._identity() == other._identity()
-
-    def __hash__(self) -> int:
-        return hash((TextLoader, *self._identity()))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.collection.name!r}, {list(self.fields)!r})"

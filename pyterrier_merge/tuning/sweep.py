@@ -18,6 +18,7 @@ from pyterrier_merge.encoding.encoders import E5Encoder
 from pyterrier_merge.encoding.merged import MergedE5Encoder
 from pyterrier_merge.executor import Executor, InProcess
 from pyterrier_merge.storage import user_path
+from pyterrier_merge.training.provenance import require_untrained
 from pyterrier_merge.tuning.score import ScoringTask, score
 from pyterrier_merge.tuning.space import PAPER_GRID, Grid, alpha_pairs, work_items
 from pyterrier_merge.tuning.uncertainty import Uncertainty, uncertainty
@@ -89,7 +90,8 @@ class Sweep:
         """Draw the heat map, and save it where a path is given (``.png``, ``.pdf``, ``.svg``)."""
         from pyterrier_merge.tuning.heatmap import alpha_heatmap
 
-        return alpha_heatmap(self, path)
+        chosen = (self.alpha_lower, self.alpha_upper)
+        return alpha_heatmap(self.table, chosen, metric=self.metric, on=self.on, path=path)
 
     def _repr_html_(self) -> str:
         from pyterrier_merge.tuning.heatmap import as_svg
@@ -133,7 +135,8 @@ def sweep(
     Raises:
         TypeError: The encoder merges nothing, or the collection is something else.
         ValueError: The split is the test split, unknown or without judgements, the grid is empty or outside [0, 1], or
-            the metric cannot be computed or looks deeper than ``num_results``.
+            the metric cannot be computed or looks deeper than ``num_results``, or a domain model was trained on the
+            documents of these known items.
         RuntimeError: A kept score is damaged.
     """
     require_collection(collection)
@@ -141,6 +144,7 @@ def sweep(
         raise TypeError(f"sweep sets the alphas of a MergedE5Encoder; found {encoder!r}, which has none")
     if split == "test":
         raise ValueError("alphas are not chosen on test queries: give another split")
+    require_untrained(encoder.recipe.models, collection, split)
     pairs = alpha_pairs(grid)
     recipes = {encoder.recipe.with_alphas(*pair): pair for pair in pairs}
     settings = encoder.settings()

@@ -93,12 +93,17 @@ def test_fingerprints_read_no_corpus_and_differ():
     assert nfcorpus().fingerprint == get_collection("nfcorpus").fingerprint
 
 
+def away(name):
+    """A collection of the same family that is never in this home."""
+    source = dataclasses.replace(nfcorpus().source, name=name, corpus=f"beir/{name}", files=name)
+    return dataclasses.replace(nfcorpus(), name=name, source=source)
+
+
 def test_without_a_network(irds_home, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
     monkeypatch.setenv("IR_DATASETS_DL_TRIES", "1")
-    absent = dataclasses.replace(nfcorpus(), name="arguana")  # of the same family, and never in this home
     with pytest.raises(RuntimeError, match="cannot read arguana") as caught:
-        next(absent.corpus_iter())
+        next(away("arguana").corpus_iter())
     message = str(caught.value)
     assert "3.8 MB from https://public.ukp" in message
     assert "IR_DATASETS_HOME" in message
@@ -110,4 +115,4 @@ def test_a_broken_download_says_so(irds_home):
     source.parent.mkdir(parents=True)
     source.write_bytes(b"<html>not found</html>")
     with pytest.raises(RuntimeError, match="cannot read quora: File is not a zip file"):
-        next(dataclasses.replace(nfcorpus(), name="quora").corpus_iter())
+        next(away("quora").corpus_iter())

@@ -1,4 +1,6 @@
 import copy
+import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -77,7 +79,7 @@ def test_of_equal_pairs_the_one_with_more_source_wins(encoder, small_collection,
 
 def test_a_second_sweep_encodes_nothing(encoder, small_collection, tmp_path, monkeypatch):
     first = sweep(encoder, small_collection, grid=[0, 1], metric=RR, root=tmp_path)
-    monkeypatch.setattr(MergedE5Encoder, "_encode", lambda *_: pytest.fail("encoded again"))
+    monkeypatch.setattr(MergedE5Encoder, "encode", lambda *_, **__: pytest.fail("encoded again"))
     second = sweep(with_alphas(encoder, 1, 1), small_collection, grid=[0, 1], metric=RR, root=tmp_path)
     assert first.table.equals(second.table)
 
@@ -223,3 +225,33 @@ def test_another_text_field_is_another_index_and_another_score(encoder, bert_ret
         found[field] = sweep(own, collection, grid=[1], metric=RR, root=tmp_path).source.tolist()
     assert found["text"] == [1, 1]
     assert found["title"] == [0.5, 0.5]
+
+
+def test_known_items_that_trained_a_model_do_not_choose_its_alphas(encoder, bert_language_model, tmp_path, monkeypatch):
+    from pyterrier_merge import known_items
+    from pyterrier_merge.collections import from_frames
+    from pyterrier_merge.training.pairs import pairs_from_collection
+    from pyterrier_merge.training.provenance import describe
+
+    words = ["kidney", "liver", "fever", "pain", "heart", "rate", "acute", "renal", "high", "low", "chronic", "failure"]
+    docs = [
+        {"docno": f"d{n}", "text": " ".join(words[(n + n // 12 * m + m) % 12] for m in range(12))} for n in range(60)
+    ]
+    topics = pd.DataFrame([("1", "kidney")], columns=["qid", "query"])
+    qrels = pd.DataFrame([("1", "d1", 1)], columns=["qid", "docno", "label"])
+    items = known_items(from_frames("parent", docs, topics, qrels), 20)
+    domain = shutil.copytree(bert_language_model, tmp_path / "domain")
+    merged = MergedE5Encoder(
+        encoder.recipe.source, str(domain), alpha_lower=1, alpha_upper=1, dtype="float32", device="cpu"
+    )
+    for split in ("train", "dev"):
+        (domain / "training.json").write_text(json.dumps(describe(pairs_from_collection(items, split))))
+        if split == "train":
+            assert len(sweep(merged, items, grid=[0.5], root=tmp_path / "indexes").per_query) == len(
+                items.topics("dev")
+            )
+            continue
+        with pytest.raises(
+            ValueError, match=r"dev items of parent-known-items are documents that .*domain was trained on"
+        ):
+            sweep(merged, items, grid=[0.5], root=tmp_path / "indexes")

@@ -1,0 +1,269 @@
+"""Known items: a test collection made of any other's own documents, which costs no label."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import logging
+import random
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from pyterrier_merge.collections.base import TestCollection, require_collection
+from pyterrier_merge.collections.query_parts import TITLES, WAYS, Part
+from pyterrier_merge.collections.reading.generated import GeneratedQueries
+from pyterrier_merge.fingerprint import fingerprint
+from pyterrier_merge.spelling import did_you_mean
+from pyterrier_merge.storage import user_path
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "dev")
+FEWEST = 5  # items of a split
+SPARE = 1.25  # documents that are held for one that is needed: some ask what another asks
+PROCEDURE = 1  # part of every fingerprint: raise it when the same settings would give other items
+_SAID = {
+    "head": "first fifth",
+    "drawn": "first 10 to 40 %",
+    "title": "title",
+    "crop": "span of 10 to 40 %",
+}
+
+
+def known_items(
+    collection: TestCollection, n: int = 2500, *, seed: int = 0, query: str | Path = "head"
+) -> TestCollection:
+    """Make a test collection of a collection's own text: queries are parts of documents, documents are what is left.
+
+    Half of the items are the split "train", half are "dev". A document's split depends on its docno alone: whatever
+    ``n``, ``seed`` and ``query`` are, no document of one "train" is in another "dev". Each query has one relevant
+    document, with label 1. The collection is a corpus of the sampled documents alone, under their docnos.
+
+    Documents are drawn in one pass over the collection at first use, by a hash of seed and docno, so that their order
+    does not count; the sampled texts are held in memory. Documents that make no item are counted in the log.
+
+    Args:
+        collection: Gives documents, language, task, measures and licence; its topics and judgements are not read.
+        n: Documents to draw; all that make an item where there are fewer.
+        seed: Another seed draws other documents.
+        query: ``head``: the first fifth of the words. ``drawn``: the first 10 to 40 %, a share drawn for each document.
+            ``crop``: a span of 10 to 40 %, taken out of the text. A query has at most 64 words, a text at least 10; in
+            languages without spaces two characters count as a word. ``title``: the field ``title`` or ``name``, taken
+            off the text, which must not repeat it. Or a path of generated queries, whose documents stay whole: JSON
+            lines with docno and ``predicted_queries`` (doc2query), or queries and judgements as BEIR and GPL write them
+            (a folder with ``NAME-queries.jsonl`` and ``NAME-qrels/train.tsv``); of several queries one is drawn.
+
+    Raises:
+        TypeError: The collection is something else.
+        ValueError: ``n`` is too small, the way is unknown, or the collection consists of known items. At first use: the
+            documents have no title, none of the documents with generated queries is in the collection, or fewer than
+            five items a split are left.
+        FileNotFoundError: There is no such file of queries.
+    """
+    require_collection(collection)
+    if isinstance(collection, KnownItems):
+        raise ValueError(f"{collection.name} consists of known items; make others of {collection.parent.name}")  # noqa: TRY004
+    if not isinstance(n, int) or n < len(SPLITS) * FEWEST:
+        raise ValueError(f"known items need at least {FEWEST} documents for each of {', '.join(SPLITS)}; found n={n!r}")
+    if not isinstance(seed, int):
+        raise ValueError(f"seed is a whole number, found {seed!r}")  # noqa: TRY004
+    generated = _generated(query)
+    described = {field.name: getattr(collection, field.name) for field in fields(TestCollection)}
+    said = f"query of {generated.path.name} -> whole" if generated else f"{_SAID[str(query)]} -> rest"
+    return KnownItems(
+        **{
+            **described,
+            "name": f"{collection.name}-known-items",
+            "title": f"{said} of a document of {collection.name}, n={n}, seed={seed}",
+            "splits": SPLITS,
+            "judged_pool": False,
+            "reranking": False,
+            "ignore_identical_ids": False,
+            "labelled": False,
+        },
+        parent=collection,
+        n=n,
+        seed=seed,
+        query=query if generated else str(query),
+        generated=generated,
+    )
+
+
+class Item(NamedTuple):
+    """A document and the query that looks for it."""
+
+    split: str
+    docno: str
+    query: str
+    text: str
+
+    @property
+    def qid(self) -> str:
+        """The query's name: not the docno, which some tools take for a query that is a document."""
+        return f"item-{self.docno}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class KnownItems(TestCollection):
+    """What ``known_items`` makes.
+
+    Attributes:
+        parent: The collection whose documents these are.
+        n: Documents that were asked for.
+        seed: Of the draw.
+        query: How queries are made, or the path that they are read from.
+        generated: Queries that were read; None where they are parts of documents.
+    """
+
+    parent: TestCollection
+    n: int
+    seed: int
+    query: str | Path
+    generated: GeneratedQueries | None = None
+
+    @property
+    def num_docs(self) -> int:
+        """Number of sampled documents."""
+        return len(self._items)
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the parent's fingerprint, its language and the settings."""
+        way = self.generated.fingerprint if self.generated else self.query
+        made = [PROCEDURE, self.parent.fingerprint, self.language, self.n, self.seed, way]
+        return fingerprint({"known items": made})
+
+    @property
+    def origin(self) -> tuple[str, str]:
+        """Name and fingerprint of the collection whose documents these are."""
+        return self.parent.origin
+
+    @property
+    def missing_bytes(self) -> int | None:
+        """Bytes of the parent that are to be downloaded."""
+        return self.parent.missing_bytes
+
+    @property
+    def document_fields(self) -> tuple[str, ...]:
+        """The text alone: other fields may hold the query."""
+        return ("text",)
+
+    def documents_of(self, docnos: Collection[str]) -> Iterator[dict[str, str]]:
+        """Look sampled documents up."""
+        wanted = set(docnos)
+        return (doc for doc in self._documents() if doc["docno"] in wanted)
+
+    def _documents(self) -> Iterator[dict[str, str]]:
+        return ({"docno": item.docno, "text": item.text} for item in self._items)
+
+    def _topics(self, split: str) -> pd.DataFrame:
+        rows = [(item.qid, item.query) for item in self._items if item.split == split]
+        return pd.DataFrame(rows, columns=["qid", "query"])
+
+    def _qrels(self, split: str) -> pd.DataFrame:
+        rows = [(item.qid, item.docno, 1) for item in self._items if item.split == split]
+        return pd.DataFrame(rows, columns=["qid", "docno", "label"])
+
+    @cached_property
+    def _items(self) -> list[Item]:
+        if self.query == "title" and not set(TITLES) & set(self.parent.document_fields):
+            raise ValueError(
+                f"documents of {self.parent.name} have neither {' nor '.join(TITLES)}, but "
+                f"{', '.join(self.parent.document_fields)}: take another part of them, such as 'head'"
+            )
+        draw = _Draw({"train": self.n - self.n // 2, "dev": self.n // 2}, self.seed)
+        for doc in self.parent.corpus_iter():
+            draw.offer(doc, self._divide)
+        items = draw.items()
+        self._report(draw, items)
+        return items
+
+    def _divide(self, doc: Mapping[str, str]) -> Part | None:
+        generator = random.Random(f"{self.seed}:{doc['docno']}")  # noqa: S311 (no secret)
+        if self.generated is not None:
+            return self.generated.divide(doc, generator)
+        return WAYS[str(self.query)](doc, self.language, generator)
+
+    def _report(self, draw: _Draw, items: list[Item]) -> None:
+        """Log how many documents make no item; raise where too few are left."""
+        lacking = "have no query there" if self.generated else "are too short"
+        if self.query == "title":
+            lacking = "have no title, repeat it, or are too short"
+        said = (
+            f"{self.parent.name}: {len(items):,} known items; passed over: {draw.without:,} documents that {lacking}, "
+            f"{draw.repeated:,} that ask what another asks"
+        )
+        fewest = min(sum(item.split == split for item in items) for split in SPLITS)
+        if fewest < FEWEST:
+            raise ValueError(f"{said}: too few items are left to choose on or to train on")
+        if len(items) < self.n:
+            logger.warning("%s; %d were asked for", said, self.n)
+        else:
+            logger.info("%s", said)
+
+
+class _Draw:
+    """The documents with the smallest hashes among those that make an item, so many of each split."""
+
+    def __init__(self, sizes: Mapping[str, int], seed: int) -> None:
+        self.sizes = sizes
+        self.seed = seed
+        self._kept: dict[str, list[tuple[int, Item]]] = {split: [] for split in sizes}  # heaps, the largest hash first
+        self._without: dict[str, list[int]] = {split: [] for split in sizes}
+        self.without = self.repeated = 0
+
+    def offer(self, doc: Mapping[str, str], divide: Callable[[Mapping[str, str]], Part | None]) -> None:
+        """Take a document if its hash is among the smallest so far, and it can be divided."""
+        docno = doc["docno"]
+        split, key = SPLITS[_hash(f"split:{docno}") % 2], _hash(f"{self.seed}:{docno}")
+        heap = self._kept[split]
+        full = len(heap) >= self.sizes[split] * SPARE
+        if full and key > -heap[0][0]:
+            return
+        part = divide(doc)
+        if part is None:
+            self._without[split].append(key)
+        elif full:
+            heapq.heapreplace(heap, (-key, Item(split, docno, *part)))
+        else:
+            heapq.heappush(heap, (-key, Item(split, docno, *part)))
+
+    def items(self) -> list[Item]:
+        """Return the items in the order of their hashes; of those with one query the first.
+
+        ``repeated`` is then the number of the others, ``without`` that of documents that make no item: up to the last
+        hash that was taken, so that the order of the documents does not count.
+        """
+        items, asked, left = [], set[str](), dict(self.sizes)
+        last: dict[str, int] = {}
+        for key, item in sorted((-key, item) for heap in self._kept.values() for key, item in heap):
+            if left[item.split] and item.query.casefold() in asked:
+                self.repeated += 1
+            elif left[item.split]:
+                asked.add(item.query.casefold())
+                items.append(item)
+                left[item.split] -= 1
+                last[item.split] = key
+        for split, keys in self._without.items():
+            self.without += sum(bool(left[split]) or key < last[split] for key in keys)
+        return items
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+
+
+def _generated(query: str | Path) -> GeneratedQueries | None:
+    if str(query) in WAYS:
+        return None
+    if not isinstance(query, str | Path):
+        raise ValueError(f"query is one of {', '.join(WAYS)}, or a path; found {query!r}")  # noqa: TRY004
+    path = user_path(query)
+    if isinstance(query, str) and not path.exists():
+        raise ValueError(f"{query!r} is neither a file nor a way to make queries; {did_you_mean(query, WAYS)}")
+    return GeneratedQueries(path)

@@ -1,0 +1,80 @@
+import json
+
+import pandas as pd
+import pytest
+
+from pyterrier_merge import known_items
+from pyterrier_merge.collections import from_frames
+from pyterrier_merge.training.pairs import pairs_from_collection, pairs_from_frame
+from pyterrier_merge.training.provenance import describe, require_untrained, trained_documents
+
+
+@pytest.fixture
+def parent():
+    docs = [{"docno": f"d{n}", "text": f"n{n} " + " ".join(f"w{n * m % 31}" for m in range(15))} for n in range(80)]
+    frames = pd.DataFrame([("1", "w1")], columns=["qid", "query"]), pd.DataFrame([("1", "d1", 1)])
+    qrels = frames[1].set_axis(["qid", "docno", "label"], axis=1)
+    return from_frames("parent", docs, {"train": frames[0], "dev": frames[0]}, {"train": qrels, "dev": qrels})
+
+
+def model(folder, report):
+    folder.mkdir(exist_ok=True)
+    (folder / "training.json").write_text(report if isinstance(report, str) else json.dumps(report))
+    return folder
+
+
+def test_known_items_are_described_by_their_documents(parent, tmp_path):
+    items = known_items(parent, 20)
+    pairs = pairs_from_collection(items)
+    docnos = sorted(items.qrels("train")["docno"])
+    assert describe(pairs) == {
+        "objective": "known-items",
+        "items": {"collection": "parent", "fingerprint": parent.fingerprint, "docnos": docnos},
+    }
+    trained = trained_documents(model(tmp_path / "model", {"steps": 3, **describe(pairs)}))
+    assert (trained.collection, trained.fingerprint, trained.docnos) == ("parent", parent.fingerprint, set(docnos))
+
+
+def test_labelled_pairs_and_texts_alone_name_no_document(tmp_path):
+    frame = pd.DataFrame({"query": ["a", "b"], "positive": ["x", "y"]})
+    assert describe(pairs_from_frame(frame)) == {"objective": "judgements"}
+    assert describe(pairs_from_frame(frame, labelled=False)) == {"objective": "known-items"}
+    assert trained_documents(model(tmp_path / "model", {"objective": "masked"})) is None
+    assert trained_documents(tmp_path) is None
+    assert trained_documents("intfloat/e5-mistral-7b-instruct") is None
+
+
+@pytest.mark.parametrize("report", ["{", "[]", '{"items": {}}', '{"items": {"collection": "x", "fingerprint": "y"}}'])
+def test_a_damaged_report_is_an_error(report, tmp_path):
+    with pytest.raises(ValueError, match=r"training.json is damaged"):
+        trained_documents(model(tmp_path / "model", report))
+
+
+def test_items_of_trained_documents_are_refused(parent, tmp_path):
+    items = known_items(parent, 20)
+    folder = model(tmp_path / "model", describe(pairs_from_collection(items, "dev")))
+    with pytest.raises(
+        ValueError, match=r"10 of the 10 dev items of parent-known-items are documents that .*model was"
+    ):
+        require_untrained(["hub/name", folder], items, "dev")
+    require_untrained([folder], items, "train")
+    with pytest.raises(ValueError, match="dev items"):
+        require_untrained([str(folder)], known_items(parent, 40, seed=1, query="crop"), "dev")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_trained_on_train_is_chosen_on_dev(seed, parent, tmp_path):
+    folder = model(tmp_path / "model", describe(pairs_from_collection(known_items(parent, 40))))
+    require_untrained([folder], known_items(parent, 40, seed=seed), "dev")
+
+
+def test_labels_and_other_collections_are_not_refused(parent, tmp_path):
+    items = known_items(parent, 20)
+    folder = model(tmp_path / "model", describe(pairs_from_collection(items, "dev")))
+    require_untrained([folder], parent, "dev")
+    docs = [{**doc, "text": doc["text"] + " more"} for doc in parent.corpus_iter()]
+    others = {split: (parent.topics(split), parent.qrels(split)) for split in ("train", "dev")}
+    topics, qrels = ({split: pair[place] for split, pair in others.items()} for place in (0, 1))
+    require_untrained([folder], known_items(from_frames("another", docs, topics, qrels), 20), "dev")
+    with pytest.raises(ValueError, match="dev items"):  # the same name, though a text has changed
+        require_untrained([folder], known_items(from_frames("parent", docs, topics, qrels), 20), "dev")
