@@ -1,5 +1,6 @@
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -117,10 +118,13 @@ def experiment(tmp_path, monkeypatch, small_collection):
 def test_the_exit_status_says_whether_every_system_ran(experiment):
     failed = call("run", "spec.yaml", "--quiet")
     assert failed.exit_code == 1
-    assert "broken failed on hpo: broken_pipeline:make returned int, expected a PyTerrier transformer" in failed.stderr
+    assert "broken failed: broken_pipeline:make returned int, expected a PyTerrier transformer" in failed.stderr
     assert "flat" in failed.stdout  # the others are measured all the same
     assert (experiment / "runs" / "tiny" / "report.md").is_file()
-    assert call("run", "spec.yaml", "--quiet", "--only", "flat").exit_code == 0
+    again = call("run", "spec.yaml", "--quiet", "--only", "flat")
+    assert again.exit_code == 0
+    assert re.search(r"\] flat: R@20 [\d.]+ \(kept\)\n", again.stdout)
+    assert "] broken: failed: broken_pipeline:make returned int" in failed.stdout
 
 
 def test_only_runs_some_systems_and_the_folder_goes_on(experiment):

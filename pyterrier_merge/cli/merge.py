@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pyterrier_merge.advice import in_flags
+from pyterrier_merge.cli.assignments import read_assignments
 from pyterrier_merge.cli.console import print_table, reported_errors
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def merge(
             "alpha_lower": alpha_lower,
             "alpha_upper": alpha_upper,
             "method": method,
-            "parameters": _read_parameters(parameter) if parameter else None,
+            "parameters": read_assignments("--parameter", parameter, "density=0.5") if parameter else None,
             "base": base,
             "embeddings": embeddings,
         }
@@ -128,27 +129,6 @@ def _require_both_alphas(settings: dict[str, Any]) -> None:
     missing = [f"--{name.replace('_', '-')}" for name in ("alpha_lower", "alpha_upper") if name not in settings]
     if missing and (method == "linear" or get_method(method).weighted):  # looking at mergekit takes seconds
         raise ValueError(f"{method} needs the weight of SOURCE in both halves: {' and '.join(missing)}, from 0 to 1")
-
-
-def _read_parameters(texts: Sequence[str]) -> dict[str, Any]:
-    parameters: dict[str, Any] = {}
-    for name, value in map(_read_parameter, texts):
-        if name in parameters:
-            raise ValueError(
-                f"--parameter {name} is given twice, as {parameters[name]!r} and as {value!r}: give it once"
-            )
-        parameters[name] = value
-    return parameters
-
-
-def _read_parameter(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise ValueError(f"--parameter takes NAME=VALUE, such as density=0.5; found {text!r}")
-    try:
-        return name, json.loads(value.lower())
-    except ValueError:
-        return name, value
 
 
 def _merge_table(segments: list[dict[str, Any]], domains: Sequence[str]) -> pd.DataFrame:

@@ -81,7 +81,8 @@ def run(
         console.print(legend(comparison), comparison.verdict(), sep="\n", markup=False, highlight=False)
         for system, reason in comparison.failed.items():
             failed = True
-            typer.secho(f"{system} failed on {name}: {in_fields(reason)}", fg="red", err=True)
+            where = f" on {name}" if len(found) > 1 else ""
+            typer.secho(f"{system} failed{where}: {in_fields(reason)}", fg="red", err=True)
         report = collection_folder(folder, experiment, name) / "report.md"
         console.print(f"report: {report}  (tables, tests and TREC runs are beside it)", markup=False, highlight=False)
     if failed:

@@ -1,166 +1,256 @@
-"""A domain language model from a collection's own documents: continued masked-language-model pretraining, no labels."""
+"""A domain model for a merge to draw on, from a collection's own documents, without labels."""
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import transformers
-from more_itertools import chunked
 
-from pyterrier_merge.encoding.contract import RetrieverContract
+from pyterrier_merge.collections.base import TestCollection
+from pyterrier_merge.collections.pseudo_queries import known_items
+from pyterrier_merge.encoding.contract import POOLING_MODES, RetrieverContract
+from pyterrier_merge.encoding.encoders import E5Encoder
 from pyterrier_merge.encoding.tokens import read_tokenizer
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_texts
 from pyterrier_merge.models import fingerprint_model, locate_model, transformer_folder
-from pyterrier_merge.precision import default_device, resolve_dtype
-from pyterrier_merge.storage import cache_folder, finished_folder, refuse_existing, user_path
-from pyterrier_merge.training.fitting import Snapshot, Stage, fit
-from pyterrier_merge.training.masked_lm import MaskedLM, encoder_config
-from pyterrier_merge.training.masking import MaskedCorpus
-from pyterrier_merge.training.plan import TrainingPlan, choose_window, make_plan
-from pyterrier_merge.training.settings import DEFAULTS, DomainTraining
+from pyterrier_merge.precision import resolve_dtype
+from pyterrier_merge.spelling import did_you_mean
+from pyterrier_merge.storage import cache_folder, user_path
+from pyterrier_merge.training.batches import WindowBatches
+from pyterrier_merge.training.causal import CausalLM, require_decoder, train_causal
+from pyterrier_merge.training.checkpoints import Checkpoints
+from pyterrier_merge.training.contrastive import READ, load_for_training, prepare, train_on_pairs
+from pyterrier_merge.training.engine import Loop
+from pyterrier_merge.training.folder import Trained, one_device, trained_folder
+from pyterrier_merge.training.kept import kept_generators
+from pyterrier_merge.training.masked import MaskedLM, encoder_config, train_masked
+from pyterrier_merge.training.pairs import TrainingPairs, pairs_from_collection
+from pyterrier_merge.training.plan import choose_window, make_plan
+from pyterrier_merge.training.processes import count_processes
+from pyterrier_merge.training.provenance import describe
+from pyterrier_merge.training.settings import (
+    OBJECTIVES,
+    CausalTraining,
+    DomainSettings,
+    KnownItemTraining,
+    MaskedTraining,
+)
 from pyterrier_merge.training.windows import tokenise_whole
-from pyterrier_merge.version import __version__
 
-logger = logging.getLogger(__name__)
-
-REPORT = "training.json"
-PROCEDURE = 2  # part of every fingerprint: raise it when the same settings would give another model
-CURVE_STEPS = 20  # steps that one point of the recorded loss curve averages
+PROCEDURE = 3  # part of every fingerprint: raise it when the same settings would give another model
 
 
 def train_domain_model(
-    texts: Iterable[str],
+    texts: Iterable[str] | TestCollection | TrainingPairs,
     base: str | Path,
     out: str | Path | None = None,
     *,
-    settings: DomainTraining = DEFAULTS,
+    objective: str | None = None,
+    settings: DomainSettings | None = None,
     contract: RetrieverContract | None = None,
     device: str | None = None,
     checkpoint_every: int = 200,
     overwrite: bool = False,
     verbose: bool = False,
 ) -> Path:
-    """Train an encoder further on unlabelled text and return the folder of the domain model.
+    """Train a model further on unlabelled text and return the folder of the domain model.
 
-    The model starts as ``base``, with a fresh head for masked tokens where it has none, and learns to fill in masked
-    tokens; its embeddings stay as they are. Texts become tokens as the retriever reads its documents, with its prompt,
-    and are used whole: in several windows where they are long. How much of them is read is logged.
+    Objectives:
 
-    The folder is a plain transformers checkpoint of the body (no head; the pooler, if any, is the base's own), named as
-    the body alone is, with the base's tokenizer and ``training.json``: fingerprint, settings, numbers of texts, windows
-    and passes, versions, device, dtype, loss curve (nats a token), seconds and tokens.
+    - ``masked``: an encoder learns to fill in masked tokens. A fresh head learns alone first where the base has none.
+    - ``causal``: a decoder learns to tell the next token; large ones by a LoRA adapter, which is merged in.
+    - ``known-items``: a retrieval model learns to find documents by parts of themselves (see
+      :func:`pyterrier_merge.known_items`).
+
+    Embeddings stay as they are: a merge takes them from the source. Texts become tokens as the retriever reads its
+    documents, with its prompt. ``masked`` and ``causal`` use them whole: in several windows where they are long. How
+    much of them is read is logged.
+
+    The folder is a transformers checkpoint (of ``known-items`` a sentence-transformers model) in float32, or in the
+    base's type where an adapter was trained in a shorter one and merged in. It has the base's tokenizer,
+    ``training.json`` (settings, numbers of texts, passes and tokens, versions, device, seconds, loss) and
+    ``training.csv`` (the loss of each step).
 
     A run that was killed goes on from its last checkpoint, and ends with the very weights of an uninterrupted one on
     the same machine. A finished model of the same texts, base and settings is returned at once.
 
     Args:
-        texts: The corpus, read once and held in memory.
-        base: An encoder, as sentence-transformers or transformers saved it; named as for
+        texts: The documents' texts, read once and held in memory. For ``known-items`` a collection, or pairs.
+        base: A model, as sentence-transformers or transformers saved it; named as for
             :func:`pyterrier_merge.models.locate_model`.
         out: The folder to make; ``domain-models/<fingerprint>`` in the package's cache when None.
-        settings: How to train.
+        objective: ``masked``, ``causal`` or ``known-items``; that of the settings when None, and ``masked`` without.
+        settings: How to train: the objective's class of :mod:`pyterrier_merge.training.settings`.
         contract: Of the encoder that is to be merged (``encoder.contract``), where that was told another length or
-            another document prompt than the base's files say; what these say when None.
-        device: A torch device; a GPU where there is one, when None.
+            other prompts than the base's files say; what these say when None.
+        device: ``cpu`` or ``cuda``; a GPU where there is one, when None.
         checkpoint_every: Steps between checkpoints (three times the size of the trained weights, beside ``out``).
         overwrite: Replace another model, or whatever else stands at ``out``.
         verbose: Show a progress bar with the loss.
 
     Raises:
-        ValueError: No text to learn from, a base that is no encoder or cannot be read as a retriever, ``max_length``
-            beyond what it can read, or ``out`` is to be overwritten and is the current folder.
+        ValueError: An unknown objective or one that does not suit the base, settings of another one, no text to learn
+            from, a base that cannot be read as a retriever, ``max_length`` beyond what it can read, or ``out`` is to be
+            overwritten and is the current folder.
         FileNotFoundError: No such base, or it holds no weights.
         FileExistsError: Something else stands at ``out`` and ``overwrite`` is false.
         RuntimeError: The training diverged.
     """
-    if checkpoint_every < 1:
-        raise ValueError(f"checkpoint_every must be at least 1, but is {checkpoint_every}")
-    texts = _checked(texts)
+    settings = _settings(objective, settings)
     folder = locate_model(base)
-    encoder_config(transformer_folder(folder))
-    tokenizer, read = read_tokenizer(folder, str(base), contract=contract, max_length=settings.max_length)
-    content = {"texts": fingerprint_texts(texts), "base": fingerprint_model(folder), "contract": _of_documents(read)}
-    identity = fingerprint(content | {"settings": asdict(settings), "procedure": PROCEDURE})
+    training: _OnTexts | _OnItems
+    if isinstance(settings, KnownItemTraining):
+        training = _OnItems(texts, str(base), settings, contract, device, verbose)
+    else:
+        training = _OnTexts(texts, str(base), folder, settings, contract, device, verbose)
+    identity = fingerprint(
+        {
+            "base": fingerprint_model(folder),
+            "settings": settings.model_dump(),
+            "procedure": PROCEDURE,
+            **training.content,
+        }
+    )
     out = cache_folder("domain-models") / identity if out is None else user_path(out)
-    snapshot = Snapshot(out.with_name(f".{out.name}.progress.safetensors"), identity, checkpoint_every)
-    if _trained(out) == identity:
-        logger.info("%s holds this domain model already", out)
-        snapshot.path.unlink(missing_ok=True)  # of a run that was killed when it had finished
-        return out
-    if out.exists() and not overwrite:
-        raise FileExistsError(
-            f"{out} exists and is not the domain model of these texts, base and settings ({identity}); "
-            "choose another folder, delete it, or pass overwrite=True"
+    return trained_folder(out, identity, training.train, every=checkpoint_every, overwrite=overwrite)
+
+
+class _OnTexts:
+    """Masked and causal training, on windows of texts."""
+
+    def __init__(
+        self,
+        texts: Any,
+        base: str,
+        folder: Path,
+        settings: MaskedTraining | CausalTraining,
+        contract: RetrieverContract | None,
+        device: str | None,
+        verbose: bool,
+    ) -> None:
+        if count_processes() > 1:
+            raise ValueError(
+                f"objective={settings.objective!r} trains in one process: start it without accelerate or torchrun"
+            )
+        self._texts = _checked(texts)
+        self._base, self._body, self._settings = base, transformer_folder(folder), settings
+        self._device, self._verbose = one_device(device), verbose
+        (encoder_config if isinstance(settings, MaskedTraining) else require_decoder)(self._body)
+        self._tokenizer, self._contract = read_tokenizer(
+            folder, base, contract=contract, max_length=settings.max_length
         )
-    refuse_existing(out, overwrite=overwrite)
 
-    tokenised = tokenise_whole(texts, tokenizer, read)
-    window = settings.max_length or choose_window(tokenised.lengths, read.max_length)
-    windows = tokenised.windows(window, packing=settings.packing)
-    plan = make_plan(settings, texts=len(texts), windows=len(windows), window=window)
-    plan.log()
-    model, outcome = _train(windows, plan, transformer_folder(folder), settings, snapshot, device, verbose)
-    report = {"fingerprint": identity, "base": str(base), "settings": asdict(settings)} | outcome
-    try:
-        with finished_folder(out, overwrite=overwrite) as building:
-            model.save(building)
-            (building / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    except FileExistsError:
-        if _trained(out) != identity:
-            raise
-        logger.info("another process has trained %s meanwhile", out)
-    snapshot.path.unlink(missing_ok=True)
-    return out
+    @property
+    def content(self) -> dict[str, Any]:
+        """What decides the model, besides the base and the settings."""
+        names = ("document_prompt", "max_length", "prepended", "appended")  # what decides a document's tokens
+        read = {name: getattr(self._contract, name) for name in names}
+        return {"texts": fingerprint_texts(self._texts), "contract": read}
 
-
-def _train(
-    windows: list[np.ndarray],
-    plan: TrainingPlan,
-    base: Path,
-    settings: DomainTraining,
-    snapshot: Snapshot,
-    device: str | None,
-    verbose: bool,
-) -> tuple[MaskedLM, dict[str, Any]]:
-    """Return the trained model and what ``training.json`` tells of it."""
-    device = device or default_device()
-    dtype = resolve_dtype(settings.dtype, device)
-    with torch.random.fork_rng(devices=[device] if torch.device(device).type == "cuda" else []):
-        torch.manual_seed(settings.seed)
-        model = MaskedLM(base, dropout=settings.dropout, weight_decay=settings.weight_decay, dtype=dtype, device=device)
-        corpus = _corpus(windows, plan, model, settings)
-        head_steps = settings.head_steps if model.fresh_head else 0
-        stages = [
-            Stage(head_steps, settings.head_learning_rate, settings.warmup_steps, head_only=True),
-            Stage(plan.steps, settings.learning_rate, settings.warmup_steps, head_only=False),
-        ]
-        progress = fit(model, corpus, stages, snapshot, verbose=verbose)
-    return model, {
-        "versions": {
-            "pyterrier_merge": __version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
-        "device": device,
-        "dtype": str(dtype).removeprefix("torch."),
-        **plan.report(),
-        "tokens": progress.tokens,
-        "seconds": round(progress.seconds, 1),
-        "head_steps": head_steps,
-        "loss": [round(float(np.mean(losses)), 4) for losses in chunked(progress.losses, CURVE_STEPS)],
-    }
+    def train(self, checkpoints: Checkpoints) -> Trained:
+        settings = self._settings
+        masked = isinstance(settings, MaskedTraining)
+        tokenised = tokenise_whole(self._texts, self._tokenizer, self._contract, masked=masked)
+        window = settings.max_length or choose_window(tokenised.lengths, self._contract.max_length)
+        sequences = tokenised.windows(window, packing=settings.packing)
+        plan = make_plan(settings, texts=len(self._texts), windows=len(sequences), window=window)
+        plan.log()
+        filler = self._tokenizer.pad_token_id
+        windows = WindowBatches(sequences, plan.batch_size, 0 if filler is None else filler, settings.seed)
+        dtype = resolve_dtype(settings.dtype, self._device)
+        loop = Loop(
+            steps=plan.steps,
+            learning_rate=settings.learning_rate,
+            warmup=settings.warmup,
+            weight_decay=settings.weight_decay,
+            seed=settings.seed,
+            dtype=dtype,
+            device=self._device,
+        )
+        model: MaskedLM | CausalLM
+        told: dict[str, Any] = {}
+        with kept_generators(settings.seed):
+            if isinstance(settings, MaskedTraining):
+                model = MaskedLM(self._body, dropout=settings.dropout, device=self._device)
+                course = train_masked(model, windows, settings, loop, checkpoints, verbose=self._verbose)
+                told = {"head_steps": settings.head_steps if model.fresh_head else 0}
+            else:
+                model = CausalLM(self._body, self._base, settings, dtype=dtype, device=self._device)
+                course = train_causal(model, windows, loop, checkpoints, verbose=self._verbose)
+                told = {"rank": model.rank}
+        return Trained(model.save, _report(self._base, settings, self._device, dtype) | plan.report() | told, course)
 
 
-def _checked(texts: Iterable[str]) -> list[str]:
+class _OnItems:
+    """Contrastive training, on known items."""
+
+    def __init__(
+        self,
+        given: Any,
+        base: str,
+        settings: KnownItemTraining,
+        contract: RetrieverContract | None,
+        device: str | None,
+        verbose: bool,
+    ) -> None:
+        self._pairs = _items(given, settings)
+        self._settings, self._device, self._verbose = settings, one_device(device), verbose
+        read = {} if contract is None else {name: getattr(contract, name) for name in _OF_ENCODERS}
+        if contract is not None and contract.pooling in POOLING_MODES:
+            read["pooling"] = contract.pooling
+        self._encoder = E5Encoder(base, **read)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What decides the model, besides the base and the settings."""
+        read = self._encoder.settings()
+        return {"pairs": self._pairs.fingerprint, "encoder": {name: read[name] for name in READ}}
+
+    def train(self, checkpoints: Checkpoints) -> Trained:
+        settings, rank = self._settings, self._settings.rank
+        whole = not rank or resolve_dtype(settings.dtype, self._device) == torch.float32
+        model, texts, dtype = load_for_training(
+            self._encoder, settings, self._device, dtype="float32" if whole else "stored"
+        )
+        with kept_generators(settings.seed):
+            wrapped = prepare(model, self._encoder.model, rank, settings.dropout)
+        course = train_on_pairs(
+            model, self._pairs, texts, settings, dtype, self._device, checkpoints,
+            symmetric=True, description="known-item training", verbose=self._verbose,
+        )  # fmt: skip
+
+        def save(folder: Path) -> None:
+            if wrapped is not None:
+                wrapped.merge_and_unload(safe_merge=True)
+            model.save_pretrained(str(folder), create_model_card=False)
+
+        report = _report(self._encoder.model, settings, self._device, dtype)
+        return Trained(save, report | {"pairs": len(self._pairs)} | describe(self._pairs), course)
+
+
+_OF_ENCODERS = ("query_prompt", "document_prompt", "max_length", "normalize")
+
+
+def _settings(objective: str | None, settings: DomainSettings | None) -> DomainSettings:
+    if objective is not None and objective not in OBJECTIVES:
+        raise ValueError(f"unknown objective {objective!r}; {did_you_mean(objective, OBJECTIVES, 'choose one of')}")
+    if settings is None:
+        return OBJECTIVES[objective or "masked"]()
+    if not isinstance(settings, tuple(OBJECTIVES.values())):
+        wanted = " or ".join(one.__name__ for one in OBJECTIVES.values())
+        raise ValueError(f"settings are a {wanted}, found {settings!r}")  # noqa: TRY004 (a value of the user's)
+    if objective not in (None, settings.objective):
+        raise ValueError(f"{type(settings).__name__} is for objective={settings.objective!r}, found {objective!r}")
+    return settings
+
+
+def _checked(texts: Any) -> list[str]:
     if isinstance(texts, str):
         raise ValueError("texts must be many strings, one a document, but is a single string; put it in a list")  # noqa: TRY004
+    if isinstance(texts, TestCollection):
+        texts = [doc["text"] for doc in texts.corpus_iter()]
     texts = list(texts)
     if not texts:
         raise ValueError("there is no text to train on: the corpus is empty")
@@ -170,27 +260,22 @@ def _checked(texts: Iterable[str]) -> list[str]:
     return texts
 
 
-def _trained(out: Path) -> str | None:
-    """Return the fingerprint of the finished domain model at ``out``."""
-    report = out / REPORT
-    return json.loads(report.read_text(encoding="utf-8")).get("fingerprint") if report.is_file() else None
+def _items(given: Any, settings: KnownItemTraining) -> TrainingPairs:
+    """The pairs of a training on known items."""
+    if isinstance(given, TrainingPairs):
+        return given
+    if not isinstance(given, TestCollection):
+        raise ValueError(f"objective='known-items' needs a collection, or pairs; found {type(given).__name__}")  # noqa: TRY004
+    if given.labelled:
+        given = known_items(given, settings.items, seed=settings.seed, query=settings.query)
+    return pairs_from_collection(given, "train")
 
 
-def _of_documents(contract: RetrieverContract) -> dict[str, Any]:
-    """What decides the tokens of a document."""
-    names = ("document_prompt", "max_length", "prepended", "appended")
-    return {name: getattr(contract, name) for name in names}
-
-
-def _corpus(windows: list[np.ndarray], plan: TrainingPlan, model: MaskedLM, settings: DomainTraining) -> MaskedCorpus:
-    tokenizer = model.tokenizer
-    return MaskedCorpus(
-        sequences=windows,
-        batch_size=plan.batch_size,
-        mask_probability=settings.mask_probability,
-        mask_token=tokenizer.mask_token_id,
-        pad_token=tokenizer.pad_token_id,
-        special_tokens=tuple(tokenizer.all_special_ids),
-        vocabulary=len(tokenizer),
-        seed=settings.seed,
-    )
+def _report(base: str, settings: DomainSettings, device: str, dtype: torch.dtype) -> dict[str, Any]:
+    return {
+        "objective": settings.objective,
+        "base": base,
+        "settings": settings.model_dump(),
+        "device": device,
+        "dtype": str(dtype).removeprefix("torch."),
+    }

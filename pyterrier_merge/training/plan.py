@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pyterrier_merge.training.settings import DomainTraining
+from pyterrier_merge.training.settings import CausalTraining, MaskedTraining
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class TrainingPlan:
             "%d texts in %d windows of at most %d tokens: %d steps of %d windows are %.1f passes, which read "
             "%.0f %% of the text%s",
             *(self.texts, self.windows, self.window, self.steps, self.batch_size, self.passes, 100 * self.share),
-            f": one pass is DomainTraining(steps={self.epoch_steps}, batch_size={self.batch_size})" if unusual else "",
+            f": one pass is steps={self.epoch_steps} with batch_size={self.batch_size}" if unusual else "",
         )
 
 
@@ -84,7 +84,7 @@ def choose_batch_size(window: int) -> int:
     return max(1, min(BATCH, BATCH * WINDOW // window))
 
 
-def make_plan(settings: DomainTraining, *, texts: int, windows: int, window: int) -> TrainingPlan:
+def make_plan(settings: MaskedTraining | CausalTraining, *, texts: int, windows: int, window: int) -> TrainingPlan:
     """Complete the settings: by default ten passes, and 800 steps at most.
 
     Args:

@@ -70,7 +70,9 @@ class TokenisedTexts:
         return (joined[start : start + room] for start in range(0, len(joined), room))
 
 
-def tokenise_whole(texts: Sequence[str], tokenizer: Any, contract: RetrieverContract) -> TokenisedTexts:
+def tokenise_whole(
+    texts: Sequence[str], tokenizer: Any, contract: RetrieverContract, *, masked: bool = True
+) -> TokenisedTexts:
     """Tokenise texts as the retriever does its documents, without cutting them.
 
     Texts without an ordinary token are left out: blank ones, and those of which the tokenizer knows no word, which are
@@ -80,16 +82,15 @@ def tokenise_whole(texts: Sequence[str], tokenizer: Any, contract: RetrieverCont
         texts: The corpus.
         tokenizer: The retriever's.
         contract: Says the document prompt and which special tokens the tokenizer leaves out.
+        masked: The training masks tokens, for which the tokenizer needs a mask token.
 
     Raises:
         ValueError: No text has an ordinary token, or the tokenizer cannot mask or pad.
     """
-    if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
+    if masked and (tokenizer.mask_token_id is None or tokenizer.pad_token_id is None):
         raise ValueError("the base's tokenizer has no mask token or no padding token; add it, and save it anew")
     special, whole = frozenset(tokenizer.all_special_ids), replace(contract, max_length=UNCUT)
-    framed = _tokens([tokenizer.mask_token], tokenizer, whole)[0]
-    at = framed.index(tokenizer.mask_token_id)
-    before, after = framed[:at], framed[at + 1 :]
+    before, after = _around(tokenizer, whole)
     filled = [text for text in texts if text.strip()]
     bodies: list[np.ndarray] = []
     unknown = 0
@@ -107,6 +108,17 @@ def tokenise_whole(texts: Sequence[str], tokenizer: Any, contract: RetrieverCont
 
 def _tokens(texts: Sequence[str], tokenizer: Any, contract: RetrieverContract) -> list[list[int]]:
     return tokenise(tokenizer, list(texts), contract.document_prompt, contract)[0]
+
+
+def _around(tokenizer: Any, contract: RetrieverContract) -> tuple[list[int], list[int]]:
+    """The tokens in front of a text and behind it: what stands around a special token that a text does not get."""
+    usual = _tokens([""], tokenizer, contract)[0]
+    for token, number in zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True):
+        framed = _tokens([token], tokenizer, contract)[0]
+        if number not in usual and framed.count(number) == 1:
+            at = framed.index(number)
+            return framed[:at], framed[at + 1 :]
+    raise ValueError("the base's tokenizer has no special token to spare, such as an unknown or a mask token; add one")
 
 
 def _common(before: list[int], row: list[int]) -> int:

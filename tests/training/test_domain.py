@@ -2,16 +2,17 @@ import json
 import math
 import random
 import shutil
+from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer, DistilBertConfig, DistilBertForMaskedLM
 
-from pyterrier_merge import DomainTraining, E5Encoder, train_domain_model
-from pyterrier_merge.training.masked_lm import MaskedLM
+from pyterrier_merge import E5Encoder, MaskedTraining, train_domain_model
+from pyterrier_merge.training.masked import MaskedLM
 
-TINY = {"steps": 12, "head_steps": 4, "batch_size": 4, "warmup_steps": 2, "learning_rate": 1e-2, "max_length": 12}
+TINY = {"steps": 12, "head_steps": 4, "batch_size": 4, "warmup": 2, "learning_rate": 1e-2, "max_length": 12}
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def texts(words):
 
 
 def train(texts, base, out=None, **settings):
-    return train_domain_model(texts, base, out, settings=DomainTraining(**(TINY | settings)), device="cpu")
+    return train_domain_model(texts, base, out, settings=MaskedTraining(**(TINY | settings)), device="cpu")
 
 
 def weights(folder):
@@ -80,7 +81,7 @@ def test_a_pass_reads_every_token_once(texts, bert_retriever, tmp_path):
 
 
 def test_the_defaults_go_by_the_texts(texts, bert_retriever, tmp_path):
-    settings = DomainTraining(head_steps=1)
+    settings = MaskedTraining(head_steps=1)
     for number, max_length in ((32, None), (24, 24)):
         contract = E5Encoder(bert_retriever, max_length=max_length, dtype="float32", device="cpu").contract
         out = train_domain_model(
@@ -94,7 +95,7 @@ def test_the_defaults_go_by_the_texts(texts, bert_retriever, tmp_path):
 def test_what_changes_the_tokens_is_part_of_the_identity(texts, bert_retriever):
     def identity(**options):
         contract = E5Encoder(bert_retriever, dtype="float32", device="cpu", **options).contract
-        settings = DomainTraining(**TINY)
+        settings = MaskedTraining(**TINY)
         return train_domain_model(texts[:4], bert_retriever, settings=settings, contract=contract, device="cpu").name
 
     assert identity() == identity(query_prompt="the ") == train(texts[:4], bert_retriever).name
@@ -114,7 +115,7 @@ def test_the_retrievers_lower_case_counts(bert_retriever, tmp_path):
 
 def test_long_texts_and_a_plain_checkpoint(bert_language_model, words, tmp_path):
     text = " ".join(words * 20)  # 400 words: seven windows of 57 or 58 in 62 places
-    settings = DomainTraining(steps=2, head_steps=0)
+    settings = MaskedTraining(steps=2, head_steps=0)
     out = train_domain_model([text], bert_language_model, tmp_path / "out", settings=settings, device="cpu")
     report = json.loads((out / "training.json").read_text())
     assert (report["windows"], report["window"], report["tokens"]) == (7, 64, 2 * (400 + 7 * 2))
@@ -130,31 +131,22 @@ def test_a_decoder_without_sentence_transformers_files_is_refused(texts, mistral
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     texts, bert_retriever, tmp_path, monkeypatch, killed_at, dtype
 ):
-    settings = DomainTraining(**TINY, dtype=dtype)
+    settings = MaskedTraining(**TINY, dtype=dtype)
     whole = train_domain_model(texts, bert_retriever, tmp_path / "whole", settings=settings, device="cpu")
 
-    taken, step = [], MaskedLM.step
-
-    def killed(self, batch, **options):
-        if len(taken) == killed_at:
-            raise KeyboardInterrupt
-        taken.append(batch)
-        return step(self, batch, **options)
-
     resumable = {"settings": settings, "device": "cpu", "checkpoint_every": 2}
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(MaskedLM, "step", killed)
-        train_domain_model(texts, bert_retriever, tmp_path / "killed", **resumable)
+    job = partial(train_domain_model, texts, bert_retriever, tmp_path / "killed", **resumable)
+    die_at_step(killed_at, monkeypatch, job)
     assert not (tmp_path / "killed").exists()
-
-    steps_left = []
+    steps_left, loss = [], MaskedLM.loss
     with monkeypatch.context() as patch:
-        patch.setattr(MaskedLM, "step", lambda *args, **options: steps_left.append(1) or step(*args, **options))
-        resumed = train_domain_model(texts, bert_retriever, tmp_path / "killed", **resumable)
-    assert len(steps_left) == 16 - killed_at // 2 * 2
+        patch.setattr(MaskedLM, "loss", lambda *args: steps_left.append(1) or loss(*args))
+        resumed = job()
+    # a head whose four steps were cut off begins anew; the whole goes on at its last checkpoint
+    assert len(steps_left) == (16 if killed_at < 4 else 16 - 4 - (killed_at - 4) // 2 * 2)
     assert same(weights(whole), weights(resumed))
     reports = [json.loads((folder / "training.json").read_text()) for folder in (whole, resumed)]
-    assert reports[0]["loss"] == reports[1]["loss"]
+    assert [reports[0][name] for name in ("loss", "tokens")] == [reports[1][name] for name in ("loss", "tokens")]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
 
 
@@ -162,7 +154,7 @@ def test_a_checkpoint_of_another_training_is_not_resumed(texts, bert_retriever, 
     whole = train(texts, bert_retriever, tmp_path / "whole", seed=1)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(MaskedLM, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        settings = DomainTraining(**TINY)
+        settings = MaskedTraining(**TINY)
         train_domain_model(
             texts, bert_retriever, tmp_path / "other", settings=settings, device="cpu", checkpoint_every=1
         )
@@ -194,14 +186,14 @@ def test_a_finished_model_is_returned_and_another_is_not_overwritten_unasked(
     with pytest.raises(FileExistsError, match="overwrite=True"):
         train(texts, bert_retriever, explicit, seed=1)
     assert same(kept, weights(explicit))
-    settings = DomainTraining(**TINY, seed=1)
+    settings = MaskedTraining(**TINY, seed=1)
     train_domain_model(texts, bert_retriever, explicit, settings=settings, device="cpu", overwrite=True)
     assert not same(kept, weights(explicit))
 
 
 def test_the_current_folder_is_refused_before_anything_is_learnt(texts, bert_retriever, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pyterrier_merge.training.domain._train", None)
+    monkeypatch.setattr("pyterrier_merge.training.domain._OnTexts.train", None)
     with pytest.raises(ValueError, match="the current folder"):
         train_domain_model(texts, bert_retriever, tmp_path, device="cpu", overwrite=True)
 
@@ -283,8 +275,8 @@ def test_a_corpus_to_learn_nothing_from_is_refused(corpus, message, bert_retriev
 )
 def test_wrong_settings_are_named(wrong):
     (name,) = wrong
-    with pytest.raises(ValueError, match=f"^{name} must be"):
-        DomainTraining(**wrong)
+    with pytest.raises(ValueError, match=rf"validation error for MaskedTraining\n{name}\n"):
+        MaskedTraining(**wrong)
 
 
 def test_more_tokens_than_the_base_can_read_are_refused(texts, bert_retriever):
@@ -292,6 +284,13 @@ def test_more_tokens_than_the_base_can_read_are_refused(texts, bert_retriever):
         train(texts, bert_retriever, max_length=65)
     with pytest.raises(ValueError, match="checkpoint_every"):
         train_domain_model(texts, bert_retriever, checkpoint_every=0)
+
+
+def test_several_processes_are_refused(texts, bert_retriever, monkeypatch):
+    for name, value in (("LOCAL_RANK", "0"), ("RANK", "0"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="objective='masked' trains in one process"):
+        train(texts, bert_retriever)
 
 
 def test_blocks_train_too(texts, bert_retriever, tmp_path):
@@ -307,14 +306,27 @@ def test_a_base_in_a_folder_of_its_own_is_found(texts, bert_retriever, bert_retr
     assert same(weights(usual), weights(moved))
 
 
-@pytest.mark.parametrize("damage", [b"", b"garbage", None])
-def test_a_damaged_snapshot_is_passed_over(damage, texts, bert_retriever, tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("trained.safetensors", "cut off"),
+        ("optimizer.pt", "missing"),
+        ("optimizer.pt", "empty"),
+        ("rng_state.pth", "missing"),
+        ("trainer_state.json", "cut off"),
+    ],
+)
+def test_a_damaged_checkpoint_is_passed_over(file, damage, texts, bert_retriever, tmp_path, monkeypatch, caplog):
     whole = train(texts, bert_retriever, tmp_path / "whole")
-    die_at_step(6, monkeypatch, lambda: train_in_steps(texts, bert_retriever, tmp_path / "out"))
-    snapshot = tmp_path / ".out.progress.safetensors"
-    snapshot.write_bytes(snapshot.read_bytes()[:-50] if damage is None else damage)
+    die_at_step(10, monkeypatch, lambda: train_in_steps(texts, bert_retriever, tmp_path / "out"))
+    checkpoint = tmp_path / ".out.progress" / "checkpoint-6"  # and checkpoint-4 before it
+    content = (checkpoint / file).read_bytes()
+    if damage == "missing":
+        (checkpoint / file).unlink()
+    else:
+        (checkpoint / file).write_bytes(b"" if damage == "empty" else content[:-50])
     assert same(weights(train_in_steps(texts, bert_retriever, tmp_path / "out")), weights(whole))
-    assert "is damaged" in caplog.text
+    assert f"lacks a whole {file.split('.')[0]}" in caplog.text
 
 
 def test_a_training_that_diverges_is_no_model(texts, bert_retriever, tmp_path):
@@ -337,27 +349,27 @@ def test_the_same_model_of_another_process_is_taken(texts, bert_retriever, tmp_p
 
 
 def test_numbers_that_yaml_reads_as_text_are_numbers():
-    assert DomainTraining(learning_rate="7e-5") == DomainTraining(learning_rate=7e-5)
-    assert DomainTraining(weight_decay=0) == DomainTraining(weight_decay=0.0)
-    with pytest.raises(ValueError, match="learning_rate must be a number, but is 'fast'"):
-        DomainTraining(learning_rate="fast")
+    assert MaskedTraining(learning_rate="7e-5") == MaskedTraining(learning_rate=7e-5)
+    assert MaskedTraining(weight_decay=0) == MaskedTraining(weight_decay=0.0)
+    with pytest.raises(ValueError, match="learning_rate\n  Input should be a valid number"):
+        MaskedTraining(learning_rate="fast")
 
 
 def train_in_steps(texts, base, out):
-    return train_domain_model(texts, base, out, settings=DomainTraining(**TINY), device="cpu", checkpoint_every=2)
+    return train_domain_model(texts, base, out, settings=MaskedTraining(**TINY), device="cpu", checkpoint_every=2)
 
 
 def die_at_step(step, monkeypatch, job):
     taken = []
-    real = MaskedLM.step
+    real = MaskedLM.loss
 
-    def step_or_die(self, *arguments, **settings):
+    def step_or_die(self, *arguments):
         taken.append(1)
         if len(taken) > step:
             raise KeyboardInterrupt
-        return real(self, *arguments, **settings)
+        return real(self, *arguments)
 
     with monkeypatch.context() as dying:
-        dying.setattr(MaskedLM, "step", step_or_die)
+        dying.setattr(MaskedLM, "loss", step_or_die)
         with pytest.raises(KeyboardInterrupt):
             job()

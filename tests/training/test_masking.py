@@ -1,28 +1,25 @@
 import numpy as np
 import pytest
 
-from pyterrier_merge.training.masking import MaskedCorpus
+from pyterrier_merge.training.batches import WindowBatches
+from pyterrier_merge.training.masking import MaskedBatches
 
 CLS, SEP, MASK, PAD, UNKNOWN = 2, 3, 4, 0, 1
 
 
-def corpus(lengths, **changes):
+def windows(lengths, batch_size=8):
     draw = np.random.default_rng(0)
     sequences = [np.array([CLS, *draw.integers(5, 1000, size=length), SEP], dtype=np.int32) for length in lengths]
-    settings = {
-        "batch_size": 8,
-        "mask_probability": 0.15,
-        "mask_token": MASK,
-        "pad_token": PAD,
-        "special_tokens": (PAD, UNKNOWN, CLS, SEP, MASK),
-        "vocabulary": 1000,
-        "seed": 0,
-    }
-    return MaskedCorpus(sequences, **(settings | changes))
+    return WindowBatches(sequences, batch_size, PAD, seed=0)
+
+
+def masked(lengths, *, batch_size=8, probability=0.15, first=0, steps=10):
+    special = (PAD, UNKNOWN, CLS, SEP, MASK)
+    return MaskedBatches(windows(lengths, batch_size), steps, probability, MASK, special, 1000, first)
 
 
 def test_an_epoch_holds_each_sequence_once_and_the_next_is_shuffled_anew():
-    some = corpus([3] * 1001)
+    some = windows([3] * 1001)
     first, second = some.epoch(0), some.epoch(1)
     assert len(first) == some.epoch_steps == 126
     assert sorted(np.concatenate(first)) == sorted(np.concatenate(second)) == list(range(1001))
@@ -32,41 +29,42 @@ def test_an_epoch_holds_each_sequence_once_and_the_next_is_shuffled_anew():
 
 def test_batches_hold_sequences_of_like_length():
     lengths = np.random.default_rng(1).integers(1, 100, size=1024)
-    padded = sum(lengths[batch].max() * len(batch) for batch in corpus(lengths).epoch(0))
+    padded = sum(lengths[batch].max() * len(batch) for batch in windows(lengths).epoch(0))
     assert padded < 1.1 * lengths.sum()
 
 
 def test_masks_follow_bert():
-    some = corpus([398] * 100)
-    batch = some.mask(np.arange(100), step=7)
-    original = np.stack(some.sequences)
-    assert batch.predicted.sum() / (100 * 400) == pytest.approx(0.15, abs=0.01)
-    assert not batch.predicted[:, [0, -1]].any()
-    np.testing.assert_array_equal(batch.labels, original[batch.predicted])
-    np.testing.assert_array_equal(batch.input_ids[~batch.predicted], original[~batch.predicted])
-    seen = batch.input_ids[batch.predicted]
+    some = masked([398] * 100, batch_size=100)
+    batch = {name: tensor.numpy() for name, tensor in some[0].items()}
+    original = np.stack(some.windows.sequences)[some.windows.epoch(0)[0]]
+    predicted = batch["predicted"]
+    assert predicted.sum() / (100 * 400) == pytest.approx(0.15, abs=0.01)
+    assert not predicted[:, [0, -1]].any()
+    np.testing.assert_array_equal(batch["tokens"], original[predicted])
+    np.testing.assert_array_equal(batch["input_ids"][~predicted], original[~predicted])
+    seen = batch["input_ids"][predicted]
     assert (seen == MASK).mean() == pytest.approx(0.8, abs=0.03)
-    assert (seen == batch.labels).mean() == pytest.approx(0.1, abs=0.02)
+    assert (seen == batch["tokens"]).mean() == pytest.approx(0.1, abs=0.02)
 
 
 def test_padding_is_neither_read_nor_predicted():
-    some = corpus([1, 4, 9], mask_probability=0.9)
-    batch = some.mask(np.array([0, 2, 1]), step=0)
-    assert batch.input_ids.shape == (3, 12)  # a multiple of four
-    assert batch.attention_mask.sum(axis=1).tolist() == [3, 11, 6]
-    assert (batch.input_ids[batch.attention_mask == 0] == PAD).all()
-    assert not (batch.predicted & (batch.attention_mask == 0)).any()
+    batch = masked([1, 4, 9], probability=0.9)[0]
+    assert batch["input_ids"].shape == (3, 12)  # a multiple of four
+    assert sorted(batch["attention_mask"].sum(dim=1).tolist()) == [3, 6, 11]
+    assert (batch["input_ids"][batch["attention_mask"] == 0] == PAD).all()
+    assert not (batch["predicted"] & (batch["attention_mask"] == 0)).any()
 
 
 def test_a_short_batch_still_predicts_something():
-    some = corpus([1], mask_probability=1e-9)
-    for step in range(5):
-        assert some.mask(np.array([0]), step).predicted.tolist() == [[False, True, False, False]]
+    some = masked([1], probability=1e-9)
+    for number in range(5):
+        assert some[number]["predicted"].tolist() == [[False, True, False, False]]
 
 
-def test_a_step_can_be_drawn_again_and_differs_from_the_next():
-    some = corpus([50] * 4)
-    batch = np.arange(4)
-    assert all(map(np.array_equal, some.mask(batch, 3), some.mask(batch, 3)))
-    assert not np.array_equal(some.mask(batch, 3).predicted, some.mask(batch, 4).predicted)
-    assert some.dropout_seed(3) == some.dropout_seed(3) != some.dropout_seed(4)
+def test_a_batch_can_be_drawn_again_and_differs_from_the_next():
+    some = masked([50] * 8)
+    assert all((some[3][name] == some[3][name]).all() for name in some[3])
+    assert not (some[3]["predicted"] == some[4]["predicted"]).all()
+    later = masked([50] * 8, first=3)
+    assert len(later) == 10
+    assert all((some[3][name] == later[0][name]).all() for name in some[3])

@@ -3,7 +3,7 @@ import logging
 import numpy as np
 import pytest
 
-from pyterrier_merge import DomainTraining
+from pyterrier_merge import MaskedTraining
 from pyterrier_merge.training.plan import choose_batch_size, choose_window, make_plan
 
 
@@ -38,13 +38,13 @@ def test_a_batch_has_as_many_tokens_whatever_the_window():
     ],
 )
 def test_default_steps_are_ten_passes_and_800_at_most(windows, window, steps, batch_size, passes, share):
-    plan = make_plan(DomainTraining(), texts=7, windows=windows, window=window)
+    plan = make_plan(MaskedTraining(), texts=7, windows=windows, window=window)
     assert (plan.steps, plan.batch_size) == (steps, batch_size)
     assert (plan.passes, plan.share) == pytest.approx((passes, share))
 
 
 def test_settings_come_first():
-    settings = DomainTraining(steps=3, batch_size=5)
+    settings = MaskedTraining(steps=3, batch_size=5)
     plan = make_plan(settings, texts=9, windows=11, window=12)
     assert plan.report() == {
         "texts": 9,
@@ -70,13 +70,13 @@ def test_settings_come_first():
             {"steps": 800},
             300,
             logging.WARNING,
-            "80.0 passes, which read 100 % of the text: one pass is Domain",
+            "80.0 passes, which read 100 % of the text: one pass is steps=10 with batch_size=32",
         ),
-        ({}, 100_000, logging.WARNING, "read 26 % of the text: one pass is DomainTraining(steps=3125, batch_size=32)"),
+        ({}, 100_000, logging.WARNING, "read 26 % of the text: one pass is steps=3125 with batch_size=32"),
     ],
 )
 def test_what_is_read_is_said_and_warned_of_where_it_is_little_or_very_often(settings, windows, level, message, caplog):
     with caplog.at_level(logging.INFO):
-        make_plan(DomainTraining(**settings), texts=7, windows=windows, window=64).log()
+        make_plan(MaskedTraining(**settings), texts=7, windows=windows, window=64).log()
     (record,) = caplog.records
     assert (record.levelno, message in record.getMessage()) == (level, True)

@@ -1,9 +1,10 @@
-"""A masked language model under training: loaded from a base, stepped, and its body written out again."""
+"""Masked language modelling: an encoder learns to fill in masked tokens of unlabelled text."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,29 +19,27 @@ from transformers import (
 )
 
 from pyterrier_merge.models import quiet_loading
-
-if TYPE_CHECKING:
-    from pyterrier_merge.training.masking import MaskedBatch
+from pyterrier_merge.training.batches import WindowBatches
+from pyterrier_merge.training.checkpoints import Checkpoints
+from pyterrier_merge.training.engine import Course, Loop, fit
+from pyterrier_merge.training.masking import MaskedBatches
+from pyterrier_merge.training.settings import MaskedTraining
 
 _HIDDEN_DROPOUT = ("hidden_dropout_prob", "dropout", "mlp_dropout")
 _ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
 LOSS_ROWS = 64
-_ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 class MaskedLM:
-    """A masked language model, its float32 master weights and their optimizer.
-
-    The model computes in ``dtype``; updates go to the masters, because a bfloat16 weight swallows small steps.
-    Embeddings are frozen: a merge takes them from the source model.
+    """A masked language model in float32, whose embeddings are frozen: a merge takes them from the source model.
 
     Attributes:
+        model: The live model.
         tokenizer: The base's.
-        vocabulary: Number of ids that both the tokenizer and the embeddings know.
         fresh_head: Whether the base had no head for masked tokens, so that it was initialised at random.
     """
 
-    def __init__(self, base: Path, *, dropout: float, weight_decay: float, dtype: torch.dtype, device: str) -> None:
+    def __init__(self, base: Path, *, dropout: float, device: str) -> None:
         """Load the base model; a missing head is drawn from torch's global generator.
 
         Raises:
@@ -55,12 +54,10 @@ class MaskedLM:
         # On CPUs the fused attention's backward pass is slower than the plain one's.
         attention = "eager" if torch.device(device).type == "cpu" else "sdpa"
         with quiet_loading():
-            model, loading = AutoModelForMaskedLM.from_pretrained(
+            self.model, loading = AutoModelForMaskedLM.from_pretrained(
                 base, config=config, dtype=torch.float32, attn_implementation=attention, output_loading_info=True
             )
-        self.vocabulary = min(len(self.tokenizer), config.vocab_size)
-        body_prefix = model.base_model_prefix + "."
-        missing = sorted(name for name in loading["missing_keys"] if name.startswith(body_prefix))
+        missing = sorted(name for name in loading["missing_keys"] if name.startswith(self._body_prefix))
         if missing:
             raise ValueError(
                 f"{base} lacks weights of its body, such as {missing[0]!r}; give a complete model, or one whose "
@@ -68,66 +65,42 @@ class MaskedLM:
             )
         # A bias that is tied to another is reported too, where an older release saved the model.
         self.fresh_head = any(name.endswith("weight") for name in loading["missing_keys"])
-
-        _embeddings(model.base_model).requires_grad_(False)
-        trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-        self._masters = {name: weight.detach().to(device, copy=True) for name, weight in trained.items()}
-        self._model = model.to(device, dtype).train()
-        self._weights = {name: weight for name, weight in model.named_parameters() if name in trained}
-        self._body = [name for name in trained if name.startswith(body_prefix)]
-        self._body_prefix = body_prefix
-        self._device = device
+        self.model.to(device)
+        self.train_head_only(False)
         if torch.device(device).type == "cpu":
-            quicken_dropout(self._model)
+            quicken_dropout(self.model)
 
-        matrices = [weight for weight in self._masters.values() if weight.ndim > 1]
-        vectors = [weight for weight in self._masters.values() if weight.ndim <= 1]
-        self._optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}], fused=True
-        )
-        self._predicted: torch.Tensor
-        model.base_model.register_forward_hook(self._keep_predicted)
+    @property
+    def vocabulary(self) -> int:
+        """Number of ids that both the tokenizer and the embeddings know."""
+        return min(len(self.tokenizer), self.model.config.vocab_size)
 
-    def step(self, batch: MaskedBatch, *, learning_rate: float, head_only: bool) -> float:
-        """Take one optimizer step, gradients clipped to norm 1, and return the batch's mean loss (nats a token)."""
-        for name in self._body:
-            self._weights[name].requires_grad_(not head_only)
-        input_ids, attention_mask, predicted, labels = (torch.from_numpy(array).to(self._device) for array in batch)
-        self._predicted = predicted
-        logits = self._model(input_ids=input_ids, attention_mask=attention_mask).logits[0, : len(labels)]
-        loss = _cross_entropy(logits, labels)
-        torch.autograd.backward(loss)
+    @property
+    def _body_prefix(self) -> str:
+        return f"{self.model.base_model_prefix}."
 
-        for name, weight in self._weights.items():
-            self._masters[name].grad = None if weight.grad is None else weight.grad.float()
-            weight.grad = None
-        nn.utils.clip_grad_norm_(self._masters.values(), 1.0)
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
-        self._optimizer.step()
-        self._publish()
-        return loss.item()
+    def train_head_only(self, alone: bool) -> None:
+        """Say what learns: the head alone, or the head and the layers."""
+        self.model.requires_grad_(True)
+        self.model.base_model.requires_grad_(not alone)
+        _embeddings(self.model.base_model).requires_grad_(False)
 
-    def require_finite(self) -> None:
-        """Raise ``RuntimeError`` where training has driven a weight to NaN or infinity."""
-        for name, master in self._masters.items():
-            if not master.isfinite().all():
-                raise RuntimeError(f"the training diverged: {name} holds NaN or infinity; lower learning_rate")
+    def loss(self, model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the mean loss of a batch (nats a predicted token)."""
+        predicted, tokens = batch["predicted"], batch["tokens"]
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """Return everything that training changes, as float32 tensors on the CPU."""
-        tensors = {f"weight.{name}": master for name, master in self._masters.items()}
-        for name, master in self._masters.items():
-            tensors |= {f"{part}.{name}": value for part, value in self._optimizer.state[master].items()}
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        def keep_predicted(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            # The head, a product with the whole vocabulary, sees the masked positions alone.
+            hidden = output["last_hidden_state"][predicted]
+            output["last_hidden_state"] = nn.functional.pad(hidden, (0, 0, 0, -len(hidden) % LOSS_ROWS)).unsqueeze(0)
+            return output
 
-    def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Go back to a :meth:`state`."""
-        for name, master in self._masters.items():
-            master.copy_(state[f"weight.{name}"])
-            if f"step.{name}" in state:  # absent for a body that no step has reached yet
-                self._optimizer.state[master] = {part: state[f"{part}.{name}"].to(self._device) for part in _ADAM_STATE}
-        self._publish()
+        hook = self.model.base_model.register_forward_hook(keep_predicted)
+        try:
+            output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        finally:
+            hook.remove()
+        return _cross_entropy(output.logits[0, : len(tokens)], tokens)
 
     def save(self, folder: Path) -> None:
         """Write the body as a transformers model, named and configured as the base's own, and the base's tokenizer.
@@ -139,21 +112,46 @@ class MaskedLM:
             body, loading = AutoModel.from_pretrained(self._base, dtype=torch.float32, output_loading_info=True)
             missing = loading["missing_keys"]
             weights = {name: weight for name, weight in body.state_dict().items() if name not in missing}
-            for name in self._body:
-                weights[name.removeprefix(self._body_prefix)].copy_(self._masters[name])
+            for name, weight in self.model.named_parameters():
+                if name.startswith(self._body_prefix) and weight.requires_grad:
+                    weights[name.removeprefix(self._body_prefix)].copy_(weight.detach())
             body.save_pretrained(folder, state_dict=weights)
         AutoTokenizer.from_pretrained(self._base).save_pretrained(folder)  # use changes a tokenizer's own settings
 
-    @torch.no_grad()
-    def _publish(self) -> None:
-        for name, weight in self._weights.items():
-            weight.copy_(self._masters[name])
 
-    def _keep_predicted(self, _module: nn.Module, _inputs: Any, output: Any) -> Any:
-        # The head, a product with the whole vocabulary, sees the masked positions alone.
-        hidden = output["last_hidden_state"][self._predicted]
-        output["last_hidden_state"] = nn.functional.pad(hidden, (0, 0, 0, -len(hidden) % LOSS_ROWS)).unsqueeze(0)
-        return output
+def train_masked(
+    model: MaskedLM,
+    windows: WindowBatches,
+    settings: MaskedTraining,
+    loop: Loop,
+    checkpoints: Checkpoints,
+    *,
+    verbose: bool = False,
+) -> Course:
+    """Train a fresh head alone, then the head and the layers.
+
+    Args:
+        model: Loaded.
+        windows: What it learns from.
+        settings: How.
+        loop: Of the second stage.
+        checkpoints: Of the second stage; a head whose training is killed begins anew.
+        verbose: Show progress bars.
+    """
+    tokenizer = model.tokenizer
+    special = tuple(tokenizer.all_special_ids)
+    draws = (settings.mask_probability, tokenizer.mask_token_id, special, model.vocabulary)
+    head_steps = settings.head_steps if model.fresh_head else 0
+    if head_steps and checkpoints.last() is None:
+        model.train_head_only(True)
+        head = replace(loop, steps=head_steps, learning_rate=settings.head_learning_rate)
+        aside = Checkpoints(folder=checkpoints.folder / "head", identity=checkpoints.identity, every=head_steps + 1)
+        with aside.alone():
+            batches = MaskedBatches(windows, head_steps, *draws)
+            fit(model.model, model.loss, batches, head, aside, description="head for masked tokens", verbose=verbose)
+        model.train_head_only(False)
+    batches = MaskedBatches(windows, loop.steps, *draws, first=head_steps)
+    return fit(model.model, model.loss, batches, loop, checkpoints, description="domain training", verbose=verbose)
 
 
 def encoder_config(base: Path) -> PretrainedConfig:
@@ -169,7 +167,7 @@ def encoder_config(base: Path) -> PretrainedConfig:
     if type(config) not in MODEL_FOR_MASKED_LM_MAPPING or config.is_encoder_decoder:
         raise ValueError(
             f"{base} is a {config.model_type!r} model: a decoder, or another kind that fills in no masked tokens. "
-            "train_domain_model() trains encoders such as BERT; for a decoder, take a published domain language model"
+            "Masked training needs an encoder such as BERT; train a decoder with objective='causal' or 'known-items'"
         )
     return config
 

@@ -1,0 +1,84 @@
+"""``pyterrier-merge train-lora``: a LoRA adapter from labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pyterrier_merge.advice import in_settings
+from pyterrier_merge.cli.console import reported_errors
+from pyterrier_merge.cli.training import STOPPED, read_collection, read_settings, tell_trained
+
+if TYPE_CHECKING:
+    from pyterrier_merge.collections.base import TestCollection
+    from pyterrier_merge.training.pairs import TrainingPairs
+
+
+def train_lora(
+    source: Annotated[str, typer.Argument(help="The retrieval model: a folder, package:NAME/FOLDER, or a hub id.")],
+    collection: Annotated[str, typer.Argument(help="Gives queries, judgements and texts: its name, or a folder.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write.")],
+    split: Annotated[str, typer.Option(help="Whose judgements train.")] = "train",
+    dev: Annotated[str | None, typer.Option(metavar="SPLIT", help="Whose queries choose the best step.")] = None,
+    pool: Annotated[
+        int, typer.Option(min=0, help="BM25's results of each dev query that are searched; 0 for all documents.")
+    ] = 100,
+    fraction: Annotated[float | None, typer.Option(help="Train on this share of the queries, drawn at random.")] = None,
+    queries: Annotated[int | None, typer.Option(help="Train on so many queries, drawn at random.")] = None,
+    trial: Annotated[int, typer.Option(min=0, help="Which draw.")] = 0,
+    negatives_run: Annotated[
+        Path | None, typer.Option(help="A TREC run of the training queries to draw hard negatives from.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="The instruction, for models that follow one.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Such as steps=200. Repeatable.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; a GPU where there is one.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what stands at OUT.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Train a LoRA adapter on a collection's judgements; a training that was stopped goes on."""
+    with reported_errors(in_settings, stopped=STOPPED):
+        from pyterrier_merge.encoding.encoders import E5Encoder
+        from pyterrier_merge.storage import user_path
+        from pyterrier_merge.training.lora import train_lora as train
+        from pyterrier_merge.training.pairs import pairs_from_collection
+        from pyterrier_merge.training.settings import LoRATraining
+
+        told = read_settings(LoRATraining, settings or ())
+        given = read_collection(collection)
+        pairs = pairs_from_collection(given, split)
+        if fraction is not None or queries is not None:
+            pairs = pairs.sample(fraction=fraction, number=queries, trial=trial)
+        if negatives_run is not None:
+            pairs = _with_negatives(pairs, given, negatives_run, told.negatives, trial)
+        encoder = E5Encoder(source, task=given.task if task is None else task, device=device)
+        chosen_on = _dev(given, dev, pool) if dev is not None else None
+        folder = train(
+            encoder, pairs, user_path(out), told,
+            dev=chosen_on, split=dev or "dev", overwrite=overwrite, verbose=not quiet,
+        )  # fmt: skip
+        tell_trained(folder)
+
+
+def _with_negatives(
+    pairs: TrainingPairs, collection: TestCollection, file: Path, negatives: int, trial: int
+) -> TrainingPairs:
+    from pyterrier_merge.collections.reading.runs import read_run
+    from pyterrier_merge.storage import user_path
+
+    if not negatives:
+        raise ValueError("--negatives-run needs --set negatives=N: how many of them each query has in a batch")
+    return pairs.with_negatives(read_run(user_path(file)), collection, trial=trial)
+
+
+def _dev(collection: TestCollection, split: str, pool: int) -> TestCollection:
+    from pyterrier_merge.collections.pool import pooled
+    from pyterrier_merge.retrieval.lexical.bm25 import bm25
+
+    if not pool:
+        return collection
+    run = bm25(collection, num_results=pool).transform(collection.topics(split))
+    return pooled(collection, split, [run], depth=pool)

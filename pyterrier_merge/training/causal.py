@@ -1,0 +1,130 @@
+"""Causal language modelling: a decoder learns to tell the next token of unlabelled text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+)
+
+from pyterrier_merge.models import quiet_loading
+from pyterrier_merge.training.adapter import lora_config
+from pyterrier_merge.training.batches import WindowBatches
+from pyterrier_merge.training.checkpoints import Checkpoints
+from pyterrier_merge.training.engine import Course, Loop, fit, recompute_activations
+from pyterrier_merge.training.settings import CausalTraining
+
+LARGE = 1_000_000_000  # parameters: beyond, an adapter is trained unless the settings say otherwise
+RANK = 16
+IGNORED = -100  # torch's label of what counts for no loss
+
+
+@dataclass(frozen=True)
+class CausalBatches:
+    """The batches of a causal training by number.
+
+    Attributes:
+        windows: What they are made of.
+        steps: How many.
+    """
+
+    windows: WindowBatches
+    steps: int
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+        """Return ``input_ids``, ``attention_mask`` and ``next_tokens``, all ``(batch, length) int64``.
+
+        ``next_tokens`` are each row's ids from the second on; the end-of-sequence token is among them, padding is not,
+        also where both are one token.
+        """
+        ids, attention = self.windows.padded(number)
+        after = torch.full(ids.shape, IGNORED)
+        after[:, :-1] = torch.from_numpy(ids)[:, 1:].masked_fill(~torch.from_numpy(attention)[:, 1:], IGNORED)
+        mask = torch.from_numpy(attention.astype("int64"))
+        return {"input_ids": torch.from_numpy(ids), "attention_mask": mask, "next_tokens": after}
+
+
+class CausalLM:
+    """A causal language model under training; its embeddings are frozen: a merge takes them from the source model.
+
+    Attributes:
+        model: The live model.
+        rank: Of the adapter that is trained in place of the weights; 0 without one.
+    """
+
+    def __init__(self, base: Path, name: str, settings: CausalTraining, *, dtype: torch.dtype, device: str) -> None:
+        """Load the base model: in float32, or as it is stored where an adapter is trained in ``dtype``, a shorter type.
+
+        Raises:
+            ValueError: The base is no decoder with a language-model head, or weights are missing.
+        """
+        require_decoder(base)
+        self._base, self._name = base, name
+        with quiet_loading():
+            loader: Any = AutoModelForCausalLM
+            model, loading = loader.from_pretrained(base, dtype="auto", output_loading_info=True)
+            if loading["missing_keys"]:
+                raise ValueError(
+                    f"{base} lacks weights of a causal language model, such as {sorted(loading['missing_keys'])[0]!r}: "
+                    "a retriever has no head to predict tokens with; give the language model that it comes from"
+                )
+        size = sum(weight.numel() for weight in model.parameters())
+        self.rank = settings.rank if settings.rank is not None else RANK * (size > LARGE)
+        self.model: Any = (model if self.rank and dtype != torch.float32 else model.float()).to(device)
+        if self.rank:
+            from peft import get_peft_model
+
+            config = lora_config(self.model, name, rank=self.rank, alpha=2 * self.rank, dropout=0.0)
+            self.model = get_peft_model(self.model, config, autocast_adapter_dtype=True)
+        else:
+            self.model.get_input_embeddings().requires_grad_(False)
+        if settings.checkpointing:
+            recompute_activations(self.model)
+
+    def loss(self, model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the mean loss of a batch (nats a token)."""
+        output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+        wanted = batch["next_tokens"]
+        counted = wanted != IGNORED
+        return torch.nn.functional.cross_entropy(output.logits[counted].float(), wanted[counted])
+
+    def save(self, folder: Path) -> None:
+        """Write the language model, with the adapter merged in, and the base's tokenizer."""
+        model = self.model
+        if self.rank:
+            model = model.merge_and_unload(safe_merge=True)
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(self._base).save_pretrained(folder)
+
+
+def train_causal(
+    model: CausalLM, windows: WindowBatches, loop: Loop, checkpoints: Checkpoints, *, verbose: bool = False
+) -> Course:
+    """Train a decoder on windows."""
+    batches = CausalBatches(windows, loop.steps)
+    return fit(model.model, model.loss, batches, loop, checkpoints, description="domain training", verbose=verbose)
+
+
+def require_decoder(base: Path) -> None:
+    """Raise ``ValueError`` where a folder holds no model that can learn to tell the next token."""
+    try:
+        config = AutoConfig.from_pretrained(base)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{base} holds no model that transformers can load: {error}") from error
+    encodes = type(config) in MODEL_FOR_MASKED_LM_MAPPING  # BERT's kin can be told to decode, and was not trained to
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or encodes:
+        raise ValueError(
+            f"{base} is a {config.model_type!r} model and not a decoder: train it with objective='masked' or "
+            "'known-items'"
+        )

@@ -1,0 +1,160 @@
+"""A LoRA adapter for a retrieval model, trained on labelled pairs: the baseline of every merge."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ir_measures import nDCG
+
+from pyterrier_merge.encoding.encoders import E5Encoder
+from pyterrier_merge.fingerprint import fingerprint
+from pyterrier_merge.models import fingerprint_model, locate_model
+from pyterrier_merge.storage import user_path
+from pyterrier_merge.training.adapter import add_adapter, lora_config, save_adapter
+from pyterrier_merge.training.checkpoints import Checkpoints
+from pyterrier_merge.training.contrastive import READ, load_for_training, train_on_pairs
+from pyterrier_merge.training.dev import DevMeasure
+from pyterrier_merge.training.engine import Dev
+from pyterrier_merge.training.folder import Trained, one_device, trained_folder
+from pyterrier_merge.training.kept import kept_generators
+from pyterrier_merge.training.provenance import describe
+from pyterrier_merge.training.settings import LoRATraining
+
+if TYPE_CHECKING:
+    from ir_measures.measures import Measure
+
+    from pyterrier_merge.collections.base import TestCollection
+    from pyterrier_merge.training.pairs import TrainingPairs
+
+logger = logging.getLogger(__name__)
+
+PROCEDURE = 1  # part of every fingerprint: raise it when the same settings would give another adapter
+
+
+def train_lora(
+    source: str | Path | E5Encoder,
+    pairs: TrainingPairs,
+    out: str | Path,
+    settings: LoRATraining | None = None,
+    *,
+    dev: TestCollection | None = None,
+    split: str = "dev",
+    metric: Measure = nDCG @ 10,
+    checkpoint_every: int = 50,
+    overwrite: bool = False,
+    verbose: bool = False,
+) -> Path:
+    """Train a LoRA adapter of a retrieval model on pairs, and return its folder.
+
+    The loss is InfoNCE over the other texts of a batch and hard negatives (van den Oord et al., 2018). Texts become the
+    token ids that the source's encoder gives them. With ``dev``, the adapter is measured before its first step and on
+    the way; the best state is kept, which may be step 0, the source: then no step was better, a warning says so, and
+    :class:`pyterrier_merge.LoRAE5Encoder` over the folder is the source.
+
+    The folder is an adapter as peft and sentence-transformers save it, with ``training.json`` (settings, pairs, best
+    step, versions, device, seconds) and ``training.csv`` (loss and dev measure of each step). A training that was
+    killed goes on from its last checkpoint, and ends with the same weights on a CPU. A finished adapter of the same
+    source, pairs and settings is returned at once.
+
+    Args:
+        source: The model, or an encoder of it with task, prompts, length and device.
+        pairs: Labelled queries, see :func:`pyterrier_merge.training.pairs.pairs_from_collection`.
+        out: The folder to make.
+        settings: How to train.
+        dev: A collection whose queries choose the best step; a pool of it is enough.
+        split: Which queries of it; never the test split.
+        metric: What is measured, over 100 results of each query.
+        checkpoint_every: Steps between checkpoints; with ``dev`` each measurement makes one.
+        overwrite: Replace whatever else stands at ``out``.
+        verbose: Show a progress bar.
+
+    Raises:
+        ValueError: The source is an encoder of a merge or of an adapter, or cannot be read, a dev split that is the
+            test split or shares queries with the pairs, or ``target_modules`` that the model has not.
+        FileExistsError: Something else stands at ``out`` and ``overwrite`` is false.
+        RuntimeError: The training diverged, and no measure tells a good state.
+    """
+    encoder = source if isinstance(source, E5Encoder) else E5Encoder(source)
+    settings = settings or LoRATraining()
+    _require_plain(encoder)
+    device = one_device(encoder.device)
+    _require_apart(pairs, dev, split)
+    folder = locate_model(encoder.model)
+    content = {
+        "source": fingerprint_model(folder),
+        "encoder": {name: value for name, value in encoder.settings().items() if name in READ},
+        "pairs": pairs.fingerprint,
+        "settings": settings.model_dump(),
+        "dev": None if dev is None else [dev.fingerprint, split, str(metric)],
+        "procedure": PROCEDURE,
+    }
+    identity = fingerprint(["lora", content])
+
+    def train(checkpoints: Checkpoints) -> Trained:
+        model, texts, dtype = load_for_training(encoder, settings, device, paper=settings.paper_prompts)
+        config = lora_config(
+            model.transformers_model, encoder.model, rank=settings.rank, alpha=settings.alpha,
+            dropout=settings.dropout, targets=settings.target_modules,
+        )  # fmt: skip
+        with kept_generators(settings.seed):
+            add_adapter(model, config)
+        measure = None
+        if dev is not None:
+            measure = Dev(
+                DevMeasure(model, encoder, texts.contract, dev, split, metric),
+                settings.evaluate_every,
+                settings.patience,
+            )
+        course = train_on_pairs(
+            model, pairs, texts, settings, dtype, device, checkpoints,
+            stop_at=settings.stop_at, dev=measure, description="LoRA training", verbose=verbose,
+        )  # fmt: skip
+        if course.best_step == 0:
+            logger.warning(
+                "no step of the training was better than %s on %s: the adapter in %s changes nothing",
+                encoder.model, f"{split} of {dev.name}" if dev else split, out,
+            )  # fmt: skip
+        report = {
+            "objective": "lora",
+            "source": encoder.model,
+            "source_fingerprint": content["source"],
+            "settings": settings.model_dump(),
+            "pairs": {"name": pairs.name, "queries": len(pairs), "labels": sorted(pairs.labels)},
+            "dev": None if dev is None else f"{metric} on {split} of {dev.name}",
+            "best_step": course.best_step,
+            "diverged_at": course.diverged_at,
+            "dtype": str(dtype).removeprefix("torch."),
+            "device": device,
+        }
+        return Trained(
+            lambda building: save_adapter(model, building, encoder.model, texts.contract),
+            describe(pairs) | report,
+            course,
+        )
+
+    return trained_folder(user_path(out), identity, train, every=checkpoint_every, overwrite=overwrite)
+
+
+def _require_plain(encoder: E5Encoder) -> None:
+    if type(encoder) is not E5Encoder:
+        raise ValueError(
+            f"an adapter is trained on one model, found a {type(encoder).__name__}: save a merge "
+            "(encoder.save(folder)) and give E5Encoder(folder); on top of an adapter, give E5Encoder('BASE+ADAPTER')"
+        )
+
+
+def _require_apart(pairs: TrainingPairs, dev: TestCollection | None, split: str) -> None:
+    """Raise ``ValueError`` where the step would be chosen on test queries, or on those that it was trained on."""
+    if dev is None:
+        return
+    if split == "test":
+        raise ValueError("the best step is not chosen on test queries: give another split, or pairs that are held out")
+    topics = dev.topics(split)
+    shared = set(topics["query"]) & set(pairs.queries["query"])
+    if shared:
+        raise ValueError(
+            f"{len(shared)} of the {len(topics)} queries of {split} of {dev.name} are trained on, such as "
+            f"{min(shared)!r}: the best step would be chosen on what was learned"
+        )
