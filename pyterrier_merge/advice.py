@@ -14,6 +14,9 @@ SYSTEM_FIELDS = (
 COLLECTION_FIELDS = ("path", "download", "language", "pool", "title", "fields", "topic", "body", "ignore_identical_ids")
 # Arguments that ``pyterrier-merge merge`` takes as the flag of that name; ``parameters`` as many ``--parameter``.
 FLAGS = ("overwrite", "dtype", "pooling", "normalize", "max_length", "query_prompt", "document_prompt", "parameters")
+# Arguments that ``pyterrier-merge train-lora`` and ``train-domain`` take as the flag of that name, and as ``--set``.
+TRAINING_FLAGS = ("overwrite", "objective", "device", "split", "fraction", "trial")
+TRAINING_SETTINGS = ("accumulation", "batch_size", "dtype", "max_length", "negatives", "steps", "stop_at")
 
 ADVICE = re.compile(
     r"get_collection\('(?P<collection>[^']+)'(?:, (?P<options>[^()]*))?\)"
@@ -50,6 +53,20 @@ def in_flags(text: str) -> str:
         if isinstance(value, bool):
             return f"--{flag}" if value else f"--no-{flag}"
         return f"--{flag} {_yaml(value)}"
+
+    return ADVICE.sub(said, text)
+
+
+def in_settings(text: str) -> str:
+    """Return a message with the arguments that it names as flags of the commands that train."""
+
+    def said(found: re.Match[str]) -> str:
+        name, value = found["name"], _yaml(_value(found["value"])) if found["name"] else ""
+        if name in TRAINING_SETTINGS:
+            return f"--set {name}={value}"
+        if name in TRAINING_FLAGS:
+            return "--overwrite" if name == "overwrite" else f"--{name} {value}"
+        return found[0]
 
     return ADVICE.sub(said, text)
 

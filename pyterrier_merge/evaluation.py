@@ -115,7 +115,9 @@ def _made_up(qids: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     )
 
 
-def measure_runs(runs: Mapping[str, pd.DataFrame], qrels: pd.DataFrame, measures: Sequence[Measure]) -> pd.DataFrame:
+def measure_runs(
+    runs: Mapping[str, pd.DataFrame], qrels: pd.DataFrame, measures: Sequence[Measure], *, in_order: bool = False
+) -> pd.DataFrame:
     """Measure every query of every run by ``ir_measures``.
 
     A query of ``qrels`` for which a run has no results gets the measure's value for nothing found; results of other
@@ -125,6 +127,7 @@ def measure_runs(runs: Mapping[str, pd.DataFrame], qrels: pd.DataFrame, measures
         runs: Name -> results (``qid``, ``docno``, ``score``); see :func:`in_one_order` for the order of ties.
         qrels: ``qid``, ``docno``, ``label``.
         measures: What to compute.
+        in_order: The runs come from :func:`in_one_order`.
 
     Returns:
         Columns ``name``, ``qid``, ``measure`` (its name), ``value``: by run, then measure in the order of ``measures``.
@@ -135,8 +138,8 @@ def measure_runs(runs: Mapping[str, pd.DataFrame], qrels: pd.DataFrame, measures
     frames = []
     for name, run in runs.items():
         results = run.loc[run["qid"].isin(known), ["qid", "docno", "score"]]
-        ordered = found_nothing(qrels) if results.empty else in_one_order(results)
-        values = evaluator.iter_calc(_by_query(ordered))
+        ordered = results if in_order else in_one_order(results)
+        values = evaluator.iter_calc(_by_query(found_nothing(qrels) if ordered.empty else ordered))
         rows = [(name, qid, str(measure), float(value)) for qid, measure, value in values if qid in known]
         frames.append(pd.DataFrame(rows, columns=["name", "qid", "measure", "value"]))
     order = {str(measure): place for place, measure in enumerate(measures)}

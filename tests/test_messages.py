@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyterrier_merge
-from pyterrier_merge.advice import ADVICE, COLLECTION_FIELDS, FLAGS, SYSTEM_FIELDS
+from pyterrier_merge.advice import ADVICE, COLLECTION_FIELDS, FLAGS, SYSTEM_FIELDS, TRAINING_FLAGS, TRAINING_SETTINGS
+from pyterrier_merge.training.pairs import TrainingPairs
 
 PACKAGE = Path(pyterrier_merge.__file__).parent
 TREES = {file: ast.parse(file.read_text(encoding="utf-8")) for file in sorted(PACKAGE.rglob("*.py"))}
 
 # Arguments that messages name and that no command leads to: who reads of them writes Python.
-PYTHON_ALONE = {"candidates", "device", "drop_query_vec", "ef_search", "final_norm", "nprobe", "source"}
+PYTHON_ALONE = {"candidates", "device", "drop_query_vec", "ef_search", "final_norm", "n", "nprobe", "seed", "source"}
 
 
 def messages() -> Iterator[tuple[str, str]]:
@@ -40,7 +41,7 @@ def _filled(part: ast.expr) -> str:
 
 def test_advice_in_python_is_known_to_the_commands():
     """An argument that a message names is one that a command says as a flag or a field, or that Python alone takes."""
-    known = {*COLLECTION_FIELDS, *SYSTEM_FIELDS, *FLAGS, *PYTHON_ALONE}
+    known = {*COLLECTION_FIELDS, *SYSTEM_FIELDS, *FLAGS, *TRAINING_FLAGS, *TRAINING_SETTINGS, *PYTHON_ALONE}
     unknown = [
         f"{place}: {found[0]}"
         for place, text in messages()
@@ -53,8 +54,8 @@ def test_advice_in_python_is_known_to_the_commands():
 
 def test_messages_name_public_functions_alone():
     """A function or class of the package that a message names is one that users can import, or a part of such."""
-    things = [getattr(pyterrier_merge, name) for name in pyterrier_merge.__all__]
-    public = {*pyterrier_merge.__all__, *dir(pyterrier_merge)}
+    things = [getattr(pyterrier_merge, name) for name in pyterrier_merge.__all__] + [TrainingPairs]
+    public = {*pyterrier_merge.__all__, *dir(pyterrier_merge), "TrainingPairs"}
     public |= {name for thing in things for name in dir(thing)}
     public |= {name for thing in things if callable(thing) for name in inspect.signature(thing).parameters}
     defined = {

@@ -17,12 +17,13 @@ from pyterrier_merge.collections.identical_ids import without_identical_ids
 from pyterrier_merge.evaluation import check_measure, judged
 from pyterrier_merge.executor import Executor, InProcess
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
-from pyterrier_merge.models import locate_model
+from pyterrier_merge.models import locate_parts
 from pyterrier_merge.spelling import did_you_mean
-from pyterrier_merge.systems.base import Prepared, System, all_labels
+from pyterrier_merge.systems.base import Prepared, System
 
 if TYPE_CHECKING:
     from ir_measures.measures import Measure
+    from typing_extensions import Self
 
     from pyterrier_merge.collections.base import TestCollection
 
@@ -35,6 +36,10 @@ class SystemFailedError(RuntimeError):
 
 class UnusableCollectionError(ValueError):
     """The collection is at fault, so that every system would fail alike."""
+
+
+class UnusableStoreError(OSError):
+    """Results cannot be kept, so that every system would be searched for nothing."""
 
 
 class ResultStore(Protocol):
@@ -71,7 +76,9 @@ class ExperimentBench:
         siblings: Benches of all collections of the experiment, by the collection's label.
         executor: Where work items run.
         before_search: Called once, before the first search: kept results need no search.
+        tell: Called with a system's name and what is done with it, or what it scores.
         verbose: Show progress bars.
+        searched: Systems and splits that were searched on this bench; results of the others were kept before.
     """
 
     systems: Mapping[str, System]
@@ -80,14 +87,16 @@ class ExperimentBench:
     measures: Sequence[Measure]
     num_results: int
     store: ResultStore
-    siblings: Mapping[str, ExperimentBench] = field(default_factory=dict)
+    siblings: Mapping[str, Self] = field(default_factory=dict)
     executor: Executor = field(default_factory=InProcess)
     before_search: Callable[[], None] | None = None
+    tell: Callable[[str, str], None] | None = None
     verbose: bool = False
+    searched: set[tuple[str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._ready: dict[str, tuple[Prepared, ...]] = {}
-        self._failed: dict[str, str] = {}
+        self.failed: dict[str, str] = {}  # system -> why it cannot be prepared
         self._splits: dict[str, pd.DataFrame] = {}  # whose topics were searched: a stage knows them again
         require_known_uses(self.systems)
 
@@ -105,9 +114,9 @@ class ExperimentBench:
         """Raise ``ValueError`` where a model of a system cannot be found."""
         with blamed(name):
             for model in self.systems[name].models():
-                locate_model(model)
+                locate_parts(model)
 
-    def on(self, collection: str | None) -> ExperimentBench:
+    def on(self, collection: str | None) -> Self:
         """Return the bench of another collection of the experiment, by its label; this one for None.
 
         Raises:
@@ -141,9 +150,20 @@ class ExperimentBench:
         key = fingerprint([system.identity, documents, fingerprint_frame(topics), self.num_results])
         file = f"{self.stem(name, trial)}.{split}"
         self._splits[split] = topics
+
+        def search() -> pd.DataFrame:
+            self.searched.add((name, split))
+            if self.tell is not None:
+                numbered = f", trial {trial + 1}" if self.trials(name) > 1 else ""
+                self.tell(name, f"searching {len(topics):,} {split} queries{numbered}")
+            return self.answer(system.transformer, topics, name)
+
         with self._failing(name):
-            found = self.store.results(file, key, lambda: self.answer(system.transformer, topics, name))
+            found = self._stored(file, key, search)
         return found[["qid", "docno", "score", "rank"]].merge(topics, on="qid", how="left")
+
+    def _stored(self, file: str, key: str, search: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        return self.store.results(file, key, search)
 
     def stem(self, name: str, trial: int) -> str:
         """Return what the names of a trial's files begin with."""
@@ -153,9 +173,10 @@ class ExperimentBench:
         """Return a system's results for the split of the tables, one frame a trial."""
         return [self.results(name, self.split, trial) for trial in range(self.trials(name))]
 
-    def labels(self, name: str) -> frozenset[str] | None:
-        """Return the queries whose judgements a system used in any trial; None where that is not known."""
-        return all_labels(self._prepared(name))
+    def num_labels(self, name: str) -> int | None:
+        """Return how many queries' judgements a trial of a system used, at most; None where that is not known."""
+        counts = [None if trial.labels is None else len(trial.labels) for trial in self._prepared(name)]
+        return None if None in counts else max(count or 0 for count in counts)
 
     def answer(self, transformer: pt.Transformer, topics: pd.DataFrame, name: str) -> pd.DataFrame:
         """Search, and check what comes back.
@@ -195,8 +216,8 @@ class ExperimentBench:
         return ranked[ranked["rank"] < self.num_results].reset_index(drop=True)
 
     def _prepared(self, name: str) -> tuple[Prepared, ...]:
-        if name in self._failed:
-            raise SystemFailedError(f"it builds on {name!r}, which failed: {self._failed[name]}")
+        if name in self.failed:
+            raise SystemFailedError(f"it builds on {name!r}, which failed: {self.failed[name]}")
         if name not in self._ready:
             with self._failing(name):
                 self._ready[name] = tuple(self.systems[name].prepare(self))
@@ -208,7 +229,7 @@ class ExperimentBench:
         try:
             yield
         except Exception as error:
-            self._failed.setdefault(name, reason_of(error))
+            self.failed.setdefault(name, reason_of(error))
             raise
 
     def split_of(self, topics: pd.DataFrame) -> str | None:

@@ -18,6 +18,7 @@ from pyterrier_merge.experiment.significance import Correction, Family, Test, Te
 from pyterrier_merge.systems.base import System
 from pyterrier_merge.systems.given import ResultsSystem, TransformerSystem
 from pyterrier_merge.systems.trec_run import TrecRunSystem
+from pyterrier_merge.tuning.sweep import Sweep
 
 if TYPE_CHECKING:
     from ir_measures.measures import Measure
@@ -111,6 +112,10 @@ def as_system(name: str, given: Any) -> System:
         return TrecRunSystem(file=Path(given))
     if isinstance(given, E5Encoder):
         raise TypeError(f"system {name!r} is an encoder; what searches with it is dense_retriever(encoder, collection)")
+    if isinstance(given, Sweep):
+        raise TypeError(
+            f"system {name!r} is a sweep; what searches with its best merge is dense_retriever(sweep.best, collection)"
+        )
     if isinstance(given, pt.Transformer):
         return TransformerSystem(transformer=given)
     raise TypeError(

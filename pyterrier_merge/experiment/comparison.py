@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+import pyterrier as pt
 from ir_measures import Judged
 from ir_measures.measures import Measure
 
 from pyterrier_merge.evaluation import in_one_order, judged, mean_values, measure_runs
-from pyterrier_merge.experiment.bench import ExperimentBench, UnusableCollectionError, reason_of
+from pyterrier_merge.experiment.bench import ExperimentBench, UnusableCollectionError, UnusableStoreError, reason_of
+from pyterrier_merge.experiment.bootstrap import trial_notes
 from pyterrier_merge.experiment.significance import DEFAULT_PLAN, TestPlan, paired_tests
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_rows
 from pyterrier_merge.spelling import did_you_mean
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+PER_TRIAL = ["name", "trial", "qid", "measure", "value"]
 JUDGED_AT = 10  # results of which the share of judged ones is shown
 
 
@@ -35,8 +38,8 @@ class Comparison:
         title: Of the table.
         measures: Names of the measures, the most important first.
         table: One row a system that was measured: ``name``, the measures (means over the queries), ``Judged@10`` (share
-            of the first ten results that somebody judged) and ``labels`` (judged queries that it used, for
-            training or for choosing; missing where that is not known, as of transformers and run files).
+            of the first ten results that somebody judged) and ``labels`` (judged queries that one trial used,
+            for training or for choosing; missing where that is not known, as of transformers and run files).
         per_query: ``name``, ``qid``, ``measure``, ``value``; of a system with several trials the mean over them.
         tests: What :func:`~pyterrier_merge.experiment.significance.paired_tests` returned; empty without baselines.
         baselines: Names of the systems that the others were tested against.
@@ -45,6 +48,8 @@ class Comparison:
         runs: Results of each system, one frame a trial.
         by_trial: ``name``, ``trial`` (from 1), ``label`` and the measures: the means of each trial, for systems with
             several.
+        per_trial: ``name``, ``trial`` (from 1), ``qid``, ``measure``, ``value``: of these systems.
+        lines: System -> the line that it belongs to in the plot of figures against labels.
         same: System -> an earlier system with the same results: it is in the table, and counts once in the tests.
         failed: System -> the reason why it is not measured.
         untested: Baselines that were asked for and failed.
@@ -62,6 +67,8 @@ class Comparison:
     topics: pd.DataFrame
     runs: Mapping[str, Sequence[pd.DataFrame]]
     by_trial: pd.DataFrame = field(default_factory=pd.DataFrame)
+    per_trial: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=PER_TRIAL))
+    lines: Mapping[str, str] = field(default_factory=dict)
     same: Mapping[str, str] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
     untested: tuple[str, ...] = ()
@@ -175,8 +182,6 @@ def compared(
     bench: ExperimentBench,
     baselines: Sequence[str],
     plan: TestPlan = DEFAULT_PLAN,
-    *,
-    show: Callable[[str, str], None] | None = None,
 ) -> Comparison:
     """Search every system of a bench, measure it and test it against the baselines.
 
@@ -186,7 +191,6 @@ def compared(
         bench: Systems and collection.
         baselines: Names of systems.
         plan: How to test.
-        show: Called with a system's name and a line of figures as soon as it is measured.
 
     Raises:
         ValueError: A baseline is not among the systems.
@@ -199,27 +203,44 @@ def compared(
     found: dict[str, list[pd.DataFrame]] = {}
     names: dict[str, str] = {}
     failed: dict[str, str] = {}
+    contents: dict[str, str] = {}
     values = []
-    for name in bench.systems:
+    hidden = bench.tell is not None or not bench.verbose
+    for name in pt.tqdm(bench.systems, desc="comparing", unit="system", disable=hidden):
         try:
             runs = bench.runs(name)
-        except UnusableCollectionError:
+        except (UnusableCollectionError, UnusableStoreError):
             raise
         except Exception as error:  # whatever it is: the others are compared
             failed[name] = reason_of(error)
-            logger.warning("%s failed: %s", name, failed[name])
             logger.debug("%s failed", name, exc_info=True)
+            _tell_failure(bench, name, failed[name])
             continue
         names[name] = shown = _shown_name(bench, name)
         found[shown] = runs
-        values.append(measure_runs({str(trial): run for trial, run in enumerate(runs)}, qrels, measures))
-        values[-1] = values[-1].rename(columns={"name": "trial"}).assign(name=shown)
-        if show is not None:
-            means = values[-1].groupby("measure", sort=False)["value"].mean()
-            show(shown, ", ".join(f"{measure} {means[str(measure)]:.4f}" for measure in bench.measures))
+        ordered = [in_one_order(run) for run in runs]
+        contents[shown] = _content(ordered)
+        own = measure_runs({str(trial): run for trial, run in enumerate(ordered)}, qrels, measures, in_order=True)
+        values.append(own.rename(columns={"name": "trial"}).assign(name=shown))
+        _tell_figures(bench, name, shown, values[-1])
     tested = tuple(dict.fromkeys(names[name] for name in baselines if name in names))
-    comparison = _assembled(bench, measures, topics, found, names, values, failed, tested, plan)
+    same = _same_results(contents, tested)
+    comparison = _assembled(bench, measures, topics, found, names, values, failed, same, tested, plan)
     return replace(comparison, untested=tuple(name for name in baselines if name in failed))
+
+
+def _tell_failure(bench: ExperimentBench, name: str, reason: str) -> None:
+    if bench.tell is None:
+        logger.warning("%s failed: %s", name, reason)
+    else:
+        bench.tell(name, f"failed: {reason}")
+
+
+def _tell_figures(bench: ExperimentBench, name: str, shown: str, values: pd.DataFrame) -> None:
+    if bench.tell is not None:
+        means = values.groupby("measure", sort=False)["value"].mean()
+        figures = ", ".join(f"{measure} {means[str(measure)]:.4f}" for measure in bench.measures)
+        bench.tell(shown, figures if (name, bench.split) in bench.searched else f"{figures} (kept)")
 
 
 def _assembled(
@@ -230,6 +251,7 @@ def _assembled(
     names: Mapping[str, str],
     values: Sequence[pd.DataFrame],
     failed: Mapping[str, str],
+    same: Mapping[str, str],
     baselines: tuple[str, ...],
     plan: TestPlan,
 ) -> Comparison:
@@ -237,15 +259,16 @@ def _assembled(
     every = pd.concat(values) if values else pd.DataFrame(columns=[*columns, "trial", "value"])
     averaged = every.groupby(columns, sort=False)["value"].mean().reset_index()
     table = mean_values(averaged, measures)
-    used = [bench.labels(name) for name in names]
-    table["labels"] = pd.Series([None if labels is None else len(labels) for labels in used], dtype="Int64")
+    table["labels"] = pd.Series([bench.num_labels(name) for name in names], dtype="Int64")
     own = averaged[averaged["measure"].isin(list(map(str, bench.measures)))].reset_index(drop=True)
-    same = _same_results(found, baselines)
     distinct = tuple(dict.fromkeys(same.get(name, name) for name in baselines))
     once = own[~own["name"].isin(same)]
     enough = len(topics) > 1 and once["name"].nunique() > 1
     tests = paired_tests(once, distinct, plan) if enough else paired_tests(once[:0], (), plan)
-    collection = bench.collection
+    collection, by_trial = bench.collection, _by_trial(bench, names, every)
+    several = every[every["name"].isin(by_trial["name"]) & every["measure"].isin(own["measure"])]
+    per_trial = several.assign(trial=several["trial"].astype(int) + 1)[PER_TRIAL].reset_index(drop=True)
+    intervals = trial_notes(str(bench.measures[0]), distinct, own, per_trial) if len(topics) > 1 else ()
     return Comparison(
         title=f"{collection.name}: {collection.title}",
         measures=tuple(map(str, bench.measures)),
@@ -256,11 +279,13 @@ def _assembled(
         plan=plan,
         topics=topics,
         runs={name: tuple(runs) for name, runs in found.items()},
-        by_trial=_by_trial(bench, names, every),
+        by_trial=by_trial,
+        per_trial=per_trial,
+        lines={shown: line for name, shown in names.items() if (line := bench.prepared(name).line)},
         same=same,
         failed=failed,
         unanswered=_unanswered(found, topics),
-        notes=(*_notes(bench, topics, names), *_depths(bench, found)),
+        notes=(*_notes(bench, topics, names), *intervals, *_depths(bench, found)),
     )
 
 
@@ -270,17 +295,18 @@ def _shown_name(bench: ExperimentBench, name: str) -> str:
     return name if shown in bench.systems else shown  # another system has that name
 
 
-def _same_results(found: Mapping[str, list[pd.DataFrame]], baselines: Sequence[str]) -> dict[str, str]:
-    """Which systems rank as another one does for every query: the same merge, or a merge that is the source.
+def _content(ordered: Sequence[pd.DataFrame]) -> str:
+    """A fingerprint of what a system found, and in which order. Trials that rank alike are one."""
+    trials = [fingerprint_rows(run[["qid", "docno"]]) for run in ordered]
+    return fingerprint(trials[:1] if len(set(trials)) == 1 else trials)
 
-    Trials that rank alike are one.
-    """
+
+def _same_results(contents: Mapping[str, str], baselines: Sequence[str]) -> dict[str, str]:
+    """Which systems rank as another one does for every query: the same merge, or a merge that is the source."""
     first: dict[str, str] = {}
     same = {}
-    for name in (*baselines, *(name for name in found if name not in baselines)):
-        trials = [fingerprint_rows(in_one_order(run)[["qid", "docno"]]) for run in found[name]]
-        content = fingerprint(trials[:1] if len(set(trials)) == 1 else trials)
-        if (other := first.setdefault(content, name)) != name:
+    for name in (*baselines, *(name for name in contents if name not in baselines)):
+        if (other := first.setdefault(contents[name], name)) != name:
             same[name] = other
     return same
 
@@ -298,7 +324,8 @@ def _depths(bench: ExperimentBench, found: Mapping[str, list[pd.DataFrame]]) -> 
         longest = max((int(run["rank"].max()) + 1 for run in runs if len(run)), default=0)
         deeper = [measure for measure, cutoff in cutoffs.items() if cutoff > longest]
         if 0 < longest < bench.collection.num_docs and deeper:
-            yield f"{name} has at most {longest} results for a query; {', '.join(deeper)} look deeper."
+            look = "looks" if len(deeper) == 1 else "look"
+            yield f"{name} has at most {longest} results for a query; {', '.join(deeper)} {look} deeper."
 
 
 def _by_trial(bench: ExperimentBench, names: Mapping[str, str], every: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from more_itertools import chunked
 
 from pyterrier_merge.experiment.planning import PlanBench, in_bytes
 from pyterrier_merge.precision import default_device, resolve_dtype
-from pyterrier_merge.systems.plan import Step
+from pyterrier_merge.systems.base import Step
 
 if TYPE_CHECKING:
     from pyterrier_merge.encoding.encoders import E5Encoder

@@ -48,8 +48,6 @@ def in_words(annotation: Any) -> str:
     if get_origin(annotation) is Annotated:
         base, *metadata = get_args(annotation)
         words = next((one.description for one in metadata if isinstance(one, FieldInfo) and one.description), None)
-        if any(isinstance(one, type) and is_dataclass(one) for one in metadata):
-            words = _SECTION
         return words or in_words(base) + _bounds(metadata)
     arguments = [one for one in get_args(annotation) if one is not type(None)]
     match get_origin(annotation):
@@ -63,15 +61,17 @@ def in_words(annotation: Any) -> str:
             return f"pair of {_plural(in_words(arguments[0]))}"
         case origin if origin is dict:
             return "systems by name" if System in get_args(arguments[1]) else "values by name"
-    return _or(map(in_words, arguments))
+    return _or(dict.fromkeys(map(in_words, arguments)))
 
 
 def _inner(section: type, path: str) -> Iterator[tuple[str, type]]:
     """The sections that stand in fields of a section, and in theirs."""
     for name, (annotation, _) in _fields(section).items():
         for inner in _classes(annotation):
-            yield f"{path}{name}", inner
-            yield from _inner(inner, f"{path}{name}, ")
+            objective = getattr(inner, "model_fields", {}).get("objective")
+            title = f"{path}{name}" + (f", objective: {objective.default}" if objective else "")
+            yield title, inner
+            yield from _inner(inner, f"{title}, ")
 
 
 def _classes(annotation: Any) -> Iterator[type]:

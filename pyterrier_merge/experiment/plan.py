@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from pyterrier_merge.experiment.estimates import NOT_KNOWN, Estimates, answer
-from pyterrier_merge.experiment.planning import KeptResults, PlanBench, in_bytes
+from pyterrier_merge.experiment.planning import PlanBench, in_bytes
 from pyterrier_merge.experiment.run import bench_settings, require_testable, run_folders
 from pyterrier_merge.experiment.spec import ExperimentSpec
 from pyterrier_merge.models.hub import offline
@@ -47,7 +47,7 @@ def plan_experiment(
         every, folders = bench_settings(spec, only), run_folders(spec, folder, overwrite=overwrite)
         benches: dict[str, PlanBench] = {}
         for name, settings in every.items():
-            benches[name] = PlanBench(**settings, store=KeptResults(folders[name]), siblings=benches)
+            benches[name] = PlanBench(**settings, store=folders[name], siblings=benches)
         for bench in benches.values():
             bench.check()
             if bench.here:
@@ -125,7 +125,7 @@ def _collections(benches: Mapping[str, PlanBench]) -> pd.DataFrame:
 def _notes(benches: Mapping[str, PlanBench], estimates: Mapping[str, Estimates]) -> Iterator[str]:
     for name, bench in benches.items():
         yield f"In all on {name}: {estimates[name].total}."
-        yield from (f"{system} would fail on {name}: {reason}" for system, reason in bench.failures.items())
+        yield from (f"{system} would fail on {name}: {reason}" for system, reason in bench.failed.items())
     for bench in benches.values():
         yield from (f"Not known: {reason}." for reason in bench.unknown)
     if all(own.documents == 0 for own in estimates.values()):

@@ -10,12 +10,11 @@ from typing import TypeVar
 import pandas as pd
 
 from pyterrier_merge.collections.catalogue import FACTS
-from pyterrier_merge.experiment.bench import ExperimentBench, file_name
+from pyterrier_merge.experiment.bench import ExperimentBench, blamed, file_name
 from pyterrier_merge.experiment.run_folder import RunFolder
 from pyterrier_merge.models.facts import ModelFacts, model_facts
 from pyterrier_merge.retrieval.dense.pipeline import index_of
-from pyterrier_merge.systems.base import Prepared
-from pyterrier_merge.systems.plan import Step, index_step
+from pyterrier_merge.systems.base import Prepared, Step, index_step
 
 FAILURES = (ValueError, RuntimeError, OSError, ImportError)
 SMALL_MODEL = 1_500_000_000  # bytes of weights that are loaded for a plan: a matter of seconds
@@ -27,37 +26,16 @@ class NotKeptError(RuntimeError):
     """Something is not there yet, and a plan does not make it."""
 
 
-@dataclass(frozen=True)
-class KeptResults:
-    """What a run folder keeps; nothing is added.
-
-    Attributes:
-        folder: The run folder.
-    """
-
-    folder: RunFolder
-
-    def results(self, name: str, key: str, search: Callable[[], pd.DataFrame]) -> pd.DataFrame:  # noqa: ARG002
-        """Return the results that are kept under the key.
-
-        Raises:
-            NotKeptError: There are none.
-        """
-        if (found := self.folder.kept(name, key)) is None:
-            raise NotKeptError(f"what is made of the results {name}, which are not kept yet")
-        return found
-
-
 @dataclass
 class PlanBench(ExperimentBench):
-    """What :class:`~pyterrier_merge.systems.plan.PlanningBench` describes.
+    """What :class:`~pyterrier_merge.systems.base.PlanningBench` describes.
 
     Attributes:
-        store: What the run folder keeps.
+        store: The run folder; nothing is added to it.
         unknown: Why things are not known, each reason once, in the order in which they came up.
     """
 
-    store: KeptResults
+    store: RunFolder
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,11 +67,6 @@ class PlanBench(ExperimentBench):
         """Return the number of documents that are judged for a split; None where the data are not here."""
         return self.collection.qrels(split)["docno"].nunique() if self.here else None
 
-    @property
-    def failures(self) -> dict[str, str]:
-        """Systems that cannot be prepared, and why."""
-        return dict(self._failed)
-
     def facts(self, model: str) -> ModelFacts:
         """Return what is known of a model without loading it."""
         if model not in self._facts:
@@ -110,17 +83,9 @@ class PlanBench(ExperimentBench):
 
     def check_models(self, name: str) -> None:
         """Raise ``ValueError`` where a model of a system that is no model of the hub cannot be found."""
-        try:
+        with blamed(name):
             for model in self.systems[name].models():
                 self.facts(model)
-        except (FileNotFoundError, ValueError) as error:
-            raise ValueError(f"systems.{name}: {error}") from error
-
-    def on(self, collection: str | None) -> PlanBench:
-        """Return the bench of another collection of the experiment; this one for None."""
-        found = super().on(collection)
-        assert isinstance(found, PlanBench)  # noqa: S101 (for the type checker: siblings are made alike)
-        return found
 
     def if_cheap(self, look: Callable[[], Found], *models: str, reads_all: bool = False) -> Found | None:
         """Return what ``look`` finds; None where data or models are not here, or are too large for a plan."""
@@ -147,7 +112,7 @@ class PlanBench(ExperimentBench):
 
     def kept(self, name: str) -> bool | None:
         """Whether the results of a system are kept; None where that is not known."""
-        runs = self.store.folder.path / "runs"
+        runs = self.store.path / "runs"
         if not any((runs / f"{file_name(name, trial)}.{self.split}.json").is_file() for trial in (None, 0)):
             return False
         try:
@@ -167,6 +132,11 @@ class PlanBench(ExperimentBench):
             raise NotKeptError(f"what is made of the results of {name}, which are not known yet")
         return super()._prepared(name)
 
+    def _stored(self, file: str, key: str, search: Callable[[], pd.DataFrame]) -> pd.DataFrame:  # noqa: ARG002
+        if (found := self.store.kept(file, key)) is None:
+            raise NotKeptError(f"what is made of the results {file}, which are not kept yet")
+        return found
+
     @contextmanager
     def _failing(self, name: str) -> Iterator[None]:
         """What is not there yet is no failure."""
@@ -174,7 +144,7 @@ class PlanBench(ExperimentBench):
             with super()._failing(name):
                 yield
         except NotKeptError:
-            self._failed.pop(name, None)
+            self.failed.pop(name, None)
             raise
 
     def _planned(self, name: str) -> tuple[Step, ...]:

@@ -19,12 +19,12 @@ from pyterrier_merge.experiment.bench import ExperimentBench, file_name
 from pyterrier_merge.experiment.comparison import Comparison, compared
 from pyterrier_merge.experiment.report.folder import write_report
 from pyterrier_merge.experiment.run_folder import RunFolder
-from pyterrier_merge.experiment.spec import ExperimentSpec
+from pyterrier_merge.experiment.spec import CollectionSection, ExperimentSpec
 from pyterrier_merge.spelling import did_you_mean
 from pyterrier_merge.storage import user_path, write_file
 from pyterrier_merge.systems.base import Figure, System
 
-Show = Callable[[str, str], None]  # the name of a system and its figures, as soon as it is measured
+Show = Callable[[str, str], None]  # the name of a system, and what is done with it or what it scores
 
 
 def run_experiment(
@@ -52,7 +52,7 @@ def run_experiment(
             of the whole spec all the same: results of other systems stay, and a later run goes on with them. Its report
             has the systems that were run last.
         overwrite: Take a folder that holds the run of another spec; what this run does not make of it is deleted.
-        show: Called with the name and the figures of each system as soon as it is measured.
+        show: Called with the name of each system when it is searched, and with its figures as soon as it is measured.
         verbose: Show progress bars.
 
     Returns:
@@ -60,31 +60,43 @@ def run_experiment(
 
     Raises:
         FileExistsError: The folder holds the run of another spec.
+        OSError: The folder cannot be written to, which is tried before anything runs.
         ValueError: A model, a measure, a split or a name is not what it should be.
     """
     every = bench_settings(spec, only)
     folders = run_folders(spec, folder, overwrite=overwrite)
+    for own in folders.values():
+        own.require_writable()
     benches: dict[str, ExperimentBench] = {}
     for name, settings in every.items():
         before = partial(_require_names, settings["collection"], spec.split)
+        tell = partial(_show_on, show, name) if show is not None and len(every) > 1 else show
         benches[name] = ExperimentBench(
-            **settings, store=folders[name], siblings=benches, before_search=before, verbose=verbose
+            **settings, store=folders[name], siblings=benches, before_search=before, tell=tell, verbose=verbose
         )
     for bench in benches.values():
         require_testable(bench)
         bench.check()
     found = {}
     for name, bench in benches.items():
-        comparison = compared(bench, spec.tested_against(), spec.significance.plan(), show=show)
+        comparison = compared(bench, spec.tested_against(), spec.significance.plan())
+        if len(benches) > 1 and name != bench.collection.name:
+            comparison = replace(comparison, title=f"{name} ({comparison.title})")
         if left_out := [system for system in spec.systems if system not in bench.systems]:
             note = f"Not all systems of the file were run; left out are {', '.join(left_out)}."
             comparison = replace(comparison, notes=(note, *comparison.notes))
         found[name] = comparison
-        _write(bench, folders[name], comparison)
+        with folders[name].writing():
+            _write(bench, folders[name], comparison)
     whole = not left_out and not any(comparison.failed for comparison in found.values())
     for own in folders.values():  # at the end: a merge may be chosen on a collection that was done before
-        own.finish(whole=whole)
+        with own.writing():
+            own.finish(whole=whole)
     return found
+
+
+def _show_on(show: Show, label: str, name: str, said: str) -> None:
+    show(f"{name} on {label}", said)
 
 
 def run_folders(spec: ExperimentSpec, folder: str | Path, *, overwrite: bool = False) -> dict[str, RunFolder]:
@@ -102,7 +114,7 @@ def bench_settings(spec: ExperimentSpec, only: tuple[str, ...] = ()) -> dict[str
     """Return what the bench of each collection is made with, by its label, for some systems or all.
 
     Raises:
-        ValueError: There is no such system.
+        ValueError: There is no such system, or no such collection.
     """
     common = {
         "systems": _chosen(spec, only),
@@ -110,10 +122,14 @@ def bench_settings(spec: ExperimentSpec, only: tuple[str, ...] = ()) -> dict[str
         "measures": spec.parsed_measures,
         "num_results": spec.num_results,
     }
-    return {
-        section.label: {**common, "collection": get_collection(section.name, **section.options)}
-        for section in spec.collection
-    }
+    return {section.label: {**common, "collection": _collection(section)} for section in spec.collection}
+
+
+def _collection(section: CollectionSection) -> TestCollection:
+    try:
+        return get_collection(section.name, **section.options)
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(f"collection {section.label}: {error}") from error
 
 
 def collection_folder(folder: str | Path, spec: ExperimentSpec, label: str) -> Path:

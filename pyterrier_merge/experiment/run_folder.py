@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from pyterrier_merge.collections.reading.runs import read_kept_run, write_run
+from pyterrier_merge.experiment.bench import UnusableStoreError
 from pyterrier_merge.experiment.environment import environment
 from pyterrier_merge.storage import user_path, write_file
 
@@ -52,6 +55,22 @@ class RunFolder:
                 "folder (--out), or say --overwrite: what is still right is used again"
             )
 
+    def require_writable(self) -> None:
+        """Raise ``OSError`` where no file can be made in the folder; a folder that is not there stays so."""
+        nearest = next(path for path in (self.path.absolute(), *self.path.absolute().parents) if path.exists())
+        with self.writing(), tempfile.TemporaryFile(dir=nearest):
+            pass
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Name the folder where something cannot be written into it."""
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or error
+            advice = "make room there, or name another folder (--out)"
+            raise UnusableStoreError(f"cannot write into the run folder {self.path}: {reason}; {advice}") from error
+
     def results(self, name: str, key: str, search: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """Return the results of a system: those kept under the same key, else those of ``search``, which are then kept.
 
@@ -64,24 +83,30 @@ class RunFolder:
             Columns ``qid``, ``docno``, ``rank`` (from 0) and ``score``.
 
         Raises:
+            OSError: The folder cannot be written to.
             ValueError: A qid or docno is empty or holds white space.
             RuntimeError: What was kept is damaged.
         """
         file, note = self.file(f"runs/{name}.res.gz"), self.file(f"runs/{name}.json")
         results = None if self._holds(name, key) else search()
-        self.claim()
-        if results is not None:
-            self.note()
-            file.parent.mkdir(parents=True, exist_ok=True)
-            note.unlink(missing_ok=True)  # from here to the new note the file is nobody's
-            beside = file.with_name(f".{os.getpid()}.{file.name}")
-            try:
-                write_run(results, beside, name)
-                beside.replace(file)
-            finally:
-                beside.unlink(missing_ok=True)
-            write_file(note, json.dumps({"key": key, "results": len(results), **environment()}, indent=2) + "\n")
+        with self.writing():
+            self.claim()
+            if results is not None:
+                self.note()
+                self._keep(name, key, results)
         return read_kept_run(file, _read_json(note).get("results"))
+
+    def _keep(self, name: str, key: str, results: pd.DataFrame) -> None:
+        file, note = (self.path / f"runs/{name}{ending}" for ending in (".res.gz", ".json"))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        note.unlink(missing_ok=True)  # from here to the new note the file is nobody's
+        beside = file.with_name(f".{os.getpid()}.{file.name}")
+        try:
+            write_run(results, beside, name)
+            beside.replace(file)
+        finally:
+            beside.unlink(missing_ok=True)
+        write_file(note, json.dumps({"key": key, "results": len(results), **environment()}, indent=2) + "\n")
 
     def kept(self, name: str, key: str) -> pd.DataFrame | None:
         """Return the results that are kept under the key, None where there are none; nothing is written."""

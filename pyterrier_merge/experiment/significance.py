@@ -19,6 +19,7 @@ BATCH = 500  # of them in memory at a time
 Test = Literal["t", "randomization", "wilcoxon"]
 Correction = Literal["holm", "bonferroni", "fdr_bh", "none"]
 Family = Literal["all", "measure"]
+CORRECTIONS: Mapping[str, str] = {"holm": "Holm", "bonferroni": "Bonferroni", "fdr_bh": "Benjamini-Hochberg"}
 TESTS: Mapping[str, str] = {
     "t": "paired t-test",
     "randomization": "paired randomization test",
@@ -65,8 +66,11 @@ class TestPlan:
         sizes = sorted(set(_families(comparisons, self.family).value_counts()))
         covers = " or ".join(f"{size:,}" for size in sizes) or "0"
         each = "" if self.family == "all" else " of each measure and baseline"
-        many = "comparison" if covers == "1" else "comparisons"
-        return f"{test}, {self.correction}-corrected over the {covers} {many}{each}, p < {self.level:g}"
+        if covers == "1":
+            return f"{test}, one comparison{each}, so nothing is corrected, p < {self.level:g}"
+        return (
+            f"{test}, {CORRECTIONS[self.correction]}-corrected over the {covers} comparisons{each}, p < {self.level:g}"
+        )
 
     def describe_intervals(self) -> str:
         """Return one sentence part that names the level of the intervals and whether they are corrected."""

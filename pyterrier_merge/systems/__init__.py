@@ -18,6 +18,7 @@ KINDS = {
     "bm25": ("bm25", "BM25System"),
     "encoder": ("encoder", "EncoderSystem"),
     "merged": ("merged", "MergedSystem"),
+    "lora": ("lora", "LoRASystem"),
     "fusion": ("fusion", "FusionSystem"),
     "rerank": ("rerank", "RerankSystem"),
     "trec_run": ("trec_run", "TrecRunSystem"),
@@ -47,8 +48,9 @@ def read_system(section: Mapping[str, Any]) -> System:
     try:
         return system_of(section)
     except ValidationError as error:
-        wrong = (f"{'.'.join(map(str, one['loc'])) or section['kind']}: {one['msg']}" for one in error.errors())
-        raise ValueError("; ".join(wrong)) from error
+        from pyterrier_merge.systems.wrong_fields import described
+
+        raise ValueError(described(error, system_class(section["kind"]), section)) from error
 
 
 def system_of(section: Any) -> System:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pandas as pd
 import pyterrier as pt
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
     from pyterrier_merge.encoding.encoders import E5Encoder
     from pyterrier_merge.executor import Executor
-    from pyterrier_merge.systems.plan import PlanningBench, Step
 
 Figure = Callable[[Path], Any]  # writes a picture; the file's ending says the format
+Found = TypeVar("Found")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -36,6 +36,8 @@ class Prepared:
         label: A few words behind the system's name in tables, such as the alphas that were chosen.
         labels: The queries whose judgements it used, for training or for choosing (see ``used_labels``); None where
             that is not known.
+        line: Systems with the same line differ in the labels that they used: they are joined in the plot of figures
+            against labels.
         notes: What the report says of it, one sentence each.
         tables: Further tables of the report, by name (``tensors``, ``sweep``).
         figures: Further pictures of the report, by name.
@@ -46,6 +48,7 @@ class Prepared:
     encoder: E5Encoder | None = None
     label: str = ""
     labels: frozenset[str] | None = frozenset()
+    line: str = ""
     notes: tuple[str, ...] = ()
     tables: Mapping[str, pd.DataFrame] = field(default_factory=lambda: _NOTHING)
     figures: Mapping[str, Figure] = field(default_factory=lambda: _NOTHING)
@@ -91,6 +94,62 @@ class Bench(Protocol):
         """Return the bench of another collection of the same experiment, by its label; this one for None."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A piece of work whose outcome is kept.
+
+    Attributes:
+        what: In words, alike for the steps that make one row of the plan.
+        kept: Whether it is done already; None where that is not known.
+        searching: It is needed by a search alone, so not where results are kept.
+        encoder: Makes the vectors, and is not loaded; None where nothing is encoded.
+        documents: How many it encodes, None where that is not known.
+        at_most: Whether fewer may be enough.
+        over: What is encoded: vectors of equal encoders over the same are made once. Empty where it is not known yet
+            which merge will encode.
+    """
+
+    what: str
+    kept: bool | None = None
+    searching: bool = False
+    encoder: E5Encoder | None = None
+    documents: int | None = 0
+    at_most: bool = False
+    over: str = ""
+
+
+class PlanningBench(Bench, Protocol):
+    """A bench on which nothing is trained, encoded or fetched; what would need that raises ``RuntimeError``."""
+
+    @property
+    def documents(self) -> int | None:
+        """Number of documents of the collection; None where it is not known before they are fetched."""
+
+    def queries(self, split: str) -> int | None:
+        """Return the number of a split's queries; None where it is not known before they are fetched."""
+
+    def judged_documents(self, split: str) -> int | None:
+        """Return the number of documents that are judged for a split; None likewise."""
+
+    def if_cheap(self, look: Callable[[], Found], *models: str, reads_all: bool = False) -> Found | None:
+        """Return what ``look`` finds, which may fingerprint and load models.
+
+        Args:
+            look: What to do.
+            models: What it loads.
+            reads_all: It reads the text of every document.
+
+        Returns:
+            None where data or models are not here, or are too large for a plan.
+        """
+
+    def steps(self, name: str) -> tuple[Step, ...]:
+        """Return the plan of another system."""
+
+    def on(self, collection: str | None) -> PlanningBench:
+        """Return the bench of another collection of the same experiment; this one for None."""
+
+
 class Section(BaseModel):
     """A part of an experiment's file: validated, frozen, unknown fields refused."""
 
@@ -125,6 +184,12 @@ class System(Section, ABC):
         Raises:
             ValueError: The system cannot be what it was told to be; the message is the reason in the report.
         """
+
+
+def index_step(bench: PlanningBench, encoder: E5Encoder, *, over: str | None = None) -> Step:
+    """Return the step that indexes the whole collection."""
+    over = bench.collection.name if over is None else over
+    return Step(what="index", searching=True, encoder=encoder, documents=bench.documents, over=over)
 
 
 def all_trials(bench: Bench, name: str) -> tuple[str, list[Prepared]]:

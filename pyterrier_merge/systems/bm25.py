@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from pyterrier_merge.systems.base import Bench, Prepared, System
-from pyterrier_merge.systems.plan import PlanningBench, Step
+from pyterrier_merge.systems.base import Bench, PlanningBench, Prepared, Step, System
 
 if TYPE_CHECKING:
     from pyterrier_merge.retrieval.lexical.bm25 import BM25

@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 
 
 def used_labels(collection: TestCollection, split: str) -> frozenset[str]:
-    """Return a name for each judged query of a split: ``COLLECTION/SPLIT/QID``, for other splits may number alike."""
+    """Return a name for each judged query of a split, where its judgements count as labels."""
     topics, _ = judged(collection.topics(split), collection.qrels(split))
-    return frozenset(f"{collection.name}/{split}/{qid}" for qid in topics["qid"])
+    return collection.label_names(split, topics["qid"])
 
 
 def require_other_queries(bench: Bench, split: str, field: str, *, on: str | None = None) -> None:
@@ -38,32 +38,46 @@ def require_other_queries(bench: Bench, split: str, field: str, *, on: str | Non
     Raises:
         ValueError: It is the test split, the collection has no such split, or shares queries with the table's split.
     """
-    chosen, collection = bench.on(on).collection, bench.collection
+    chosen = bench.on(on).collection
     if split in (bench.split, "test"):
         raise ValueError(f"{field}: nothing can be chosen on {split!r}, which the tables are computed on")
     if split not in chosen.splits:
         raise ValueError(
             f"{field}: {chosen.name} has no split {split!r} to choose on; "
             f"{did_you_mean(split, chosen.splits, 'it has')}: name one of them that is not the test split, or give "
-            "alpha_lower and alpha_upper"
+            "alpha_lower and alpha_upper (weights, steps) and choose nothing"
         )
     chosen_on, _ = judged(chosen.topics(split), chosen.qrels(split))
+    require_unasked(bench, chosen_on, field, f"{split} queries" + ("" if on is None else f" of {chosen.name}"))
+
+
+def require_unasked(bench: Bench, queries: pd.DataFrame, field: str, whose: str) -> None:
+    """Refuse to choose or train on queries that the table is computed on.
+
+    Args:
+        bench: Of the table.
+        queries: ``qid`` and ``query`` of what is chosen or trained on.
+        field: Where a file says so, for messages.
+        whose: What these are, for messages, such as "dev queries".
+
+    Raises:
+        ValueError: More of them than a collection asks twice are the table's.
+    """
+    collection = bench.collection
     measured, _ = judged(collection.topics(bench.split), collection.qrels(bench.split))
     texts = set(measured["query"].map(_plain))
-    shared = chosen_on.loc[chosen_on["query"].map(_plain).isin(texts), "qid"].tolist()
-    whole = chosen_on.merge(measured, on=["qid", "query"])
-    if len(whole) or len(shared) > max(1, REPEATED * len(chosen_on)):
-        whose = "" if on is None else f" of {chosen.name}"
-        table = "" if on is None else f" of {collection.name}"
+    shared = queries.loc[queries["query"].map(_plain).isin(texts), "qid"].tolist()
+    whole = queries.merge(measured, on=["qid", "query"])
+    if len(whole) or len(shared) > max(1, REPEATED * len(queries)):
+        table = f" of {collection.name}" if " of " in whose else ""
         raise ValueError(
-            f"{field}: {len(shared)} of {len(chosen_on)} {split} queries{whose} are {bench.split} queries{table} too "
-            f"(such as qid {shared[0]!r}), and nothing can be chosen on what the tables are computed on: take them out "
-            f"of {split}"
+            f"{field}: {len(shared)} of {len(queries)} {whose} are {bench.split} queries{table} too (such as qid "
+            f"{shared[0]!r}), and nothing can be chosen or trained on what the tables are computed on: take them out"
         )
     if shared:
         logger.warning(
-            "%d of %d %s queries of %s have the text of a %s query (such as qid %r)",
-            len(shared), len(chosen_on), split, chosen.name, bench.split, shared[0],
+            "%s: %d of %d %s have the text of a %s query (such as qid %r)",
+            collection.name, len(shared), len(queries), whose, bench.split, shared[0],
         )  # fmt: skip
 
 

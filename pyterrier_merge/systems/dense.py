@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pandas as pd
 import pyterrier as pt
 
-from pyterrier_merge.models import fingerprint_model, locate_model, pinned_name
+from pyterrier_merge.models import locate_parts, pinned_name
 from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
 from pyterrier_merge.systems.base import Bench, Prepared
 
@@ -46,4 +46,4 @@ def dense(encoder: E5Encoder, bench: Bench, **said: Any) -> Prepared:
 
 def described(model: str) -> str:
     """Return a model's name, with the commit where it came from the hub, and the fingerprint of its content."""
-    return f"{pinned_name(model)} (content {fingerprint_model(locate_model(model))})"
+    return f"{pinned_name(model)} (content {locate_parts(model).fingerprint})"

@@ -5,54 +5,54 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Mapping
-from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field, model_validator
 
 from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.models import fingerprint_model, locate_model
-from pyterrier_merge.spelling import did_you_mean
 from pyterrier_merge.storage import cache_folder
 from pyterrier_merge.systems.base import Bench, Section
 from pyterrier_merge.systems.settings import Positive
-from pyterrier_merge.training.settings import DomainTraining
+from pyterrier_merge.training.settings import CausalTraining, DomainSettings, KnownItemTraining, MaskedTraining
+
+Settings = MaskedTraining | CausalTraining | KnownItemTraining
 
 
 class TrainedDomain(Section):
     """A domain model that is trained on the documents of a collection, without labels.
 
     Attributes:
-        train: How to train; ``{}`` takes the defaults.
+        train: How to train; ``{}`` takes the defaults of masked training.
         documents: Train on so many documents at most (those whose docnos have the smallest SHA-256), instead of all,
-            whose texts are held in memory.
+            whose texts are held in memory. Known items have a number of their own, ``items``.
         seeds: Trains one model for each: figures are averaged per query over them.
         collection: Train on the documents of another collection of the experiment, by its label.
     """
 
-    train: Annotated[dict[str, Any], DomainTraining] = Field(default_factory=dict)
+    train: DomainSettings = Field(default_factory=MaskedTraining)
     documents: Positive | None = None
     seeds: tuple[int, ...] | None = None
     collection: str | None = None
 
     @model_validator(mode="after")
-    def _known_settings(self) -> TrainedDomain:
-        self.settings()
+    def _one_meaning(self) -> TrainedDomain:
         if self.seeds is not None and (not self.seeds or len(set(self.seeds)) < len(self.seeds)):
             raise ValueError(f"seeds: expected at least one, each once; found {list(self.seeds)}")
-        if self.seeds is not None and "seed" in self.train:
+        named = self.train.seed != type(self.train)().seed  # by its value: a spec that was kept names all fields
+        if self.seeds is not None and named:
             raise ValueError("give either 'seeds' or 'seed' in 'train', not both")
+        if self.documents is not None and isinstance(self.train, KnownItemTraining):
+            raise ValueError("'documents' is for masked and causal training; for known items say 'items' in 'train'")
         return self
 
-    def settings(self) -> list[DomainTraining]:
-        """Return the settings of each seed's training, checked."""
-        known = vars(DomainTraining())
-        if unknown := [name for name in self.train if name not in known]:
-            raise ValueError(f"train has no setting {unknown[0]!r}; {did_you_mean(unknown[0], known)}")
-        one = DomainTraining(**self.train)
-        return [one] if self.seeds is None else [replace(one, seed=seed) for seed in self.seeds]
+    def settings(self) -> list[Settings]:
+        """Return the settings of each seed's training."""
+        if self.seeds is None:
+            return [self.train]
+        return [self.train.model_copy(update={"seed": seed}) for seed in self.seeds]
 
     def models(self, bench: Bench, base: str, settings_of_encoder: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Return the folder of each seed's model, trained where it is not kept, and what it was made from, in words.
@@ -69,7 +69,7 @@ class TrainedDomain(Section):
         from pyterrier_merge.training.domain import train_domain_model
 
         collection, located = bench.on(self.collection).collection, locate_model(base)
-        texts = cache(lambda: self._texts(bench))
+        texts = cache(lambda: collection if isinstance(self.train, KnownItemTraining) else self._texts(bench))
         found = []
         for settings, (folder, kept) in self.kept(bench, base, settings_of_encoder).items():
             if not kept:
@@ -82,20 +82,28 @@ class TrainedDomain(Section):
 
     def kept(
         self, bench: Bench, base: str, settings_of_encoder: Mapping[str, Any]
-    ) -> dict[DomainTraining, tuple[Path, bool]]:
+    ) -> dict[Settings, tuple[Path, bool]]:
         """Return the folder of each seed's model, and whether it is trained already; see :meth:`models`."""
-        from pyterrier_merge.training.domain import PROCEDURE, REPORT
+        from pyterrier_merge.training.domain import PROCEDURE
+        from pyterrier_merge.training.folder import REPORT
 
         collection = bench.on(self.collection).collection
-        read = {name: settings_of_encoder.get(name) for name in ("document_prompt", "max_length")}
+        read = {name: settings_of_encoder.get(name) for name in self._decisive}
         base_content = fingerprint_model(locate_model(base))
         made_from = [collection.fingerprint, self.documents, base_content, read, PROCEDURE]
         found = {}
         for settings in self.settings():
-            identity = fingerprint([made_from, asdict(settings)])
+            identity = fingerprint([made_from, settings.model_dump()])
             folder = cache_folder("domain-models") / f"{collection.name}-{identity}"
             found[settings] = (folder, (folder / REPORT).is_file())
         return found
+
+    @property
+    def _decisive(self) -> tuple[str, ...]:
+        """The settings of an encoder that decide what the training reads."""
+        if isinstance(self.train, KnownItemTraining):
+            return ("task", "query_prompt", "document_prompt", "max_length", "pooling", "normalize")
+        return ("document_prompt", "max_length")
 
     def _texts(self, bench: Bench) -> list[str]:
         documents = bench.on(self.collection).collection.corpus_iter()
@@ -103,10 +111,12 @@ class TrainedDomain(Section):
             return [doc["text"] for doc in documents]
         return [doc["text"] for doc in heapq.nsmallest(self.documents, documents, key=_order)]
 
-    def _described(self, settings: DomainTraining, collection: str) -> str:
-        chosen = {name: value for name, value in asdict(settings).items() if value is not None}
+    def _described(self, settings: Settings, collection: str) -> str:
+        chosen = {name: value for name, value in settings.model_dump().items() if value is not None}
         said = ", ".join(f"{name} {value}" for name, value in chosen.items())
         documents = "the documents" if self.documents is None else f"{self.documents:,} documents"
+        if isinstance(settings, KnownItemTraining):
+            documents = "known items"
         return f"trained on {documents} of {collection}, unlabelled ({said})"
 
 

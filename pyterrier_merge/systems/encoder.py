@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pyterrier_merge.systems.base import Bench, Prepared
+from pyterrier_merge.systems.base import Bench, PlanningBench, Prepared, Step, index_step
 from pyterrier_merge.systems.dense import dense, described
-from pyterrier_merge.systems.plan import PlanningBench, Step, index_step
 from pyterrier_merge.systems.settings import EncoderSettings
 
 if TYPE_CHECKING:

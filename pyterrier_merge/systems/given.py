@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import pyterrier as pt
 from pydantic import ConfigDict
 
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_rows
+from pyterrier_merge.storage import cache_folder
 from pyterrier_merge.systems.base import Bench, Prepared, System
 
 logger = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ class TransformerSystem(System):
         from pyterrier_merge.retrieval.lexical.bm25 import BM25
 
         labels = frozenset[str]() if isinstance(self.transformer, BM25) else None
-        described = repr(self.transformer)
+        described = repr(self.transformer).replace(str(cache_folder()), "…")
         note = described if len(described) <= LONGEST else f"{described[:LONGEST]} …"
         return [Prepared(transformer=UsersStage(self.transformer), identity=identity, labels=labels, notes=(note,))]
 
@@ -76,12 +78,18 @@ def users_errors(doing: str) -> Iterator[None]:
         yield
     except Exception as error:  # it may raise anything
         logger.debug("%s failed", doing, exc_info=True)
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        own = not {"site-packages", "pyterrier_merge"} & set(Path(last.filename).parts)
-        if isinstance(error, (RuntimeError, ValueError)) and not own:
+        lines = traceback.extract_tb(error.__traceback__)
+        if isinstance(error, (RuntimeError, ValueError)) and not _users_own(lines[-1]):
             raise
-        where = f" ({Path(last.filename).name}, line {last.lineno})" if own else ""
+        last = next(filter(_users_own, reversed(lines)), None)  # what it called may have raised the error
+        where = f" ({Path(last.filename).name}, line {last.lineno})" if last else ""
         raise RuntimeError(f"{doing} failed: {type(error).__name__}: {error}{where}") from error
+
+
+def _users_own(line: traceback.FrameSummary) -> bool:
+    """Whether a line of a traceback is none of a library's."""
+    standard = Path(line.filename).is_relative_to(sysconfig.get_path("stdlib")) or line.filename.startswith("<frozen")
+    return not standard and not {"site-packages", "pyterrier_merge"} & set(Path(line.filename).parts)
 
 
 class ResultsSystem(System):

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pandas as pd
-from ir_measures.measures import Measure
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from pyterrier_merge.collections.pool import pooled
-from pyterrier_merge.evaluation import check_measure, judged, parsed_measure
-from pyterrier_merge.systems.base import Bench, Figure, Prepared, Section, all_labels
-from pyterrier_merge.systems.choosing import require_answers, require_other_queries, used_labels
+from pyterrier_merge.evaluation import check_measure, judged
+from pyterrier_merge.systems.base import Bench, Figure, PlanningBench, Prepared, Step, all_labels, index_step
+from pyterrier_merge.systems.choosing import require_other_queries, used_labels
 from pyterrier_merge.systems.dense import dense, described
 from pyterrier_merge.systems.domain import TrainedDomain
-from pyterrier_merge.systems.merge_plan import sweep_steps
-from pyterrier_merge.systems.plan import PlanningBench, Step, index_step
-from pyterrier_merge.systems.settings import EncoderSettings, Positive
-from pyterrier_merge.tuning.space import PAPER_GRID, alpha_pairs
+from pyterrier_merge.systems.settings import EncoderSettings
+from pyterrier_merge.systems.sweep import SweepSection
 
 if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
@@ -29,71 +26,6 @@ if TYPE_CHECKING:
     from pyterrier_merge.tuning.sweep import Sweep
 
 Alpha = Annotated[float, Field(ge=0, le=1)]
-
-
-class PoolSection(Section):
-    """Choose on a part of the collection: the judged documents and the first results of some systems.
-
-    Attributes:
-        of: Names of systems whose results go into the pool.
-        depth: Results of each query and system that go into the pool.
-        judged: Whether the judged documents do; they are many where TREC's pools are large.
-    """
-
-    of: tuple[str, ...]
-    depth: Positive = 10
-    judged: bool = True
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> PoolSection:
-        if not self.judged and not self.of:
-            raise ValueError("the pool is empty: name systems in 'of', or leave 'judged' out")
-        return self
-
-    def most(self, bench: PlanningBench, split: str) -> int | None:
-        """Return the number of documents that the pool has at most; None where that is not known."""
-        queries, judged = bench.queries(split), 0 if not self.judged else bench.judged_documents(split)
-        if bench.collection.reranking or queries is None or judged is None:
-            return bench.documents if bench.collection.reranking else None
-        found = len(self.of) * self.depth * queries + judged
-        return found if bench.documents is None else min(found, bench.documents)
-
-
-class SweepSection(Section):
-    """How the alphas are chosen.
-
-    Attributes:
-        grid: Values of both alphas, or pairs ``[alpha_lower, alpha_upper]``.
-        split: The split to choose on; never the split that tables are computed on.
-        metric: What to choose by; the experiment's first measure when left out.
-        pool: Choose on a pool instead of the whole collection.
-        collection: Choose on another collection of the experiment, by its label.
-    """
-
-    grid: tuple[float, ...] | tuple[tuple[float, float], ...] = PAPER_GRID
-    split: str = "dev"
-    metric: Annotated[str, AfterValidator(lambda text: str(parsed_measure(text)))] | None = None
-    pool: PoolSection | None = None
-    collection: str | None = None
-
-    @model_validator(mode="after")
-    def _grid_within_bounds(self) -> SweepSection:
-        alpha_pairs(self.grid)
-        return self
-
-    def measure(self, bench: Bench) -> Measure:
-        """Return what to choose by."""
-        return bench.measures[0] if self.metric is None else parsed_measure(self.metric)
-
-    def searched(self, bench: Bench) -> TestCollection:
-        """Return the documents to choose on, with the split's queries."""
-        if self.pool is None:
-            return bench.collection
-        topics = bench.collection.topics(self.split)
-        runs = [bench.results(name, self.split) for name in self.pool.of]
-        for name, run in zip(self.pool.of, runs, strict=True):
-            require_answers(run, topics, name, self.split)
-        return pooled(bench.collection, self.split, runs, depth=self.pool.depth, judged=self.pool.judged)
 
 
 def _domain(given: Any) -> Any:
@@ -148,6 +80,10 @@ class MergedSystem(EncoderSettings):
             raise ValueError("a merge needs 'source' and 'domain', or 'mergekit'")
         if self.sweep is None and self._weighted() and not all(given):
             raise ValueError(f"{self.method} needs 'alpha_lower' and 'alpha_upper', or 'sweep'")
+        seeds = len(self.domain.settings()) if isinstance(self.domain, TrainedDomain) else 1
+        trials = (self.sweep and self.sweep.trials) or 1
+        if 1 not in (seeds, trials) and seeds != trials:
+            raise ValueError(f"{seeds} seeds and {trials} samples to choose on: give as many of both, or one")
         if self.sweep is not None and not self._weighted():
             raise ValueError(f"{self.method} takes no weights, so there are no alphas to choose: leave 'sweep' out")
         self._recipe(("domain",) if isinstance(self.domain, TrainedDomain) else self._domain_names())
@@ -173,9 +109,10 @@ class MergedSystem(EncoderSettings):
         chosen = bench.on(self.sweep.collection).collection
         topics, _ = judged(chosen.topics(self.sweep.split), chosen.qrels(self.sweep.split))
         check_measure(self.sweep.measure(bench), bench.num_results, topics["qid"].tolist())
+        self.sweep.asked(bench.on(self.sweep.collection))  # a sample that is too small shows here
 
     def plan(self, bench: PlanningBench) -> list[Step]:
-        """Return the training of each seed, the merges that are tried, and the index of the one that is taken."""
+        """Return the training of each seed, the merges that each trial tries, and the index of the one it takes."""
         if self.mergekit is not None:
             return [index_step(bench, self._encoder(bench, self._read_recipe()))]
         if not isinstance(self.domain, TrainedDomain):
@@ -194,13 +131,19 @@ class MergedSystem(EncoderSettings):
         if self.sweep is None:
             return [index_step(bench, self._encoder(bench, recipe))]
         settings = self.encoder_settings(bench.on(self.sweep.collection))
-        return sweep_steps(bench, self.sweep, recipe, self._encoder, settings, there)
+        return self.sweep.steps(bench, recipe, self._encoder, settings, there)
 
     def prepare(self, bench: Bench) -> list[Prepared]:
-        """Train, choose and merge: one ready system for each seed of the training."""
+        """Train, choose and merge: one ready system for each seed of the training, or sample of the sweep."""
         if self.mergekit is not None:
             return [self._prepared(bench, self._read_recipe(), f"as {self.mergekit.name} says", ())]
-        return [self._merge(bench, domains, f"domain model {made_from}") for domains, made_from in self._domains(bench)]
+        made = list(self._domains(bench))
+        asked = self.sweep.asked(bench.on(self.sweep.collection)) if self.sweep else []
+        trials = max(len(made), len(asked))
+        return [
+            self._merge(bench, domains, f"domain model {made_from}", queries)
+            for (domains, made_from), queries in islice(zip(cycle(made), cycle(asked or [None])), trials)
+        ]
 
     def _domains(self, bench: Bench) -> Iterator[tuple[tuple[str, ...], str]]:
         """The domain models of each trial, and what they are, in words."""
@@ -210,29 +153,32 @@ class MergedSystem(EncoderSettings):
         else:
             yield self._domain_names(), ", ".join(map(described, self._domain_names()))
 
-    def _merge(self, bench: Bench, domains: Sequence[str], made_from: str) -> Prepared:
+    def _merge(self, bench: Bench, domains: Sequence[str], made_from: str, asked: TestCollection | None) -> Prepared:
         recipe = self._recipe(domains)
-        if self.sweep is None:
+        if self.sweep is None or asked is None:
             return self._prepared(bench, recipe, f"{made_from}; {self.method}, alphas as given", ())
-        found = self._choose(bench, recipe, self.sweep)
+        found = self._choose(bench, recipe, self.sweep, asked)
         there = bench.on(self.sweep.collection)
         pool = [there.prepared(name) for name in (self.sweep.pool.of if self.sweep.pool else ())]
         labels = all_labels(pool)
         if labels is not None:
-            labels |= used_labels(there.collection, self.sweep.split)
+            labels |= used_labels(asked, self.sweep.split)
         prepared = self._prepared(bench, found.best.recipe, f"{made_from}; {self.method}", (found.describe(),))
         tables = {**prepared.tables, "sweep": found.table, "sweep_per_query": _flat(found.per_query)}
+        if self.sweep.sampled:
+            tables["sample"] = asked.topics(self.sweep.split)[["qid"]]
         figures: dict[str, Figure] = {"sweep": found.plot}
-        return replace(prepared, labels=labels, tables=tables, figures=figures)
+        line = f"merged, alphas chosen on {self.sweep.split}" if self.sweep.sampled else ""
+        return replace(prepared, labels=labels, line=line, tables=tables, figures=figures)
 
-    def _choose(self, bench: Bench, recipe: MergeRecipe, section: SweepSection) -> Sweep:
+    def _choose(self, bench: Bench, recipe: MergeRecipe, section: SweepSection, asked: TestCollection) -> Sweep:
         from pyterrier_merge.encoding.merged import MergedE5Encoder
         from pyterrier_merge.tuning.sweep import sweep
 
         there = bench.on(section.collection)
         return sweep(
             MergedE5Encoder.from_recipe(recipe, **self.encoder_settings(there)),
-            section.searched(there),
+            section.searched(there, asked),
             grid=section.grid,
             metric=section.measure(bench),
             split=section.split,

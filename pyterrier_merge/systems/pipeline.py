@@ -13,9 +13,8 @@ import pyterrier as pt
 from pydantic import AfterValidator, Field
 
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_file
-from pyterrier_merge.systems.base import Bench, Prepared, System
+from pyterrier_merge.systems.base import Bench, PlanningBench, Prepared, Step, System
 from pyterrier_merge.systems.given import UsersStage, users_errors
-from pyterrier_merge.systems.plan import PlanningBench, Step
 
 
 def _reference(text: str) -> str:

@@ -8,14 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import pandas as pd
 import pyterrier as pt
-from pydantic import BeforeValidator, SerializeAsAny
+from pydantic import BeforeValidator, SerializationInfo, field_serializer
 
 from pyterrier_merge.collections.pool import documents_alone
 from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.retrieval.dense.pipeline import dense_index
 from pyterrier_merge.systems import system_of
-from pyterrier_merge.systems.base import Bench, Prepared, System, all_labels, all_trials, shared_trials
-from pyterrier_merge.systems.plan import PlanningBench, Step
+from pyterrier_merge.systems.base import (
+    Bench,
+    PlanningBench,
+    Prepared,
+    Step,
+    System,
+    all_labels,
+    all_trials,
+    shared_trials,
+)
 from pyterrier_merge.systems.settings import Positive
 
 if TYPE_CHECKING:
@@ -39,8 +47,13 @@ class RerankSystem(System):
 
     kind: Literal["rerank"] = "rerank"
     first: str
-    by: Annotated[str | SerializeAsAny[System], BeforeValidator(_named_or_section)]
+    by: Annotated[str | System, BeforeValidator(_named_or_section)]
     depth: Positive | None = None
+
+    @field_serializer("by")
+    def _by_as_written(self, by: str | System, info: SerializationInfo) -> Any:
+        """Pydantic tries a kind of system as text first, and warns where a section within it has several forms."""
+        return by if isinstance(by, str) else by.model_dump(mode=info.mode)
 
     def models(self) -> tuple[str, ...]:
         """Return the models of its own encoder."""

@@ -7,9 +7,8 @@ from typing import Literal
 
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_file
 from pyterrier_merge.storage import user_path
-from pyterrier_merge.systems.base import Bench, Prepared, System
+from pyterrier_merge.systems.base import Bench, PlanningBench, Prepared, Step, System
 from pyterrier_merge.systems.given import KeptResults, compared_with_collection
-from pyterrier_merge.systems.plan import PlanningBench, Step
 
 
 class TrecRunSystem(System):

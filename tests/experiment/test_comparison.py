@@ -10,8 +10,10 @@ import pyterrier as pt
 import pytest
 from pyterrier.measures import AP, RR, Judged, P, R, nDCG
 
-from pyterrier_merge import bm25, compare
+from pyterrier_merge import bm25, compare, evaluation
 from pyterrier_merge.collections import from_frames
+from pyterrier_merge.evaluation import in_one_order
+from pyterrier_merge.experiment import comparison as comparison_room
 from pyterrier_merge.systems import System, read_system
 
 
@@ -74,6 +76,7 @@ def test_signs_bold_and_letters(collection):
     html = found._repr_html_()
     assert f"<b>{11 / 12:.4f}</b> a+" in html
     assert found.verdict() in html
+    assert html.count('<td style="text-align: left">') == html.count("<td")
 
 
 RR_POOR = (1 / 4 + 1 / 5 + 1 / 3 + 1 / 9 + 1 / 4) / 6
@@ -84,6 +87,31 @@ def test_latex_compiles_of_names_with_special_characters(collection):
     assert r"a\_b \& 50\% \#1 (a)" in text
     assert r"x\textasciicircum{}2 \textasciitilde{} \{y\}\textbackslash{}z \$" in text
     assert text.count(r"\\") == 3
+
+
+def test_each_run_is_ordered_once(collection, monkeypatch):
+    """To be measured, and to see which systems are the same."""
+    calls = []
+    monkeypatch.setattr(comparison_room, "in_one_order", lambda run: calls.append(len(run)) or in_one_order(run))
+    monkeypatch.setattr(evaluation, "in_one_order", lambda run: calls.append(len(run)) or in_one_order(run))
+    found = compare({"good": GOOD, "poor": POOR, "again": GOOD}, collection, measures=[RR])
+    assert calls == [len(GOOD), len(POOR), len(GOOD)]
+    assert found.same == {"again": "good"}
+
+
+def test_short_lists_are_named(collection):
+    short = GOOD[GOOD.groupby("qid").cumcount() < 5]
+    said = compare({"short": short, "good": GOOD}, collection, measures=[P @ 10, nDCG @ 10, RR]).notes
+    assert "short has at most 5 results for a query; P@10, nDCG@10 look deeper." in said
+    said = compare({"short": short, "good": GOOD}, collection, measures=[P @ 10, RR]).notes
+    assert "short has at most 5 results for a query; P@10 looks deeper." in said
+
+
+def test_a_bar_shows_how_far_a_comparison_is(collection, capsys):
+    compare({"good": GOOD, "poor": POOR}, collection, measures=[RR], verbose=True)
+    assert "comparing: 100%" in capsys.readouterr().err
+    compare({"good": GOOD, "poor": POOR}, collection, measures=[RR])
+    assert capsys.readouterr().err == ""
 
 
 def test_html_escapes_names(collection):

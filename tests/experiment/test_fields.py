@@ -6,8 +6,9 @@ from pydantic import Field
 
 from pyterrier_merge.experiment.fields import fields_reference, in_words
 from pyterrier_merge.systems import KINDS, system_class
-from pyterrier_merge.systems.merged import Alpha, SweepSection
+from pyterrier_merge.systems.merged import Alpha
 from pyterrier_merge.systems.settings import Positive
+from pyterrier_merge.systems.sweep import SweepSection
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "experiment-fields.md"
 

@@ -108,7 +108,7 @@ def test_a_pool_is_smaller_than_a_large_collection(spec, tmp_path, collections, 
 def test_what_is_done_is_seen_and_nothing_is_made(spec, tmp_path, monkeypatch):
     run_experiment(ExperimentSpec.model_validate(spec), tmp_path / "run")
     before = snapshot(tmp_path)
-    monkeypatch.setattr(E5Encoder, "_encode", lambda *_: pytest.fail("encoded"))
+    monkeypatch.setattr(E5Encoder, "encode", lambda *_, **__: pytest.fail("encoded"))
     found = plan(spec, tmp_path / "run")
     assert set(found.tables["systems"]["results on hpo kept"]) == {"yes"}
     assert {done for done, _ in steps(found).values()} == {"yes"}
@@ -175,7 +175,7 @@ def test_a_half_done_sweep_is_counted_by_its_merges(spec, tmp_path):
 
 
 def test_a_domain_model_that_is_trained_already_is_seen(spec, tmp_path):
-    train = {"train": {"steps": 1, "head_steps": 1, "batch_size": 4}, "seeds": [1, 2]}
+    train = {"train": {"steps": 1, "warmup": 0, "head_steps": 1, "batch_size": 4}, "seeds": [1, 2]}
     trained = changed(spec, "merged", ["sweep"], domain=train, alpha_lower=0.5, alpha_upper=1)
     first = {**train, "seeds": [1]}
     run_experiment(ExperimentSpec.model_validate(changed(trained, "merged", domain=first)), tmp_path / "run")

@@ -1,7 +1,9 @@
 import dataclasses
+import errno
 import gzip
 import json
 import math
+import os
 import re
 
 import pandas as pd
@@ -81,8 +83,10 @@ def test_a_run_leaves_what_a_paper_needs(spec, tmp_path):
         "merged-sweep_per_query.csv", "merged-tensors.csv", "per_query.csv", "qrels.txt", "report.md", "results.csv",
         "runs", "spec.json", "table.tex", "tests.csv",
     }  # fmt: skip
-    assert [name for name, _ in shown] == list(results["name"])
-    assert shown[0][1].startswith("nDCG@10 0.")
+    said = [(name, what.split(" 0.")[0]) for name, what in shown]
+    steps = ("searching 15 test queries", "nDCG@10")
+    assert said[:4] == [(name, step) for name in ("BM25", "source") for step in steps]
+    assert [name for name, what in said if what == "nDCG@10"] == list(results["name"])
     assert list(results["name"][:2]) == ["BM25", "source"]
     assert results["name"][2].startswith("merged (0")
     per_query = pd.read_csv(folder / "per_query.csv")
@@ -96,6 +100,62 @@ def test_a_run_leaves_what_a_paper_needs(spec, tmp_path):
     report = (folder / "report.md").read_text()
     assert "| BM25 (a)" in report
     assert "30 documents, 15 test queries" in report
+
+
+def test_kept_results_are_told_from_those_of_a_search(settings, tmp_path):
+    given = one_pair(settings)
+    run_experiment(given, tmp_path / "run")
+    (tmp_path / "run" / "runs" / "source.test.json").unlink()
+    said = []
+    run_experiment(given, tmp_path / "run", show=lambda name, what: said.append(f"{name}: {what}"))
+    assert [line.partition(": ")[0] for line in said] == ["BM25", "source", "source", "merged (1, 1)"]
+    assert said[1] == "source: searching 15 test queries"
+    assert [line.endswith(" (kept)") for line in said] == [True, False, False, True]
+
+
+def test_a_failure_is_told_when_it_happens(settings, mistral_language_model, tmp_path, caplog):
+    said = {}
+    run_experiment(
+        changed(settings, "merged", domain=str(mistral_language_model)), tmp_path / "run", show=said.__setitem__
+    )
+    assert said["merged"].startswith("failed: these models cannot be merged")
+    assert not [record for record in caplog.records if "failed" in record.message]
+
+
+def test_a_folder_that_cannot_be_written_ends_the_run_before_any_search(spec, tmp_path):
+    (tmp_path / "file").write_text("")
+    said = []
+    with pytest.raises(OSError, match=r"cannot write into the run folder .*file/run: Not a directory; .*--out"):
+        run_experiment(spec, tmp_path / "file" / "run", show=lambda *line: said.append(line))
+    assert said == []
+
+
+def test_a_full_disk_ends_the_run_and_what_is_kept_is_used_again(spec, tmp_path, monkeypatch):
+    """Every further system would be searched for nothing."""
+    real, said = run_folder.write_run, []
+
+    def full(results, path, name):
+        if name.startswith("source"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        real(results, path, name)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(run_folder, "write_run", full)
+        with pytest.raises(OSError, match=r"into the run folder .*run: No space left on device; make room"):
+            run_experiment(spec, tmp_path / "run", show=lambda name, what: said.append((name, what)))
+    assert [name for name, _ in said] == ["BM25", "BM25", "source"]
+    run_experiment(spec, tmp_path / "run", show=lambda name, what: said.append((name, what)))
+    assert said[3][0] == "BM25"
+    assert said[3][1].endswith("(kept)")
+
+
+def test_an_error_of_the_collection_names_it(settings, tmp_path, monkeypatch):
+    def lost(_):
+        raise FileNotFoundError("there is no folder /nowhere")
+
+    monkeypatch.setattr(room, "get_collection", lost)
+    with pytest.raises(ValueError, match=r"^collection hpo: there is no folder /nowhere$"):
+        run_experiment(one_pair(settings), tmp_path / "run")
 
 
 def test_the_figures_are_those_of_the_public_pieces(spec, small_collection, tmp_path):
@@ -134,7 +194,7 @@ def test_equal_scores_have_one_order_for_all_measures(small_collection):
 def test_a_second_run_encodes_nothing_and_says_the_same(spec, tmp_path, monkeypatch):
     first = table(spec, tmp_path / "run")
     report = (tmp_path / "run" / "report.md").read_text()
-    monkeypatch.setattr(E5Encoder, "_encode", lambda *_: pytest.fail("encoded again"))
+    monkeypatch.setattr(E5Encoder, "encode", lambda *_, **__: pytest.fail("encoded again"))
     second = table(spec, tmp_path / "run")
     pd.testing.assert_frame_equal(first, second)
     assert (tmp_path / "run" / "report.md").read_text() == report
@@ -210,8 +270,10 @@ def test_a_merge_that_is_the_source_counts_once(spec, settings, tmp_path, monkey
     """Nothing is encoded for it, and no test compares a system with itself."""
     run_experiment(spec, tmp_path / "run")
     encoded = []
-    real = E5Encoder._encode
-    monkeypatch.setattr(E5Encoder, "_encode", lambda self, *given: encoded.append(self) or real(self, *given))
+    real = E5Encoder.encode
+    monkeypatch.setattr(
+        E5Encoder, "encode", lambda self, *texts, **kind: encoded.append(self) or real(self, *texts, **kind)
+    )
     found = run_experiment(one_pair(settings), tmp_path / "other")["hpo"]
     assert not [encoder for encoder in encoded if isinstance(encoder, MergedE5Encoder)]
     assert found.same == {"merged (1, 1)": "source"}
@@ -414,7 +476,7 @@ def test_results_of_a_system_that_fails_now_are_kept(spec, tmp_path, monkeypatch
     with monkeypatch.context() as broken:
         broken.setattr("pyterrier_merge.tuning.sweep.sweep", fails)
         assert run_experiment(spec, tmp_path / "run")["hpo"].failed == {"merged": "out of memory"}
-    monkeypatch.setattr(E5Encoder, "_encode", lambda *_: pytest.fail("encoded again"))
+    monkeypatch.setattr(E5Encoder, "encode", lambda *_, **__: pytest.fail("encoded again"))
     pd.testing.assert_frame_equal(table(spec, tmp_path / "run"), first)
 
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from pyterrier_merge import DomainTraining, MergedE5Encoder, get_collection, train_domain_model
+from pyterrier_merge import MaskedTraining, MergedE5Encoder, get_collection, train_domain_model
 from pyterrier_merge.cli import app
 from pyterrier_merge.encoding.encoders import E5Encoder
 from pyterrier_merge.experiment.run import run_experiment
@@ -74,7 +74,7 @@ def run(folders, bert_retriever, tmp_path_factory):
         changed.setenv("PYTERRIER_MERGE_CACHE", str(where / "cache"))
         spec = ExperimentSpec.model_validate(settings(folders, bert_retriever))
         shown = []
-        found = run_experiment(spec, where / "run", show=lambda name, _: shown.append(name))
+        found = run_experiment(spec, where / "run", show=lambda *line: shown.append(line))
     return SimpleNamespace(spec=spec, found=found, folder=where / "run", cache=where / "cache", shown=shown)
 
 
@@ -85,15 +85,17 @@ def cache(monkeypatch, tmp_path):
 
 def test_each_collection_has_a_table_and_a_family(run):
     assert list(run.found) == ["here", "over there"]
-    assert len(run.shown) == 8
+    measured = [name for name, what in run.shown if what.startswith("RR@10")]
+    assert [name.split(" on ")[-1] for name in measured] == ["here"] * 4 + ["over there"] * 4
     for label, found in run.found.items():
         assert found.failed == {}
         assert [name.split(" (")[0] for name in found.table["name"]] == list(run.spec.systems)
         systems = len(found.table) - len(found.same)
         assert len(found.tests) == (systems - 1) + (systems - 2)
         report = (run.folder / label.replace(" ", "_") / "report.md").read_text()
-        assert f"holm-corrected over the {len(found.tests)} comparison" in report
-        assert report.startswith(f"# {'one' if label == 'here' else 'two'}: ")
+        many = len(found.tests)
+        assert ("one comparison, so" if many == 1 else f"Holm-corrected over the {many} comparisons") in report
+        assert report.startswith(f"# {label} ({'one' if label == 'here' else 'two'}: ")
 
 
 def test_each_collection_has_a_folder(run):
@@ -110,7 +112,7 @@ def test_a_merge_that_is_made_for_one_collection_is_scored_on_the_other(run, fol
     """By hand: trained on the documents of "here", chosen on its dev queries, and searched over there."""
     here, there = (get_collection("local", path=str(path)) for path in folders.values())
     texts = [doc["text"] for doc in here.corpus_iter()]
-    domain = train_domain_model(texts, bert_retriever, tmp_path / "domain", settings=DomainTraining(**TRAIN))
+    domain = train_domain_model(texts, bert_retriever, tmp_path / "domain", settings=MaskedTraining(**TRAIN))
     tables = [
         pd.read_csv(run.folder / label / "of_here-sweep.csv").set_index(["alpha_lower", "alpha_upper"])["RR@10"]
         for label in ("here", "over_there")
@@ -148,7 +150,7 @@ def test_the_report_says_for_which_collection_a_merge_was_made(run):
 
 def test_a_second_run_encodes_and_searches_nothing(run, monkeypatch):
     monkeypatch.setenv("PYTERRIER_MERGE_CACHE", str(run.cache))
-    monkeypatch.setattr(E5Encoder, "_encode", lambda *_: pytest.fail("encoded again"))
+    monkeypatch.setattr(E5Encoder, "encode", lambda *_, **__: pytest.fail("encoded again"))
     monkeypatch.setattr(dense.Dense, "transform", lambda *_: pytest.fail("searched again"))
     found = run_experiment(run.spec, run.folder)
     for label in run.found:

@@ -104,8 +104,10 @@ def test_a_family_of_one_measure_is_corrected_as_pt_experiment_corrects_it():
 def test_the_plan_says_what_was_corrected_together():
     found = paired_tests(several_measures(), ["a"])
     assert TestPlan().describe(found) == (
-        "two-sided paired t-test over the queries, holm-corrected over the 4 comparisons, p < 0.05"
+        "two-sided paired t-test over the queries, Holm-corrected over the 4 comparisons, p < 0.05"
     )
+    assert "queries, one comparison, so nothing is corrected, p < 0.05" in TestPlan().describe(found[:1])
+    assert "Benjamini-Hochberg-corrected over" in TestPlan(correction="fdr_bh").describe(found)
     assert "over the 2 comparisons of each measure and baseline" in TestPlan(family="measure").describe(found)
     assert "p-values not corrected" in TestPlan(correction="none").describe(found)
     assert "not corrected" in TestPlan().describe_intervals()

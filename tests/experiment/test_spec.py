@@ -56,12 +56,12 @@ def test_defaults_are_filled_in(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"collection": "hpp"}, "collection.0: .*no collection is named 'hpp'; did you mean 'hpo'"),
-        ({"collection": {"pool": "judged"}}, r"collection\.0\.name: this field is missing$"),
-        ({"collection": 7}, "collection.0: expected the name of a collection, or {name: NAME, ...}; found 7"),
+        ({"collection": "hpp"}, r"spec\.yaml: collection: no collection is named 'hpp'; did you mean 'hpo'"),
+        ({"collection": {"pool": "judged"}}, r"collection\.name: this field is missing$"),
+        ({"collection": 7}, "collection: expected the name of a collection, or {name: NAME, ...}; found 7"),
         ({"collection": []}, "collection: "),
-        ({"collection": {"name": "hpo", "label": ""}}, r"collection\.0\.label: "),
-        ({"collection": {"name": "hpo", "label": 7}}, r"collection\.0\.label: "),
+        ({"collection": {"name": "hpo", "label": ""}}, r"collection\.label: "),
+        ({"collection": {"name": "hpo", "label": 7}}, r"collection\.label: "),
         (
             {"collection": ["hpo", "hpo"]},
             "expected each once, by its label; found hpo, hpo: give one of them another 'label'",
@@ -83,7 +83,7 @@ def test_defaults_are_filled_in(tmp_path):
         ({"splt": "dev", "systms": 1}, r"spec\.yaml: \n- splt: unknown field; .*\n- systms: unknown field"),
         (
             {"collection": {"name": "local", "path": "p", "measures": ["AP"]}},
-            r"collection\.0: an experiment has its measures in a field of its own: measures: \[nDCG@10\]$",
+            r"collection: an experiment has its measures in a field of its own: measures: \[nDCG@10\]$",
         ),
         (
             {"systems": {"x": {**MERGED, "sorce": "m"}}},
@@ -91,14 +91,17 @@ def test_defaults_are_filled_in(tmp_path):
         ),
         (
             {"systems": {"x": {**MERGED, "sweep": {"gird": [1]}}}},
-            r"x\.sweep\.gird: unknown field; did you mean 'grid'\? there are grid, split, metric",
+            r"x\.sweep\.gird: unknown field; did you mean 'grid'\? there are fraction, queries, trials, seed, grid",
         ),
         (
             {"systems": {"x": {**MERGED, "domain": {"tran": {}}}}},
             r"spec\.yaml: systems\.x\.domain\.tran: unknown field; did you mean 'train'\? there are train",
         ),
         ({"systems": {"x": {**MERGED, "domain": 7}}}, r"x\.domain: expected a name, a list of names, or .*; found 7$"),
-        ({"systems": {"x": {**MERGED, "sweep": 7}}}, r"x\.sweep: expected fields \(grid, split, .*\), found 7$"),
+        (
+            {"systems": {"x": {**MERGED, "sweep": 7}}},
+            r"x\.sweep: expected fields \(fraction, .*grid, split, .*\), found 7$",
+        ),
         ({"significance": {"tset": "t"}}, r"significance\.tset: unknown field; did you mean 'test'"),
         ({"measures": "AP"}, "measures: expected a list, found 'AP'$"),
         ({"systems": 7}, "systems: expected fields, found 7$"),
@@ -122,9 +125,12 @@ def test_defaults_are_filled_in(tmp_path):
         ({"systems": {"x": {**MERGED, "mergekit": "a.yml", "sweep": None}}}, "leave source, domain out"),
         (
             {"systems": {"x": {**MERGED, "domain": {"train": {"step": 5}}}}},
-            r"train has no setting 'step'; did you mean 'steps'\? there are steps, batch_size",
+            r"x\.domain\.train\.step: unknown field; did you mean 'steps'",
         ),
-        ({"systems": {"x": {**MERGED, "domain": {"train": {"steps": 0}}}}}, "steps must be"),
+        (
+            {"systems": {"x": {**MERGED, "domain": {"train": {"steps": 0}}}}},
+            r"x\.domain\.train\.steps: expected a number greater than or equal to 1; found 0",
+        ),
         ({"systems": {"x": {**MERGED, "domain": {"train": {}, "seeds": []}}}}, "seeds: expected at least one"),
         ({"systems": {"x": {**MERGED, "domain": {"train": {"seed": 1}, "seeds": [1]}}}}, "either 'seeds' or 'seed'"),
         ({"systems": {"x": {**MERGED, "sweep": {"grid": [0.5, 2]}}}}, r"within \[0, 1\]; found 2"),

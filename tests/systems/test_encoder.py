@@ -44,7 +44,7 @@ def test_the_task_is_the_collections(make_bench, mistral_retriever, small_collec
 
 
 def test_nothing_is_indexed_before_the_first_query(make_bench, bert_retriever, monkeypatch):
-    monkeypatch.setattr(E5Encoder, "_encode", lambda *_: pytest.fail("encoded"))
+    monkeypatch.setattr(E5Encoder, "encode", lambda *_, **__: pytest.fail("encoded"))
     make_bench({"source": section(bert_retriever)}).prepared("source")
 
 

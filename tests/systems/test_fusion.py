@@ -76,7 +76,7 @@ def test_labels_of_the_parts_count(make_bench, small_collection, bert_retriever,
     }  # fmt: skip
     systems = {"BM25": {"kind": "bm25"}, "merged": merged, "both": {"kind": "fusion", "of": ["BM25", "merged"]}}
     bench = make_bench(systems)
-    assert len(bench.labels("both")) == len(small_collection.topics("dev")) == 10
+    assert bench.num_labels("both") == len(small_collection.topics("dev")) == 10
 
 
 def test_more_results_than_asked_for_are_cut(make_bench, three, runs):

@@ -1,5 +1,7 @@
 """Transformers and frames that ``compare`` is given: whatever goes wrong in them is the reason of their row."""
 
+import re
+
 import pandas as pd
 import pyterrier as pt
 import pytest
@@ -43,6 +45,26 @@ def test_a_stage_that_breaks_is_a_row_and_the_others_go_on(three, results, answe
     found = compare({"odd": Stage(answer), "good": good}, three, measures=[RR])
     assert list(found.table["name"]) == ["good"]
     assert reason in found.failed["odd"]
+
+
+def test_the_report_names_no_folder_of_the_cache(three, tmp_path, monkeypatch):
+    """It is a path of one machine; the rest of the name is a fingerprint."""
+    monkeypatch.setenv("PYTERRIER_MERGE_CACHE", str(tmp_path))
+
+    class Indexed(pt.Transformer):
+        def transform(self, inp):
+            return inp.assign(docno="a", score=1.0)
+
+        def __repr__(self):
+            return f"Indexed('{tmp_path}/indexes/three-1f')"
+
+    assert "x: Indexed('…/indexes/three-1f')" in compare({"x": Indexed()}, three, measures=[RR]).notes
+
+
+def test_the_user_s_own_line_is_named(three):
+    """The last line of the traceback is pandas'."""
+    failed = compare({"odd": Stage(lambda inp: inp["docno"])}, three, measures=[RR]).failed
+    assert re.fullmatch(r"searching failed: KeyError: 'docno' \(test_given\.py, line \d+\)", failed["odd"])
 
 
 def test_an_interrupt_ends_the_comparison(three, results):

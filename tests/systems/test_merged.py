@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from pyterrier.measures import RR
 
-from pyterrier_merge import DomainTraining, E5Encoder, MergedE5Encoder, sweep, train_domain_model
+from pyterrier_merge import E5Encoder, MaskedTraining, MergedE5Encoder, sweep, train_domain_model
 from pyterrier_merge.collections import from_frames
 from pyterrier_merge.recipe import MergeRecipe
 from pyterrier_merge.storage import cache_folder
@@ -136,7 +136,7 @@ def test_a_trained_domain_model(make_bench, section, cache, small_collection, be
     given = section(domain={"train": TRAIN}, alpha_lower=0.5, alpha_upper=0.5)
     prepared = make_bench({"m": given}).prepared("m")
     texts = [doc["text"] for doc in small_collection.corpus_iter()]
-    folder = train_domain_model(texts, bert_retriever, tmp_path / "own", settings=DomainTraining(**TRAIN))
+    folder = train_domain_model(texts, bert_retriever, tmp_path / "own", settings=MaskedTraining(**TRAIN))
     by_hand = merge(bert_retriever, folder, 0.5, 0.5, task=small_collection.task)
     expected = pd.DataFrame(map(asdict, by_hand.tensor_merges))
     pd.testing.assert_frame_equal(prepared.tables["tensors"], expected)
@@ -225,7 +225,7 @@ def test_dev_queries_that_are_test_queries_are_refused(make_bench, section, smal
         ({"alpha_lower": 1.5, "alpha_upper": 1}, "less than or equal to 1"),
         ({"domain": None, "sweep": {}}, "a merge needs 'source' and 'domain', or 'mergekit'"),
         ({"domain": [], "sweep": {}}, "at least one domain model"),
-        ({"domain": {"train": {"step": 1}}, "sweep": {}}, "train has no setting 'step'; did you mean 'steps'"),
+        ({"domain": {"train": {"step": 1}}, "sweep": {}}, r"train\.step: unknown field; did you mean 'steps'"),
         ({"domain": {"documents": 0}, "sweep": {}}, "greater than or equal to 1"),
         ({"domain": {"seeds": [1, 1]}, "sweep": {}}, r"each once; found \[1, 1\]"),
         ({"domain": {"seeds": [0.5]}, "sweep": {}}, "valid integer"),

@@ -57,14 +57,14 @@ def test_an_encoder_of_its_own_encodes_the_candidates_alone_and_once(
 ):
     monkeypatch.setenv("PYTERRIER_MERGE_CACHE", str(tmp_path))
     encoded = []
-    real = E5Encoder.encode_docs
+    real = E5Encoder.encode
 
-    def remembered(self, texts, **settings):
+    def remembered(self, texts, *, kind, **settings):
         texts = list(texts)
-        encoded.extend(texts)
-        return real(self, texts, **settings)
+        encoded.extend(texts if kind == "document" else ())
+        return real(self, texts, kind=kind, **settings)
 
-    monkeypatch.setattr(E5Encoder, "encode_docs", remembered)
+    monkeypatch.setattr(E5Encoder, "encode", remembered)
     monkeypatch.setattr(type(three), "corpus_iter", lambda *_, **__: pytest.fail("a pass over all documents"))
     first = results(q1={"a": 2.0, "b": 1.0}, q2={"b": 2.0, "d": 1.0}).merge(three.topics("test"), on="qid")
     systems = {"first": pt.Transformer.from_df(first), "again": {"kind": "rerank", "first": "first", "by": source}}

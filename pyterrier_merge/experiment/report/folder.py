@@ -12,6 +12,7 @@ import pandas as pd
 from pyterrier_merge.collections.reading.runs import write_run
 from pyterrier_merge.experiment.bench import file_name
 from pyterrier_merge.experiment.environment import environment
+from pyterrier_merge.experiment.report.labels_plot import has_several_amounts, labels_plot
 from pyterrier_merge.experiment.report.markdown import report_page
 from pyterrier_merge.storage import finished_folder, user_path, write_file
 
@@ -58,7 +59,10 @@ def write_report(
     links = []
     if len(comparison.table):
         write_file(place("table.tex"), comparison.to_latex())
-        for name, draw in {"means": comparison.plot, **(figures or {})}.items():
+        own: dict[str, Figure] = {"means": comparison.plot}
+        if has_several_amounts(comparison):
+            own["labels"] = lambda path: labels_plot(comparison, path=path)
+        for name, draw in {**own, **(figures or {})}.items():
             _draw(draw, place(f"{name}.png"))
             links.append(f"![{name}]({name}.png)")
     links += ["[table.tex](table.tex)"] * len(links[:1])

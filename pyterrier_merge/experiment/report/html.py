@@ -18,6 +18,8 @@ def html_table(comparison: Comparison) -> str:
     table = marked_table(comparison, bold=(_OPEN, _CLOSE))
     text = table.to_html(index=False, border=0, justify="left")
     text = text.replace(_OPEN, "<b>").replace(_CLOSE, "</b>")
+    for cell in ("th", "td"):  # Jupyter puts cells to the right, where the signs would move the figures
+        text = text.replace(f"<{cell}>", f'<{cell} style="text-align: left">')
     return (
         f"<p><b>{escape(comparison.title)}</b><br>{escape(comparison.verdict())}</p>{text}"
         f"<p><small>{escape(legend(comparison))}</small></p>"

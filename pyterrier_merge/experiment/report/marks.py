@@ -86,7 +86,7 @@ def legend(comparison: Comparison) -> str:
         "training or choosing (?: not known)."
     )
     if averaged := [f"{name} ({len(runs)})" for name, runs in comparison.runs.items() if len(runs) > 1]:
-        said.append(f"Figures are means over trials: {', '.join(averaged)}.")
+        said.append(f"Figures are means over trials: {', '.join(averaged)}. Their labels are those of one trial.")
     said += [f"{name} failed: {reason.rstrip('.')}." for name, reason in comparison.failed.items()]
     return " ".join(said)
 

@@ -20,14 +20,12 @@ def means_plot(comparison: Comparison, path: str | Path | None = None) -> Figure
 
     Intervals of two systems may overlap where a paired test finds a difference: the test compares query by query.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from scipy import stats
 
+    from pyterrier_merge.pictures import Picture, drawable
+
     names = list(comparison.table["name"])
-    size = (1.6 + 2.4 * len(comparison.measures), 1.3 + 0.32 * len(names))
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Picture(1.6 + 2.4 * len(comparison.measures), 1.3 + 0.32 * len(names))
     panels = figure.subplots(1, len(comparison.measures), sharey=True, squeeze=False)[0]
     places = np.arange(len(names))[::-1]
     for axes, measure in zip(panels, comparison.measures, strict=True):
@@ -38,7 +36,8 @@ def means_plot(comparison: Comparison, path: str | Path | None = None) -> Figure
         axes.set_title(measure, fontsize="medium", parse_math=False)
         axes.grid(axis="x", linewidth=0.5, alpha=0.5)
         axes.margins(y=0.5 / max(1, len(names)))
-    panels[0].set_yticks(places, names, parse_math=False)
+    shown, fonts = drawable(*names)
+    panels[0].set_yticks(places, shown, fontfamily=fonts, parse_math=False)
     what = f"mean over {len(comparison.topics):,} queries, 95 % confidence interval of each mean"
     figure.supxlabel(f"{what}; to compare two systems see the paired tests", fontsize="small")
     if path is not None:

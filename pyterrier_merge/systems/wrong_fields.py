@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from pyterrier_merge.spelling import did_you_mean
 from pyterrier_merge.systems import system_class
+from pyterrier_merge.training.settings import OBJECTIVES
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -22,15 +23,30 @@ def described(error: ValidationError, spec: type[BaseModel], content: Mapping[An
 
     Args:
         error: What pydantic found.
-        spec: The class of the file.
-        content: The file: it says of which kind each system is.
+        spec: The class of the file, or of one section.
+        content: The file, which says of which kind each system is; or the section.
     """
     lines = [
-        ": ".join(filter(None, [".".join(map(str, problem["loc"])), _described(problem, spec, content)]))
+        ": ".join(filter(None, [_path(problem["loc"], content), _described(problem, spec, content)]))
         for problem in error.errors()
         if problem["type"] != "too_short" or len(error.errors()) == 1  # else what is in it is wrong
     ]
     return lines[0] if len(lines) == 1 else "".join(f"\n- {line}" for line in lines)
+
+
+def _path(loc: Sequence[int | str], content: Any) -> str:
+    """The path of a field as the file has it.
+
+    Pydantic's names the kind of a training, too, and the place in a list where the file has one collection and no list.
+    """
+    names = []
+    for before, name in zip((None, *loc), loc, strict=False):
+        listed = isinstance(content, (list, tuple))
+        tagged = before == "train" and name in OBJECTIVES  # pydantic names the kind of a training, no file does
+        if not tagged and (listed or not isinstance(name, int)):
+            names.append(str(name))
+            content = content[name] if listed else content.get(name) if isinstance(content, Mapping) else None
+    return ".".join(names)
 
 
 def _described(problem: ErrorDetails, spec: type[BaseModel], content: Mapping[Any, Any]) -> str:
@@ -65,6 +81,10 @@ def _fields(spec: type[BaseModel], path: Sequence[int | str], content: Mapping[A
     for name in path:
         if inner := [one for section in found if name in section.model_fields for one in _sections(section, str(name))]:
             found = inner
+        else:  # the kind of training, which stands in a path and in no file
+            found = [
+                one for one in found if getattr(one.model_fields.get("objective"), "default", None) == name
+            ] or found
     return [name for section in found for name in section.model_fields]
 
 

@@ -1,0 +1,111 @@
+"""The picture of what labels are worth: a measure against the number of labelled queries that systems used."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pandas as pd
+
+from pyterrier_merge.experiment.bootstrap import mean_interval, values_of
+from pyterrier_merge.spelling import did_you_mean
+from pyterrier_merge.storage import user_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from pyterrier_merge.experiment.comparison import Comparison
+
+
+class Point(NamedTuple):
+    """A system in the plot: labelled queries that a trial used, the mean and its interval."""
+
+    labels: int
+    mean: float
+    low: float
+    high: float
+
+
+def has_several_amounts(comparison: Comparison) -> bool:
+    """Return whether systems of one line used different numbers of labels."""
+    amounts = defaultdict(set)
+    for name, labels in zip(comparison.table["name"], comparison.table["labels"], strict=True):
+        if name in comparison.lines:
+            amounts[comparison.lines[name]].add(labels)
+    return any(len(found) > 1 for found in amounts.values())
+
+
+def labels_plot(
+    comparison: Comparison,
+    *others: Comparison,
+    measure: str | None = None,
+    total: int | None = None,
+    path: str | Path | None = None,
+) -> Figure:
+    """Draw the mean of a measure against the labelled queries that each system used, with 95 % intervals.
+
+    Systems that were trained on the same model, or chosen on samples of the same queries, make a line. Systems without
+    labels are dashed horizontal lines. Those whose labels are not known are left out. Intervals are those of a
+    bootstrap over queries, and over trials where there are several.
+
+    Args:
+        comparison: What was compared.
+        *others: Further comparisons on the same test queries, such as those of other fractions.
+        measure: Name of a measure; the first when None.
+        total: Number of labelled queries that there are: amounts are shown in percent, too.
+        path: Where to save it (``.png``, ``.pdf``, ``.svg``).
+
+    Raises:
+        ValueError: No such measure, or no system is known to have used labels.
+    """
+    from pyterrier_merge.pictures import Picture, drawable
+
+    every = (comparison, *others)
+    measure = measure or comparison.measures[0]
+    for one in every:
+        if measure not in one.measures:
+            raise ValueError(f"no measure is named {measure!r}; {did_you_mean(measure, one.measures, 'there are')}")
+    lines = _points(every, measure)
+    amounts = sorted({point.labels for points in lines.values() for point in points if point.labels})
+    if not amounts:
+        raise ValueError("no system is known to have used labels, so there is nothing to draw them against")
+    figure = Picture(6, 4)
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    names, fonts = drawable(*lines)
+    for number, (name, points) in enumerate(zip(names, lines.values(), strict=True)):
+        color = f"C{number % 10}"
+        if all(point.labels == 0 for point in points):
+            axes.axhline(points[0].mean, linestyle="--", linewidth=1, color=color, label=name)
+            continue
+        labels, means, lows, highs = zip(*sorted(points), strict=True)
+        errors = [[m - low for m, low in zip(means, lows, strict=True)]]
+        errors += [[high - m for m, high in zip(means, highs, strict=True)]]
+        axes.errorbar(labels, means, yerr=errors, fmt="o-", markersize=4, capsize=3, color=color, label=name)
+    shown = [f"{amount:,}" + (f"\n{100 * amount / total:.3g} %" if total else "") for amount in amounts]
+    axes.set_xticks(amounts, shown, parse_math=False)
+    axes.minorticks_off()
+    axes.set_xlabel("queries with labels", fontsize="small")
+    axes.set_ylabel(measure, parse_math=False)
+    axes.grid(linewidth=0.5, alpha=0.5)
+    for text in axes.legend(prop={"family": fonts, "size": "small"}).get_texts():
+        text.set_parse_math(False)  # a name may hold a $
+    if path is not None:
+        figure.savefig(user_path(path))
+    return figure
+
+
+def _points(comparisons: Sequence[Comparison], measure: str) -> dict[str, list[Point]]:
+    """The points of each line; systems that belong to none are lines of their own."""
+    found: dict[str, dict[int, Point]] = defaultdict(dict)
+    for comparison in comparisons:
+        for name, labels in zip(comparison.table["name"], comparison.table["labels"], strict=True):
+            if pd.isna(labels):
+                continue
+            values = values_of(name, measure, comparison.per_query, comparison.per_trial)
+            array = values.to_numpy()
+            line = comparison.lines.get(name, name)
+            found[line].setdefault(int(labels), Point(int(labels), float(array.mean()), *mean_interval(array)))
+    return {line: list(points.values()) for line, points in found.items()}

@@ -1,0 +1,86 @@
+"""What all pictures share. Pyplot stays out, and with it windows and global figures."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Sequence
+from functools import cache
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+
+logger = logging.getLogger(__name__)
+
+DPI = 150
+SHOWN_DPI = 100  # of a notebook: a picture is sharp there, and no wider than the page
+BOX = "□"  # in place of a character that no installed font has
+
+
+class Picture(Figure):
+    """A figure that a notebook shows by itself; without pyplot it would show the name of its class.
+
+    Args:
+        width: In inches.
+        height: In inches.
+    """
+
+    def __init__(self, width: float, height: float) -> None:
+        super().__init__(figsize=(width, height), dpi=DPI, layout="constrained")
+        FigureCanvasAgg(self)
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        data = io.BytesIO()
+        self.savefig(data, format="png")
+        width, height = (round(inches * SHOWN_DPI) for inches in self.get_size_inches())
+        return data.getvalue(), {"width": width, "height": height}
+
+
+def drawable(*texts: str) -> tuple[list[str], list[str]]:
+    """Return texts of any script as they can be drawn, and the fonts to draw them in (``fontfamily=``).
+
+    Characters that matplotlib's font lacks come from other installed fonts. What no installed font has becomes a box,
+    and a warning says so, once.
+    """
+    families = list(mpl.rcParams["font.family"])
+    fonts = [findfont(FontProperties(family=[family])) for family in families]
+    missing = _lacking(fonts, {character for character in "".join(texts) if character.isprintable()})
+    further, boxed = _fallbacks("".join(sorted(missing))) if missing else ((), frozenset[str]())
+    shown = ["".join(BOX if character in boxed else character for character in text) for text in texts]
+    return shown, [*families, *further]
+
+
+@cache
+def _fallbacks(missing: str) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Installed fonts that have the characters between them, and the characters that none has."""
+    installed = {entry.name: entry.fname for entry in fontManager.ttflist if not entry.name.startswith("Last Resort")}
+    left, chosen = set(missing), list[str]()
+    while left:
+        lacking = {name: _lacking([file], left) for name, file in installed.items()}
+        best = min(lacking, key=lambda name: (len(lacking[name]), "Sans" not in name and "Gothic" not in name, name))
+        if len(lacking[best]) == len(left):
+            break
+        chosen.append(best)
+        left = lacking[best]
+    if left:
+        logger.warning(
+            "pictures show %s in place of %s: no installed font has these characters; install one that does, such as "
+            "Noto Sans CJK, and start again",
+            BOX,
+            "".join(sorted(left)),
+        )
+    return tuple(chosen), frozenset(left)
+
+
+def _lacking(files: Sequence[str], characters: set[str]) -> set[str]:
+    """The characters that none of the fonts has."""
+    left = characters
+    for file in files:
+        try:
+            font = get_font(file)
+        except (OSError, RuntimeError):  # one that FreeType does not read, such as coloured bitmaps
+            continue
+        left = {character for character in left if not font.get_char_index(ord(character))}
+    return left

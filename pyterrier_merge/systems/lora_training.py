@@ -1,0 +1,215 @@
+"""One training of a LoRA system: on what, how, and where it is kept."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
+from pyterrier_merge.models import fingerprint_model, locate_model
+from pyterrier_merge.models.adapter_files import read_training
+from pyterrier_merge.storage import cache_folder
+
+if TYPE_CHECKING:
+    from ir_measures.measures import Measure
+
+    from pyterrier_merge.collections.base import TestCollection
+    from pyterrier_merge.encoding.encoders import E5Encoder
+    from pyterrier_merge.training.settings import LoRATraining
+    from pyterrier_merge.training.training_pairs import TrainingPairs
+
+PROCEDURE = 1  # part of every folder's name: raise it when the same section would give another adapter
+
+
+@dataclass(frozen=True)
+class Base:
+    """What an adapter is put on.
+
+    Attributes:
+        encoder: As it is searched with: of a retrieval model or of a merge.
+        name: In words.
+        labels: What it used itself.
+    """
+
+    encoder: E5Encoder
+    name: str
+    labels: frozenset[str] | None = frozenset()
+
+    @cached_property
+    def on_disk(self) -> E5Encoder:
+        """The encoder of a model folder: a merge is saved into the cache once."""
+        from pyterrier_merge.encoding.encoders import E5Encoder
+        from pyterrier_merge.encoding.merged import MergedE5Encoder
+
+        if isinstance(self.encoder, MergedE5Encoder):
+            if not self._folder.is_dir():
+                copy.copy(self.encoder).save(self._folder)
+            return E5Encoder(self._folder, **self.encoder.settings())
+        return self.encoder
+
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether nothing has to be saved before a training."""
+        from pyterrier_merge.encoding.merged import MergedE5Encoder
+
+        return not isinstance(self.encoder, MergedE5Encoder) or self._folder.is_dir()
+
+    @cached_property
+    def _folder(self) -> Path:
+        return cache_folder("merges") / copy.copy(self.encoder).fingerprint  # the copy lets go of the weights
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the number of steps is chosen on.
+
+    Attributes:
+        collection: Documents, and the queries of one split: others than the sample, or the sample for folds.
+        split: The split.
+        metric: What is measured.
+        folds: Number of folds; None where the queries are not trained on.
+    """
+
+    collection: TestCollection
+    split: str
+    metric: Measure
+    folds: int | None
+
+    @property
+    def identity(self) -> list[Any]:
+        """All that decides the choice."""
+        queries = [fingerprint_frame(read(self.split)) for read in (self.collection.topics, self.collection.qrels)]
+        return [self.collection.fingerprint, self.split, str(self.metric), self.folds, *queries]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a training gave.
+
+    Attributes:
+        adapter: Its folder; None where no step was better than the source.
+        steps: Steps that were taken.
+        tables: ``training`` (one row a step) and ``folds``.
+        measure: Name of what was measured; empty where the steps were fixed.
+    """
+
+    adapter: Path | None
+    steps: int
+    tables: dict[str, pd.DataFrame]
+    measure: str = ""
+
+    def draw(self, path: Path) -> Any:
+        """Draw loss and curves."""
+        from pyterrier_merge.training.curve_plot import curve_plot
+
+        chosen = self.steps if self.measure else None
+        curve, folds = self.tables.get("training"), self.tables.get("folds")
+        return curve_plot(curve, path, measure=self.measure, folds=folds, chosen=chosen)
+
+    @property
+    def values(self) -> tuple[float, float] | None:
+        """The measure of the source and that of the step that was taken; None where nothing was measured."""
+        if not self.measure:
+            return None
+        curve = self.tables.get("folds", self.tables.get("training"))
+        assert curve is not None  # noqa: S101 (for the type checker)
+        column = "mean" if "mean" in curve else "dev"
+        values = curve.set_index("step")[column]
+        return float(values[0]), float(values[self.steps])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One trial's training, and where it is kept.
+
+    Attributes:
+        base: What is trained.
+        sample: The pairs.
+        settings: How.
+        choice: What the steps are chosen on; None where they are fixed.
+        notes: What is to be said of the pairs.
+        name: Of the collection, for the folder.
+        verbose: Show progress bars.
+    """
+
+    base: Base
+    sample: TrainingPairs
+    settings: LoRATraining
+    choice: Choice | None
+    notes: tuple[str, ...]
+    name: str
+    verbose: bool
+
+    @cached_property
+    def root(self) -> Path:
+        """The folder of adapter and curves: its name holds a fingerprint of all that decides them."""
+        from pyterrier_merge.training.contrastive import READ
+
+        source = self.base.on_disk
+        read = {name: value for name, value in source.settings().items() if name in READ}
+        content = [fingerprint_model(locate_model(source.model)), read, self.sample.fingerprint]
+        chosen = self.choice.identity if self.choice else []
+        identity = fingerprint([PROCEDURE, *content, self.settings.model_dump(), chosen])
+        return cache_folder("adapters") / f"{self.name}-{identity}"
+
+    def done(self) -> bool:
+        """Whether nothing is left to train; nothing is written to find out."""
+        from pyterrier_merge.training.folder import REPORT
+        from pyterrier_merge.training.folds import kept_folds
+
+        if not self.base.is_on_disk:
+            return False
+        if (self.root / "adapter" / REPORT).is_file():
+            return True
+        folds = kept_folds(self.root, self.choice.folds) if self.choice and self.choice.folds else None
+        return folds is not None and folds.best_step == 0
+
+    def run(self) -> Made:
+        """Choose the steps and train; what is kept is not done again."""
+        from pyterrier_merge.training.folder import CURVE
+        from pyterrier_merge.training.folds import cross_validate
+        from pyterrier_merge.training.lora import train_lora
+
+        settings, source, choice = self.settings, self.base.on_disk, self.choice
+        tables, measure = dict[str, pd.DataFrame](), str(choice.metric) if choice else ""
+        dev: dict[str, Any] = {}
+        if choice is not None and choice.folds is not None:
+            found = cross_validate(
+                source, self.sample, choice.collection, self.root, settings,
+                split=choice.split, folds=choice.folds, metric=choice.metric, verbose=self.verbose,
+            )  # fmt: skip
+            tables["folds"] = found.curve
+            if found.best_step == 0:
+                return Made(None, 0, tables, measure)
+            settings = settings.model_copy(update={"stop_at": found.best_step})
+        elif choice is not None:
+            dev = {"dev": choice.collection, "split": choice.split, "metric": choice.metric}
+        folder = train_lora(source, self.sample, self.root / "adapter", settings, **dev, verbose=self.verbose)
+        tables["training"] = pd.read_csv(folder / CURVE)
+        steps = read_training(folder).get("best_step")
+        if steps is None:
+            steps = min(settings.steps, settings.stop_at or settings.steps)
+        return Made(folder if steps else None, steps, tables, measure)
+
+    def describe(self, made: Made) -> tuple[str, ...]:
+        """Return what a report says of it, one sentence each."""
+        said = ", ".join(f"{name} {value}" for name, value in self.settings.model_dump().items() if value is not None)
+        return (f"LoRA on {self.base.name} ({said}).", *self.notes, self._steps(made))
+
+    def _steps(self, made: Made) -> str:
+        if self.choice is None or made.values is None:
+            return f"Steps: {made.steps}, as given."
+        documents = self.choice.collection
+        on = f"{self.choice.folds}-fold cross-validation within the sample"
+        if self.choice.folds is None:
+            on = f"{len(documents.topics(self.choice.split))} queries of {self.choice.split}"
+        on = f"{made.measure} in {on}, {documents.num_docs:,} documents"
+        before, after = made.values
+        if made.steps == 0:
+            return f"Steps: 0, for no step was better than the source ({before:.4f}) by {on}: the system is the source."
+        return f"Steps: {made.steps} of {self.settings.steps}, chosen by {on}: {after:.4f}, the source {before:.4f}."

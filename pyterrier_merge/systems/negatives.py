@@ -1,0 +1,62 @@
+"""Hard negatives out of the results of another system, as a part of a section."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from pyterrier_merge.systems.base import Bench, Section
+from pyterrier_merge.systems.settings import Positive
+
+if TYPE_CHECKING:
+    from pyterrier_merge.training.training_pairs import TrainingPairs
+
+
+class NegativesSection(Section):
+    """Hard negatives: documents that another system finds and that nobody judged relevant.
+
+    Attributes:
+        of: Name of the system.
+        ranks: First and last rank to draw from, counted from 1.
+        margin: Drop candidates that score above ``margin`` times the query's best positive.
+        per_query: Negatives to draw for each query; ``negatives`` of ``train`` says how many of them a batch has.
+    """
+
+    of: str
+    ranks: tuple[Positive, Positive] = (1, 100)
+    margin: Annotated[float, Field(gt=0, le=1)] | None = None
+    per_query: Positive = 30
+
+    def check(self, bench: Bench) -> None:
+        """Raise ``ValueError`` where the system's results end before the last rank."""
+        if self.ranks[1] > bench.num_results:
+            raise ValueError(f"negatives.ranks: rank {self.ranks[1]} is deeper than num_results, {bench.num_results}")
+
+    def mined(
+        self, bench: Bench, pairs: TrainingPairs, split: str, *, seed: int, used: int
+    ) -> tuple[TrainingPairs, str]:
+        """Return pairs with negatives, and a sentence that counts the queries with fewer than asked for.
+
+        Args:
+            bench: Of the system.
+            pairs: What is trained on.
+            split: Whose queries.
+            seed: Of the draw.
+            used: Negatives of a query in a batch.
+        """
+        found = pairs.with_negatives(
+            bench.results(self.of, split),
+            bench.collection,
+            ranks=self.ranks,
+            margin=self.margin,
+            per_query=self.per_query,
+            seed=seed,
+        )
+        first, last = self.ranks
+        said = f"Hard negatives: {self.per_query} a query from ranks {first} to {last} of {self.of}"
+        if short := found.short_of(self.per_query):
+            said += f"; {short} of {len(found)} queries have fewer"
+        if short := found.short_of(used):
+            said += f", and {short} fewer than the {used} that go into a batch, where some come twice"
+        return found, f"{said}."

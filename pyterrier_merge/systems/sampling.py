@@ -1,0 +1,58 @@
+"""Samples of the labelled queries: the same for every system that says the same."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from pyterrier_merge.systems.base import Section
+from pyterrier_merge.systems.settings import Positive
+from pyterrier_merge.training.training_pairs import TrainingPairs
+
+
+class Sampling(Section):
+    """Some of the labelled queries, drawn at random, as if the others had no labels.
+
+    A smaller sample is a part of a larger one of the same seed and trial. Trial 3 of two systems with the same split,
+    seed and size has the same queries.
+
+    Attributes:
+        fraction: Share of the queries to use; all when left out.
+        queries: Number of queries to use, instead.
+        trials: Draw so many samples. Each makes one trial of the system, and figures are averaged per query over them.
+        seed: Of the draw.
+    """
+
+    fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    queries: Positive | None = None
+    trials: Positive | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Sampling:
+        if self.fraction is not None and self.queries is not None:
+            raise ValueError("give either 'fraction' or 'queries'")
+        if self.trials is not None and not self.sampled:
+            raise ValueError("'trials' are samples of the queries: say their size, with 'fraction' or 'queries'")
+        if self.fraction == 1 and (self.trials or 1) > 1:
+            raise ValueError("fraction 1 takes all queries, so all trials would be the same: leave 'trials' out")
+        return self
+
+    @property
+    def sampled(self) -> bool:
+        """Whether only a part of the queries is used."""
+        return self.fraction is not None or self.queries is not None
+
+    def samples(self, pairs: TrainingPairs) -> list[TrainingPairs]:
+        """Return the sample of each trial; all pairs where there is none.
+
+        Raises:
+            ValueError: A sample would have fewer than two queries, or more than there are.
+        """
+        if not self.sampled:
+            return [pairs]
+        return [
+            pairs.sample(fraction=self.fraction, number=self.queries, trial=trial, seed=self.seed)
+            for trial in range(self.trials or 1)
+        ]
