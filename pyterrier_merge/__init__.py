@@ -11,9 +11,13 @@ from pyterrier_merge.version import __version__
 if TYPE_CHECKING:
     from pyterrier_merge.collections import from_frames, get_collection, list_collections
     from pyterrier_merge.collections.base import TestCollection
+    from pyterrier_merge.collections.pseudo_queries import known_items
     from pyterrier_merge.encoding.encoders import E5Encoder
+    from pyterrier_merge.encoding.lora import LoRAE5Encoder
     from pyterrier_merge.encoding.merged import MergedE5Encoder
     from pyterrier_merge.experiment.compare import compare
+    from pyterrier_merge.experiment.report.labels_plot import labels_plot
+    from pyterrier_merge.experiment.trials import limited_data_trials
     from pyterrier_merge.mergekit_yaml import read_recipe, recipe_yaml
     from pyterrier_merge.merging.compatibility import check_compatible
     from pyterrier_merge.methods import list_methods
@@ -23,12 +27,14 @@ if TYPE_CHECKING:
     from pyterrier_merge.retrieval.lexical.bm25 import bm25
     from pyterrier_merge.systems import read_system
     from pyterrier_merge.training.domain import train_domain_model
-    from pyterrier_merge.training.settings import DomainTraining
+    from pyterrier_merge.training.lora import train_lora
+    from pyterrier_merge.training.settings import CausalTraining, KnownItemTraining, LoRATraining, MaskedTraining
     from pyterrier_merge.tuning.sweep import sweep
 
 _ROOMS = {
     "E5Encoder": "encoding.encoders",
     "MergedE5Encoder": "encoding.merged",
+    "LoRAE5Encoder": "encoding.lora",
     "MergeRecipe": "recipe",
     "Segment": "recipe",
     "list_methods": "methods",
@@ -42,17 +48,28 @@ _ROOMS = {
     "get_collection": "collections",
     "list_collections": "collections",
     "from_frames": "collections",
+    "known_items": "collections.pseudo_queries",
     "sweep": "tuning.sweep",
     "compare": "experiment.compare",
+    "labels_plot": "experiment.report.labels_plot",
+    "limited_data_trials": "experiment.trials",
     "read_system": "systems",
-    "DomainTraining": "training.settings",
     "train_domain_model": "training.domain",
+    "MaskedTraining": "training.settings",
+    "CausalTraining": "training.settings",
+    "KnownItemTraining": "training.settings",
+    "train_lora": "training.lora",
+    "LoRATraining": "training.settings",
 }
 
 __all__ = [
-    "DomainTraining",
+    "CausalTraining",
     "E5Encoder",
     "FaissIndex",
+    "KnownItemTraining",
+    "LoRAE5Encoder",
+    "LoRATraining",
+    "MaskedTraining",
     "MergeRecipe",
     "MergedE5Encoder",
     "Segment",
@@ -64,6 +81,9 @@ __all__ = [
     "dense_retriever",
     "from_frames",
     "get_collection",
+    "known_items",
+    "labels_plot",
+    "limited_data_trials",
     "list_collections",
     "list_methods",
     "read_recipe",
@@ -71,6 +91,7 @@ __all__ = [
     "recipe_yaml",
     "sweep",
     "train_domain_model",
+    "train_lora",
 ]
 
 

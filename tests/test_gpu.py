@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from adapters_made import made_adapter
 
-from pyterrier_merge import E5Encoder, FaissIndex, MergedE5Encoder, MergeRecipe, Segment
+from pyterrier_merge import E5Encoder, FaissIndex, LoRAE5Encoder, MergedE5Encoder, MergeRecipe, Segment
 from pyterrier_merge.merging.blending import _kernel
 from pyterrier_merge.merging.merger import Merger
 from pyterrier_merge.merging.parents import Parents
@@ -42,6 +43,14 @@ def test_bfloat16_is_the_default_and_lies_near_float32(family, request):
     cosines = (encoder.encode_docs(TEXTS) * exact).sum(axis=1)
     assert encoder._text_model().dtype == torch.bfloat16
     assert cosines.min() > 0.99
+
+
+@pytest.mark.parametrize("form", ["plain", "DoRA", "embeddings"])
+def test_an_adapter_is_merged_on_the_gpu(form, mistral_retriever, tmp_path):
+    targets = ["q_proj", "down_proj", *(["embed_tokens"] if form == "embeddings" else [])]
+    adapter = made_adapter(mistral_retriever, tmp_path / "a", target_modules=targets, use_dora=form == "DoRA")
+    on_cpu, on_gpu = (LoRAE5Encoder(mistral_retriever, adapter, dtype="float32", device=d) for d in ("cpu", "cuda"))
+    np.testing.assert_allclose(on_gpu.encode_docs(TEXTS), on_cpu.encode_docs(TEXTS), rtol=0, atol=1e-5)
 
 
 def test_fast_kernels_are_used(mistral_retriever, bert_retriever):

@@ -29,7 +29,7 @@ def run_blocks(page):
 
 @pytest.fixture
 def small_part(monkeypatch, tmp_path):
-    """The judged documents of the dev queries stand for the whole, and a training of three steps for one of minutes."""
+    """The judged documents of the dev queries stand for the whole, and a training of two steps for one of minutes."""
     whole = pyterrier_merge.get_collection("hpo")
 
     def part(_name):
@@ -39,7 +39,7 @@ def small_part(monkeypatch, tmp_path):
         object.__setattr__(collection, "_qrels", lambda _split: whole.qrels("dev"))
         return collection
 
-    training = pyterrier_merge.DomainTraining(steps=2, head_steps=1)
+    training = pyterrier_merge.KnownItemTraining(steps=2, batch_size=4, items=40)
     short = functools.partial(pyterrier_merge.train_domain_model, settings=training)
     monkeypatch.setattr(pyterrier_merge, "get_collection", part)
     monkeypatch.setattr(pyterrier_merge, "train_domain_model", short)
