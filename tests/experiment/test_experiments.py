@@ -108,7 +108,13 @@ def write_pairs(file):
     return str(file)
 
 
-@every_file
+def runs(file):
+    """What the small twin of a file runs too is left to ``make test-all``."""
+    twin = file.with_name(f"{file.stem}-small.yaml").is_file()
+    return pytest.param(file, id=str(file.relative_to(FOLDER).with_suffix("")), marks=[pytest.mark.slow] * twin)
+
+
+@pytest.mark.parametrize("file", map(runs, FILES))
 def test_a_file_runs_as_a_whole(file, published_collections, request, tmp_path):
     content = yaml.safe_load(file.read_text())
     [section] = read_spec(file).collection

@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 
 from pyterrier_merge import E5Encoder, LoRATraining, train_lora
 
+pytestmark = pytest.mark.slow  # half a minute: two processes import everything
+
 SCRIPT = """
 import json, sys
 from dataclasses import replace
