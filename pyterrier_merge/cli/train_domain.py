@@ -9,7 +9,16 @@ import typer
 
 from pyterrier_merge.advice import in_settings
 from pyterrier_merge.cli.console import reported_errors
-from pyterrier_merge.cli.training import STOPPED, read_collection, read_settings, tell_trained
+from pyterrier_merge.cli.training import (
+    STOPPED,
+    DeviceOption,
+    OverwriteOption,
+    QuietOption,
+    SetOption,
+    read_collection,
+    read_settings,
+    tell_trained,
+)
 
 
 def train_domain(
@@ -19,12 +28,10 @@ def train_domain(
     objective: Annotated[
         str, typer.Option(help="masked (encoders), causal (decoders) or known-items (retrieval models).")
     ] = "masked",
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Such as steps=200. Repeatable.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; a GPU where there is one.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what stands at OUT.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    settings: SetOption = None,
+    device: DeviceOption = None,
+    overwrite: OverwriteOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Train a domain model on a collection's documents, without labels; a training that was stopped goes on."""
     with reported_errors(in_settings, stopped=STOPPED):

@@ -9,7 +9,16 @@ import typer
 
 from pyterrier_merge.advice import in_settings
 from pyterrier_merge.cli.console import reported_errors
-from pyterrier_merge.cli.training import STOPPED, read_collection, read_settings, tell_trained
+from pyterrier_merge.cli.training import (
+    STOPPED,
+    DeviceOption,
+    OverwriteOption,
+    QuietOption,
+    SetOption,
+    read_collection,
+    read_settings,
+    tell_trained,
+)
 
 if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
@@ -32,12 +41,10 @@ def train_lora(
         Path | None, typer.Option(help="A TREC run of the training queries to draw hard negatives from.")
     ] = None,
     task: Annotated[str | None, typer.Option(help="The instruction, for models that follow one.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Such as steps=200. Repeatable.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; a GPU where there is one.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what stands at OUT.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    settings: SetOption = None,
+    device: DeviceOption = None,
+    overwrite: OverwriteOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Train a LoRA adapter on a collection's judgements; a training that was stopped goes on."""
     with reported_errors(in_settings, stopped=STOPPED):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -17,6 +16,13 @@ if TYPE_CHECKING:
     from pyterrier_merge.training.settings import TrainingSettings
 
     Settings = TypeVar("Settings", bound=TrainingSettings)
+
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Such as steps=200. Repeatable.")
+]
+DeviceOption = Annotated[str | None, typer.Option(help="cpu or cuda; a GPU where there is one.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what stands at OUT.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 
 STOPPED = "the last checkpoint is kept beside OUT; give the same command again to go on from it"
 
@@ -56,12 +62,13 @@ def read_settings(kind: type[Settings], texts: Sequence[str]) -> Settings:
 
 def tell_trained(folder: Path) -> None:
     """Print where a trained model is, and how its training went."""
-    from pyterrier_merge.training.folder import CURVE, REPORT
+    from pyterrier_merge.models.files import read_training
+    from pyterrier_merge.training.curve_plot import CURVE
     from pyterrier_merge.training.processes import is_main
 
     if not is_main():
         return
-    report: dict[str, Any] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    report = read_training(folder)
     loss = report["loss"]
     went = f"loss {loss[0]:.3f} -> {loss[-1]:.3f}, " if loss else ""
     typer.echo(f"model: {folder}  ({went}{report['seconds']:.0f} s of steps; {CURVE} has each)")

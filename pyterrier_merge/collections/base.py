@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -202,6 +202,11 @@ class TestCollection(ABC):
     @cached_property
     def _watch(self) -> TopicWatch:
         return TopicWatch(self.name)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What this class says of a collection, by field, for one that is made of this one."""
+        return {field.name: getattr(self, field.name) for field in fields(TestCollection)}
 
     def _check_split(self, split: str) -> None:
         if split not in self.splits:

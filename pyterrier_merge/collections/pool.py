@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -49,8 +49,9 @@ def documents_alone(collection: TestCollection, docnos: Collection[str]) -> Test
 
 
 def _part(collection: TestCollection, docnos: Collection[str], splits: Sequence[str]) -> TestCollection:
-    described = {field.name: getattr(collection, field.name) for field in fields(TestCollection)}
-    return PooledCollection(**{**described, "splits": tuple(splits)}, whole=collection, docnos=frozenset(docnos))
+    return PooledCollection(
+        **{**collection.description, "splits": tuple(splits)}, whole=collection, docnos=frozenset(docnos)
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

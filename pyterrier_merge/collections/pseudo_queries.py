@@ -7,7 +7,7 @@ import heapq
 import logging
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -73,11 +73,10 @@ def known_items(
     if not isinstance(seed, int):
         raise ValueError(f"seed is a whole number, found {seed!r}")  # noqa: TRY004
     generated = _generated(query)
-    described = {field.name: getattr(collection, field.name) for field in fields(TestCollection)}
     said = f"query of {generated.path.name} -> whole" if generated else f"{_SAID[str(query)]} -> rest"
     return KnownItems(
         **{
-            **described,
+            **collection.description,
             "name": f"{collection.name}-known-items",
             "title": f"{said} of a document of {collection.name}, n={n}, seed={seed}",
             "splits": SPLITS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -21,8 +21,7 @@ def with_queries(collection: TestCollection, split: str, qids: Collection[str]) 
     wanted = frozenset(qids)
     if unknown := sorted(wanted.difference(collection.topics(split)["qid"])):
         raise ValueError(f"{collection.name}: {len(unknown)} qids are not queries of {split}, such as {unknown[0]!r}")
-    described = {field.name: getattr(collection, field.name) for field in fields(TestCollection)}
-    return SomeQueries(**{**described, "splits": (split,)}, whole=collection, qids=wanted)
+    return SomeQueries(**{**collection.description, "splits": (split,)}, whole=collection, qids=wanted)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -252,14 +252,14 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         dtype = self.dtype
         if dtype == "auto":
             dtype = "bfloat16" if multiplies_bfloat16(self._devices()[0]) else "float32"
-        return {"model": self.model, **self._contract_settings(), "dtype": dtype, "text_field": self.text_field}
+        return {"model": self.model, **self.contract_settings(), "dtype": dtype, "text_field": self.text_field}
 
     def settings(self) -> dict[str, Any]:
         """Return the keyword arguments that make another encoder like this one, of these or other models."""
         further = ("dtype", "device", "batch_size", "text_field", "verbose")
-        return self._contract_settings() | {name: getattr(self, name) for name in further}
+        return self.contract_settings() | {name: getattr(self, name) for name in further}
 
-    def _contract_settings(self) -> dict[str, Any]:
+    def contract_settings(self) -> dict[str, Any]:
         """What the caller says of the contract; None leaves it to the model."""
         settings = ("task", "query_prompt", "document_prompt", "max_length", "pooling", "normalize")
         return {name: getattr(self, name) for name in settings}
@@ -284,7 +284,7 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         import torch
 
         parts, name = self._parts(), self._name()
-        devices, contract = self._devices(), self._contract_settings()
+        devices, contract = self._devices(), self.contract_settings()
         wanted = (parts.fingerprint, name, self.dtype, devices, *contract.values())
         with LOADING:
             if self._loaded is None or self._loaded_as != wanted:

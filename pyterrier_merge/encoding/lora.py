@@ -41,14 +41,7 @@ class LoRAE5Encoder(E5Encoder):
         super().__init__(source, **settings)
         self.adapter = adapter
 
-    @property
-    def source(self) -> str:
-        """The retrieval model: another name of ``model``."""
-        return self.model
-
-    @source.setter
-    def source(self, source: str | Path) -> None:
-        self.model = source
+    source = E5Encoder.model
 
     @property
     def adapter(self) -> str:

@@ -93,14 +93,7 @@ class MergedE5Encoder(E5Encoder):
     def model(self, model: str | Path) -> None:
         self._recipe = replace(self._recipe, source=str(model))
 
-    @property
-    def source(self) -> str:
-        """The retrieval model: another name of ``model``."""
-        return self.model
-
-    @source.setter
-    def source(self, source: str | Path) -> None:
-        self.model = source
+    source = model
 
     @property
     def domain(self) -> str | tuple[str, ...]:
@@ -207,7 +200,7 @@ class MergedE5Encoder(E5Encoder):
         from pyterrier_merge.encoding.saving.folder import save_merge
 
         [device, *_], shown = self._devices(), self.verbose if verbose is None else verbose
-        return save_merge(self.recipe, folder, device=device, verbose=shown, **self._contract_settings(), **settings)
+        return save_merge(self.recipe, folder, device=device, verbose=shown, **self.contract_settings(), **settings)
 
     def _set_half(self, position: int, name: str, alpha: float | None) -> None:
         segments = list(self._recipe.segments)

@@ -15,8 +15,9 @@ from pyterrier_merge.collections import get_collection
 from pyterrier_merge.collections.base import TestCollection
 from pyterrier_merge.collections.reading.runs import require_plain
 from pyterrier_merge.evaluation import judged
+from pyterrier_merge.experiment.assembling import compared
 from pyterrier_merge.experiment.bench import ExperimentBench, file_name
-from pyterrier_merge.experiment.comparison import Comparison, compared
+from pyterrier_merge.experiment.comparison import Comparison
 from pyterrier_merge.experiment.report.folder import write_report
 from pyterrier_merge.experiment.run_folder import RunFolder
 from pyterrier_merge.experiment.spec import CollectionSection, ExperimentSpec

@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pyterrier_merge.models.adapter_files import Adapter, is_unused, module_of, read_training, stated_base
+from pyterrier_merge.models.adapter_files import Adapter, is_unused, module_of, stated_base
 from pyterrier_merge.models.added_tokens import embeddings_of
-from pyterrier_merge.models.files import fingerprint_model
+from pyterrier_merge.models.files import fingerprint_model, read_training
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""What an adapter's folder holds: its configuration, its tensors, and what its training wrote down."""
+"""What an adapter's folder holds: its configuration and its tensors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ logger = logging.getLogger(__name__)
 
 ROOT = "base_model.model."  # what peft puts before the names of the model that it wraps
 _CONFIG = "adapter_config.json"
-_TRAINING = "training.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _UNUSED = ("lm_head", "cls", "score", "classifier", "embed_out", "pooler")  # heads, and BERT's pooler: no vector's part
 _NOT_WEIGHTS = {  # fields of a configuration that no change of the base's weights can stand for
@@ -73,12 +72,6 @@ def stated_base(folder: Path) -> str | None:
     """Return the base that an adapter's configuration names, without its revision."""
     base = _read_config(folder).get("base_model_name_or_path")
     return str(base) if base else None
-
-
-def read_training(folder: Path) -> dict[str, Any]:
-    """Return what this package's training wrote into an adapter's folder; nothing for an adapter of others."""
-    file = folder / _TRAINING
-    return read_json(file) if file.is_file() else {}
 
 
 def read_adapter(folder: Path, body: Any) -> Adapter:

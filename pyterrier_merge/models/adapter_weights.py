@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyterrier_merge.models.adapter_checks import parameter_of, rank_of, require_whole
-from pyterrier_merge.models.adapter_files import ROOT, Adapter, module_of, read_adapter, read_training
+from pyterrier_merge.models.adapter_files import ROOT, Adapter, module_of, read_adapter
 from pyterrier_merge.models.added_tokens import embed_tokens, embeddings_of, place_embeddings
-from pyterrier_merge.models.files import transformer_folder
+from pyterrier_merge.models.files import read_training, transformer_folder
 from pyterrier_merge.models.weights import require_unquantised
 
 if TYPE_CHECKING:

@@ -19,9 +19,10 @@ WEIGHT_FILES = (
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _BESIDE_WEIGHTS = ("*.json", "*.txt", "*.model")
+TRAINING = "training.json"  # what this package's training writes down
 # What a model was made from, how, and in how many seconds: of this package and of transformers' Trainer.
 _PROVENANCE = frozenset(
-    {"training.json", "merge.json", "trainer_state.json", "all_results.json", "train_results.json", "eval_results.json"}
+    {TRAINING, "merge.json", "trainer_state.json", "all_results.json", "train_results.json", "eval_results.json"}
 )
 _DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
@@ -128,6 +129,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no config.json: it is not a transformers checkpoint")
     return read_json(path)
+
+
+def read_training(folder: Path) -> dict[str, Any]:
+    """Return what this package's training wrote into a model's folder; nothing for a model of others.
+
+    Raises:
+        ValueError: ``training.json`` cannot be read, or is no JSON object.
+    """
+    file = folder / TRAINING
+    return read_json(file) if file.is_file() else {}
 
 
 def count_layers(folder: Path) -> int:

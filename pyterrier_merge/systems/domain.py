@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.models import fingerprint_model, locate_model
+from pyterrier_merge.models.files import TRAINING
 from pyterrier_merge.storage import cache_folder
 from pyterrier_merge.systems.base import Bench, Section
 from pyterrier_merge.systems.settings import Positive
@@ -85,7 +86,6 @@ class TrainedDomain(Section):
     ) -> dict[Settings, tuple[Path, bool]]:
         """Return the folder of each seed's model, and whether it is trained already; see :meth:`models`."""
         from pyterrier_merge.training.domain import PROCEDURE
-        from pyterrier_merge.training.folder import REPORT
 
         collection = bench.on(self.collection).collection
         read = {name: settings_of_encoder.get(name) for name in self._decisive}
@@ -95,7 +95,7 @@ class TrainedDomain(Section):
         for settings in self.settings():
             identity = fingerprint([made_from, settings.model_dump()])
             folder = cache_folder("domain-models") / f"{collection.name}-{identity}"
-            found[settings] = (folder, (folder / REPORT).is_file())
+            found[settings] = (folder, (folder / TRAINING).is_file())
         return found
 
     @property

@@ -12,8 +12,9 @@ import pandas as pd
 
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
 from pyterrier_merge.models import fingerprint_model, locate_model
-from pyterrier_merge.models.adapter_files import read_training
+from pyterrier_merge.models.files import TRAINING, read_training
 from pyterrier_merge.storage import cache_folder
+from pyterrier_merge.training.curve_plot import CURVE, curve_plot
 
 if TYPE_CHECKING:
     from ir_measures.measures import Measure
@@ -105,8 +106,6 @@ class Made:
 
     def draw(self, path: Path) -> Any:
         """Draw loss and curves."""
-        from pyterrier_merge.training.curve_plot import curve_plot
-
         chosen = self.steps if self.measure else None
         curve, folds = self.tables.get("training"), self.tables.get("folds")
         return curve_plot(curve, path, measure=self.measure, folds=folds, chosen=chosen)
@@ -148,30 +147,25 @@ class Training:
     @cached_property
     def root(self) -> Path:
         """The folder of adapter and curves: its name holds a fingerprint of all that decides them."""
-        from pyterrier_merge.training.contrastive import READ
-
         source = self.base.on_disk
-        read = {name: value for name, value in source.settings().items() if name in READ}
-        content = [fingerprint_model(locate_model(source.model)), read, self.sample.fingerprint]
+        content = [fingerprint_model(locate_model(source.model)), source.contract_settings(), self.sample.fingerprint]
         chosen = self.choice.identity if self.choice else []
         identity = fingerprint([PROCEDURE, *content, self.settings.model_dump(), chosen])
         return cache_folder("adapters") / f"{self.name}-{identity}"
 
     def done(self) -> bool:
         """Whether nothing is left to train; nothing is written to find out."""
-        from pyterrier_merge.training.folder import REPORT
         from pyterrier_merge.training.folds import kept_folds
 
         if not self.base.is_on_disk:
             return False
-        if (self.root / "adapter" / REPORT).is_file():
+        if (self.root / "adapter" / TRAINING).is_file():
             return True
         folds = kept_folds(self.root, self.choice.folds) if self.choice and self.choice.folds else None
         return folds is not None and folds.best_step == 0
 
     def run(self) -> Made:
         """Choose the steps and train; what is kept is not done again."""
-        from pyterrier_merge.training.folder import CURVE
         from pyterrier_merge.training.folds import cross_validate
         from pyterrier_merge.training.lora import train_lora
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pyterrier_merge.training.pairs import TrainingPairs
     from pyterrier_merge.training.settings import ContrastiveTraining
 
-READ = ("task", "query_prompt", "document_prompt", "max_length", "pooling", "normalize")  # settings of an encoder
 GROUP = 16  # texts that go through the model together
 
 
@@ -49,7 +48,7 @@ def load_for_training(
         The model, what makes token ids, and the type to compute in.
     """
     computed = resolve_dtype(settings.dtype, device)
-    given = {name: value for name, value in encoder.settings().items() if name in READ}
+    given = encoder.contract_settings()
     if settings.max_length is not None:
         given["max_length"] = settings.max_length
     folder = locate_model(encoder.model)
@@ -87,17 +86,8 @@ def train_on_pairs(
     """Train what wants gradients of a model on pairs."""
     steps = min(settings.steps, stop_at or settings.steps)
     batches = PairBatches(pairs, texts, settings, steps * settings.accumulation)
-    loop = Loop(
-        steps=settings.steps,
-        stop_at=stop_at,
-        learning_rate=settings.learning_rate,
-        warmup=settings.warmup,
-        weight_decay=settings.weight_decay,
-        accumulation=settings.accumulation,
-        seed=settings.seed,
-        dtype=dtype,
-        device=device,
-    )
+    further = {"stop_at": stop_at, "accumulation": settings.accumulation}
+    loop = Loop.of(settings, steps=settings.steps, dtype=dtype, device=device, **further)
     loss = contrastive_loss(model, settings, symmetric=symmetric)
     return fit(model, loss, batches, loop, checkpoints, dev=dev, description=description, verbose=verbose)
 
@@ -168,9 +158,11 @@ def contrastive_loss(model: SentenceTransformer, settings: ContrastiveTraining, 
 
 def _vectors(live: Any, features: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return the vectors of texts, which go through the model in groups of like length: half of a batch is padding."""
-    order: Any = features["attention_mask"].sum(dim=1).argsort(stable=True)
-    parts = []
-    for rows in order.split(GROUP):
-        longest = int(features["attention_mask"][rows].sum(dim=1).max())
-        parts.append(live({name: tensor[rows, :longest] for name, tensor in features.items()})["sentence_embedding"])
+    lengths: Any
+    order: Any
+    lengths, order = features["attention_mask"].sum(dim=1).sort(stable=True)
+    parts = [
+        live({name: tensor[rows, : int(of_rows[-1])] for name, tensor in features.items()})["sentence_embedding"]
+        for rows, of_rows in zip(order.split(GROUP), lengths.split(GROUP), strict=True)
+    ]
     return torch.cat(parts)[order.argsort()]

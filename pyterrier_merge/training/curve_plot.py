@@ -12,6 +12,8 @@ from pyterrier_merge.storage import user_path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+CURVE = "training.csv"  # in the folder that a training makes
+
 
 def curve_plot(
     curve: pd.DataFrame | None,

@@ -21,7 +21,7 @@ from pyterrier_merge.storage import cache_folder, user_path
 from pyterrier_merge.training.batches import WindowBatches
 from pyterrier_merge.training.causal import CausalLM, require_decoder, train_causal
 from pyterrier_merge.training.checkpoints import Checkpoints
-from pyterrier_merge.training.contrastive import READ, load_for_training, prepare, train_on_pairs
+from pyterrier_merge.training.contrastive import load_for_training, prepare, train_on_pairs
 from pyterrier_merge.training.engine import Loop
 from pyterrier_merge.training.folder import Trained, one_device, trained_folder
 from pyterrier_merge.training.kept import kept_generators
@@ -160,15 +160,7 @@ class _OnTexts:
         filler = self._tokenizer.pad_token_id
         windows = WindowBatches(sequences, plan.batch_size, 0 if filler is None else filler, settings.seed)
         dtype = resolve_dtype(settings.dtype, self._device)
-        loop = Loop(
-            steps=plan.steps,
-            learning_rate=settings.learning_rate,
-            warmup=settings.warmup,
-            weight_decay=settings.weight_decay,
-            seed=settings.seed,
-            dtype=dtype,
-            device=self._device,
-        )
+        loop = Loop.of(settings, steps=plan.steps, dtype=dtype, device=self._device)
         model: MaskedLM | CausalLM
         told: dict[str, Any] = {}
         with kept_generators(settings.seed):
@@ -205,8 +197,7 @@ class _OnItems:
     @property
     def content(self) -> dict[str, Any]:
         """What decides the model, besides the base and the settings."""
-        read = self._encoder.settings()
-        return {"pairs": self._pairs.fingerprint, "encoder": {name: read[name] for name in READ}}
+        return {"pairs": self._pairs.fingerprint, "encoder": self._encoder.contract_settings()}
 
     def train(self, checkpoints: Checkpoints) -> Trained:
         settings, rank = self._settings, self._settings.rank

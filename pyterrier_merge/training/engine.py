@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 import pyterrier as pt
@@ -20,6 +20,9 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from pyterrier_merge.training.checkpoints import WEIGHTS, Checkpoints, DivergedError, best_of, step_of
 from pyterrier_merge.training.kept import kept_generators, kept_memory
 from pyterrier_merge.training.processes import agreed, count_processes, is_main, meet
+
+if TYPE_CHECKING:
+    from pyterrier_merge.training.settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +60,20 @@ class Loop:
     seed: int = 0
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
+
+    @classmethod
+    def of(cls, settings: TrainingSettings, *, steps: int, dtype: torch.dtype, device: str, **further: Any) -> Loop:
+        """Return the loop that settings describe.
+
+        Args:
+            settings: Learning rate, warm-up, decay and seed.
+            steps: See :class:`Loop`, as all that follows.
+            dtype: What the model computes in.
+            device: ``cpu`` or ``cuda``.
+            **further: ``stop_at`` and ``accumulation``.
+        """
+        told = {name: getattr(settings, name) for name in ("learning_rate", "warmup", "weight_decay", "seed")}
+        return cls(steps=steps, dtype=dtype, device=device, **told, **further)
 
 
 @dataclass(frozen=True)

@@ -14,17 +14,18 @@ import torch
 import transformers
 from more_itertools import chunked
 
+from pyterrier_merge.models.files import TRAINING, read_training
 from pyterrier_merge.models.weights import writing_weights
 from pyterrier_merge.precision import default_device
 from pyterrier_merge.storage import finished_folder, refuse_existing
 from pyterrier_merge.training.checkpoints import Checkpoints
+from pyterrier_merge.training.curve_plot import CURVE
 from pyterrier_merge.training.engine import Course
 from pyterrier_merge.training.processes import is_main
 from pyterrier_merge.version import __version__
 
 logger = logging.getLogger(__name__)
 
-REPORT, CURVE = "training.json", "training.csv"
 CURVE_STEPS = 20  # steps that one point of the report's loss averages
 
 
@@ -87,7 +88,7 @@ def _write(out: Path, identity: str, trained: Trained, *, overwrite: bool) -> No
         with finished_folder(out, overwrite=overwrite) as building, writing_weights(out):
             trained.save(building)
             trained.course.curve.to_csv(building / CURVE, index=False)
-            (building / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            (building / TRAINING).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     except FileExistsError:  # of another host, on a disk without locks
         if trained_as(out) != identity:
             raise
@@ -96,10 +97,9 @@ def _write(out: Path, identity: str, trained: Trained, *, overwrite: bool) -> No
 def trained_as(folder: Path) -> str | None:
     """Return the identity of the training that made a folder; None where no training did, or its report is damaged."""
     try:
-        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_training(folder).get("fingerprint")
+    except ValueError:
         return None
-    return report.get("fingerprint") if isinstance(report, dict) else None
 
 
 def one_device(device: str | Sequence[str] | None) -> str:

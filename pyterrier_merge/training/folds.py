@@ -12,8 +12,8 @@ import pandas as pd
 
 from pyterrier_merge.collections.some_queries import with_queries
 from pyterrier_merge.storage import write_file
+from pyterrier_merge.training.curve_plot import CURVE
 from pyterrier_merge.training.fold_queries import split_into_folds
-from pyterrier_merge.training.folder import CURVE
 from pyterrier_merge.training.lora import train_lora
 from pyterrier_merge.training.settings import LoRATraining
 

@@ -14,7 +14,7 @@ from pyterrier_merge.models import fingerprint_model, locate_model
 from pyterrier_merge.storage import user_path
 from pyterrier_merge.training.adapter import add_adapter, lora_config, save_adapter
 from pyterrier_merge.training.checkpoints import Checkpoints
-from pyterrier_merge.training.contrastive import READ, load_for_training, train_on_pairs
+from pyterrier_merge.training.contrastive import load_for_training, train_on_pairs
 from pyterrier_merge.training.dev import DevMeasure
 from pyterrier_merge.training.engine import Dev
 from pyterrier_merge.training.folder import Trained, one_device, trained_folder
@@ -84,7 +84,7 @@ def train_lora(
     folder = locate_model(encoder.model)
     content = {
         "source": fingerprint_model(folder),
-        "encoder": {name: value for name, value in encoder.settings().items() if name in READ},
+        "encoder": encoder.contract_settings(),
         "pairs": pairs.fingerprint,
         "settings": settings.model_dump(),
         "dev": None if dev is None else [dev.fingerprint, split, str(metric)],

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from pyterrier_merge.models.files import TRAINING, read_training
 from pyterrier_merge.storage import user_path
-from pyterrier_merge.training.curve_plot import curve_plot
+from pyterrier_merge.training.curve_plot import CURVE, curve_plot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,10 +25,10 @@ def plot_training(folder: str | Path, path: str | Path | None = None) -> Figure:
     Raises:
         FileNotFoundError: It is no folder of a training: ``training.csv`` or ``training.json`` is not there.
     """
-    curve, report = user_path(folder) / "training.csv", user_path(folder) / "training.json"
-    for file in (curve, report):
-        if not file.is_file():
-            raise FileNotFoundError(f"{folder} is no folder of a training: it has no {file.name}")
-    told = json.loads(report.read_text(encoding="utf-8"))
+    made = user_path(folder)
+    for name in (CURVE, TRAINING):
+        if not (made / name).is_file():
+            raise FileNotFoundError(f"{folder} is no folder of a training: it has no {name}")
+    told = read_training(made)
     measure = told.get("dev") or "dev"
-    return curve_plot(pd.read_csv(curve), path, measure=measure, chosen=told.get("best_step"))
+    return curve_plot(pd.read_csv(made / CURVE), path, measure=measure, chosen=told.get("best_step"))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pyterrier_merge.models.files import TRAINING, read_training
 from pyterrier_merge.storage import user_path
 
 if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
     from pyterrier_merge.training.training_pairs import TrainingPairs
 
-REPORT = "training.json"
 KNOWN_ITEMS = "known-items"
 
 
@@ -63,16 +62,16 @@ def trained_documents(folder: str | Path) -> TrainedDocuments | None:
     Raises:
         ValueError: ``training.json`` cannot be read.
     """
-    report = user_path(folder) / REPORT
-    if not report.is_file():
-        return None
+    folder = user_path(folder)
     try:
-        items = json.loads(report.read_text(encoding="utf-8")).get("items")
+        items = read_training(folder).get("items")
         if items is None:
             return None
         return TrainedDocuments(items["collection"], items["fingerprint"], frozenset(items["docnos"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{report} is damaged ({type(error).__name__}: {error}): train the model again") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{folder / TRAINING} is damaged ({type(error).__name__}: {error}): train the model again"
+        ) from error
 
 
 def require_untrained(models: Iterable[str | Path], collection: TestCollection, split: str) -> None:

@@ -8,7 +8,7 @@ from pyterrier_merge import LoRATraining, MaskedTraining
 from pyterrier_merge.advice import in_settings
 from pyterrier_merge.cli import app
 from pyterrier_merge.cli.training import read_settings
-from pyterrier_merge.models.adapter_files import read_training
+from pyterrier_merge.models.files import read_training
 
 LORA = ["--device", "cpu", "--set", "steps=4", "--set", "batch_size=3", "--set", "evaluate_every=2", "--set", "rank=2"]
 
