@@ -90,6 +90,12 @@ class MergeRecipe:
         """Whether the result is the source itself, because no part takes anything from a domain model."""
         return all(segment.keeps_source for segment in self._all_segments())
 
+    @property
+    def unmerged(self) -> MergeRecipe:
+        """The same models, with nothing taken from a domain model."""
+        kept = tuple(Segment(1, segment.size) for segment in self.segments)
+        return replace(self, segments=kept, embeddings=KEPT, final_norm=None, head=KEPT)
+
     def layer_ranges(self, num_layers: int) -> tuple[range, ...]:
         """Return the layers of each segment, lowest first.
 

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import pyterrier as pt
 
 from pyterrier_merge.encoding.encoders import E5Encoder
 from pyterrier_merge.encoding.merged import MergedE5Encoder
 from pyterrier_merge.evaluation import ORDER, check_measure, judged, measure_runs
+from pyterrier_merge.executor import Executor, InProcess
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
 from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
 from pyterrier_merge.storage import cache_folder, write_file
+from pyterrier_merge.tuning.space import work_items
 
 if TYPE_CHECKING:
     from ir_measures.measures import Measure
 
     from pyterrier_merge.collections.base import TestCollection
     from pyterrier_merge.recipe import MergeRecipe
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,37 @@ class ScoringTask:
             return pd.Series([float(values[qid]) for qid in self.topics["qid"]], index=pd.Index(self.topics["qid"]))
         except (ValueError, KeyError, TypeError) as error:
             raise RuntimeError(f"{file} is damaged: delete it, and the merge is measured again") from error
+
+
+def scores(
+    recipes: Sequence[MergeRecipe], task: ScoringTask, executor: Executor | None = None, *, verbose: bool = False
+) -> dict[MergeRecipe, pd.Series[float]]:
+    """Score merges of the same models. A recipe that keeps the source's weights is scored as the source, once.
+
+    Args:
+        recipes: What is scored.
+        task: What it is scored on.
+        executor: Where groups of recipes that share their lower segments run; in this process when None.
+        verbose: Show a progress bar.
+
+    Returns:
+        For each recipe a series: index ``qid``, the metric's value for each judged query.
+    """
+    values: dict[MergeRecipe, pd.Series[float]] = {}
+    kept = [recipe for recipe in recipes if recipe.keeps_source]
+    groups = work_items([recipe for recipe in recipes if not recipe.keeps_source])
+    total = sum(map(len, groups)) + bool(kept)
+    with pt.tqdm(total=total, desc="sweep", unit="merge", disable=not verbose) as bar:
+        if kept:
+            source = task.score(E5Encoder(kept[0].source, **task.settings))
+            values.update(dict.fromkeys(kept, source))
+            bar.update()
+        for group, found in zip(groups, (executor or InProcess()).map(partial(score, task=task), groups), strict=True):
+            values.update(zip(group, found, strict=True))
+            bar.update(len(group))
+            for recipe, own in zip(group, found, strict=True):
+                logger.info("%s: %s %.4f", recipe, task.metric, own.mean())
+    return {recipe: values[recipe] for recipe in recipes}
 
 
 def score(recipes: Sequence[MergeRecipe], task: ScoringTask) -> list[pd.Series[float]]:

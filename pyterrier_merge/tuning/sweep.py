@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
-import pyterrier as pt
 
 from pyterrier_merge.collections.base import require_collection
-from pyterrier_merge.encoding.encoders import E5Encoder
 from pyterrier_merge.encoding.merged import MergedE5Encoder
-from pyterrier_merge.executor import Executor, InProcess
+from pyterrier_merge.executor import Executor
 from pyterrier_merge.storage import user_path
 from pyterrier_merge.training.provenance import require_untrained
-from pyterrier_merge.tuning.score import ScoringTask, score
-from pyterrier_merge.tuning.space import PAPER_GRID, Grid, alpha_pairs, work_items
+from pyterrier_merge.tuning.score import ScoringTask, scores
+from pyterrier_merge.tuning.space import PAPER_GRID, Grid, alpha_pairs
 from pyterrier_merge.tuning.uncertainty import Uncertainty, uncertainty
 
 if TYPE_CHECKING:
@@ -28,9 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pyterrier_merge.collections.base import TestCollection
-    from pyterrier_merge.recipe import MergeRecipe
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, repr=False)
@@ -150,7 +143,9 @@ def sweep(
     settings = encoder.settings()
     metric = metric or collection.measures[0]
     task = ScoringTask(collection, split, metric, num_results, user_path(root) if root else None, settings)
-    values, source = _scores(list(recipes), task, executor or InProcess(), verbose)
+    unmerged = encoder.recipe.unmerged
+    values = scores([unmerged, *recipes], task, executor, verbose=verbose)
+    source = values[unmerged]
     per_query = pd.DataFrame({pair: values[recipe] for recipe, pair in recipes.items()})
     per_query.columns = pd.MultiIndex.from_tuples(pairs, names=["alpha_lower", "alpha_upper"])
     means = per_query.mean().tolist()
@@ -166,24 +161,6 @@ def sweep(
     chosen.alpha_lower, chosen.alpha_upper = pairs[best]
     words = f"{len(per_query)} {split} queries of {collection.name}, {collection.num_docs:,} documents"
     return Sweep(table, per_query, source, str(metric), words, *pairs[best], chosen, certainty)
-
-
-def _scores(
-    recipes: Sequence[MergeRecipe], task: ScoringTask, executor: Executor, verbose: bool
-) -> tuple[dict[MergeRecipe, pd.Series[float]], pd.Series[float]]:
-    """The values of each recipe, and of the source, whose merge with itself is not computed twice."""
-    values: dict[MergeRecipe, pd.Series[float]] = {}
-    merges = [recipe for recipe in recipes if not recipe.keeps_source]
-    groups = work_items(merges)
-    with pt.tqdm(total=len(merges) + 1, desc="sweep", unit="merge", disable=not verbose) as bar:
-        source: Any = task.score(E5Encoder(recipes[0].source, **task.settings))
-        bar.update()
-        for group, found in zip(groups, executor.map(partial(score, task=task), groups), strict=True):
-            values.update(zip(group, found, strict=True))
-            bar.update(len(group))
-            for recipe, own in zip(group, found, strict=True):
-                logger.info("%s: %s %.4f", recipe, task.metric, own.mean())
-    return {recipe: values.get(recipe, source) for recipe in recipes}, source
 
 
 def _best(pairs: Sequence[tuple[float, float]], scores: Sequence[float]) -> int:
