@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from pyterrier_merge.collections.base import TestCollection
+from pyterrier_merge.collections.derived import DerivedCollection
 from pyterrier_merge.collections.identical_ids import without_identical_ids
 from pyterrier_merge.fingerprint import fingerprint
 
@@ -55,10 +56,9 @@ def _part(collection: TestCollection, docnos: Collection[str], splits: Sequence[
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class PooledCollection(TestCollection):
+class PooledCollection(DerivedCollection):
     """What ``pooled`` and ``documents_alone`` make."""
 
-    whole: TestCollection
     docnos: frozenset[str]
 
     @property
@@ -71,28 +71,9 @@ class PooledCollection(TestCollection):
         """Fingerprint of the whole collection and of the pool's docnos."""
         return fingerprint({"whole": self.whole.fingerprint, "docnos": sorted(self.docnos)})
 
-    @property
-    def origin(self) -> tuple[str, str]:
-        """Name and fingerprint of the whole."""
-        return self.whole.origin
-
-    @property
-    def document_fields(self) -> tuple[str, ...]:
-        """Names of the fields that documents have besides ``docno``."""
-        return self.whole.document_fields
-
     def documents_of(self, docnos: Collection[str]) -> Iterator[dict[str, str]]:
         """Look documents of the pool up in the whole."""
         return self.whole.documents_of(self.docnos & set(docnos))
 
     def _documents(self) -> Iterator[dict[str, str]]:
         return self.whole.documents_of(self.docnos)
-
-    def _topics(self, split: str) -> pd.DataFrame:
-        return self.whole.topics(split)
-
-    def _qrels(self, split: str) -> pd.DataFrame:
-        return self.whole.qrels(split)
-
-    def _candidates(self, split: str) -> pd.DataFrame:
-        return self.whole.candidates(split)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from pyterrier_merge.collections.base import TestCollection, require_collection
+from pyterrier_merge.collections.derived import DerivedCollection
 from pyterrier_merge.collections.query_parts import TITLES, WAYS, Part
 from pyterrier_merge.collections.reading.generated import GeneratedQueries
 from pyterrier_merge.fingerprint import fingerprint
@@ -67,7 +68,7 @@ def known_items(
     """
     require_collection(collection)
     if isinstance(collection, KnownItems):
-        raise ValueError(f"{collection.name} consists of known items; make others of {collection.parent.name}")  # noqa: TRY004
+        raise ValueError(f"{collection.name} consists of known items; make others of {collection.whole.name}")  # noqa: TRY004
     if not isinstance(n, int) or n < len(SPLITS) * FEWEST:
         raise ValueError(f"known items need at least {FEWEST} documents for each of {', '.join(SPLITS)}; found n={n!r}")
     if not isinstance(seed, int):
@@ -85,7 +86,7 @@ def known_items(
             "ignore_identical_ids": False,
             "labelled": False,
         },
-        parent=collection,
+        whole=collection,
         n=n,
         seed=seed,
         query=query if generated else str(query),
@@ -108,18 +109,16 @@ class Item(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class KnownItems(TestCollection):
+class KnownItems(DerivedCollection):
     """What ``known_items`` makes.
 
     Attributes:
-        parent: The collection whose documents these are.
         n: Documents that were asked for.
         seed: Of the draw.
         query: How queries are made, or the path that they are read from.
         generated: Queries that were read; None where they are parts of documents.
     """
 
-    parent: TestCollection
     n: int
     seed: int
     query: str | Path
@@ -132,20 +131,10 @@ class KnownItems(TestCollection):
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the parent's fingerprint, its language and the settings."""
+        """Fingerprint of the whole's fingerprint, its language and the settings."""
         way = self.generated.fingerprint if self.generated else self.query
-        made = [PROCEDURE, self.parent.fingerprint, self.language, self.n, self.seed, way]
+        made = [PROCEDURE, self.whole.fingerprint, self.language, self.n, self.seed, way]
         return fingerprint({"known items": made})
-
-    @property
-    def origin(self) -> tuple[str, str]:
-        """Name and fingerprint of the collection whose documents these are."""
-        return self.parent.origin
-
-    @property
-    def missing_bytes(self) -> int | None:
-        """Bytes of the parent that are to be downloaded."""
-        return self.parent.missing_bytes
 
     @property
     def document_fields(self) -> tuple[str, ...]:
@@ -170,13 +159,13 @@ class KnownItems(TestCollection):
 
     @cached_property
     def _items(self) -> list[Item]:
-        if self.query == "title" and not set(TITLES) & set(self.parent.document_fields):
+        if self.query == "title" and not set(TITLES) & set(self.whole.document_fields):
             raise ValueError(
-                f"documents of {self.parent.name} have neither {' nor '.join(TITLES)}, but "
-                f"{', '.join(self.parent.document_fields)}: take another part of them, such as 'head'"
+                f"documents of {self.whole.name} have neither {' nor '.join(TITLES)}, but "
+                f"{', '.join(self.whole.document_fields)}: take another part of them, such as 'head'"
             )
         draw = _Draw({"train": self.n - self.n // 2, "dev": self.n // 2}, self.seed)
-        for doc in self.parent.corpus_iter():
+        for doc in self.whole.corpus_iter():
             draw.offer(doc, self._divide)
         items = draw.items()
         self._report(draw, items)
@@ -194,7 +183,7 @@ class KnownItems(TestCollection):
         if self.query == "title":
             lacking = "have no title, repeat it, or are too short"
         said = (
-            f"{self.parent.name}: {len(items):,} known items; passed over: {draw.without:,} documents that {lacking}, "
+            f"{self.whole.name}: {len(items):,} known items; passed over: {draw.without:,} documents that {lacking}, "
             f"{draw.repeated:,} that ask what another asks"
         )
         fewest = min(sum(item.split == split for item in items) for split in SPLITS)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import pandas as pd
 
 from pyterrier_merge.collections.base import TestCollection
+from pyterrier_merge.collections.derived import DerivedCollection
 
 
 def with_queries(collection: TestCollection, split: str, qids: Collection[str]) -> TestCollection:
@@ -25,43 +26,10 @@ def with_queries(collection: TestCollection, split: str, qids: Collection[str]) 
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class SomeQueries(TestCollection):
+class SomeQueries(DerivedCollection):
     """What ``with_queries`` makes."""
 
-    whole: TestCollection
     qids: frozenset[str]
-
-    @property
-    def num_docs(self) -> int:
-        """Number of documents: all of them."""
-        return self.whole.num_docs
-
-    @property
-    def fingerprint(self) -> str:
-        """That of the whole, for the documents are the same."""
-        return self.whole.fingerprint
-
-    @property
-    def origin(self) -> tuple[str, str]:
-        """Name and fingerprint of the whole."""
-        return self.whole.origin
-
-    @property
-    def missing_bytes(self) -> int | None:
-        """Bytes to download at first use."""
-        return self.whole.missing_bytes
-
-    @property
-    def document_fields(self) -> tuple[str, ...]:
-        """Names of the fields that documents have besides ``docno``."""
-        return self.whole.document_fields
-
-    def documents_of(self, docnos: Collection[str]) -> Iterator[dict[str, str]]:
-        """Look documents up in the whole."""
-        return self.whole.documents_of(docnos)
-
-    def _documents(self) -> Iterator[dict[str, str]]:
-        return self.whole.corpus_iter()
 
     def _topics(self, split: str) -> pd.DataFrame:
         return self._asked(self.whole.topics(split))
