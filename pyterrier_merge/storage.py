@@ -70,6 +70,14 @@ def require_room(folder: Path, needed: int, what: str, *, mend: str = "choose an
         )
 
 
+def in_bytes(size: int | None) -> str:
+    """Return a size in words: ``14.5 GB``."""
+    if size is None:
+        return "not known"
+    unit, name = (1e9, "GB") if size >= 1e9 else (1e6, "MB") if size >= 1e5 else (1e3, "kB")
+    return f"{size / unit:,.1f} {name}"
+
+
 @contextmanager
 def finished_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; flush it to disk and rename it to ``path`` when the block ends well.
@@ -148,9 +156,15 @@ def restore_folder(path: Path) -> None:
     with suppress(OSError):  # another process was faster
         for aside in sorted(_named(path, "old"), reverse=True):
             if os.path.lexists(path):  # renamed first: half of it must never be put back
-                _delete(aside.replace(_new_name(path, "part")))
+                delete_whole(aside)
             else:
                 aside.replace(path)
+
+
+def delete_whole(path: Path) -> None:
+    """Delete a file or a folder; it is renamed first, so that no other process opens half of it."""
+    with suppress(FileNotFoundError):  # another process was faster
+        _delete(path.replace(_new_name(path, "part")))
 
 
 def write_file(path: str | Path, text: str) -> None:

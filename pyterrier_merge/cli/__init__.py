@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pyterrier_merge.cli.cache import cache
 from pyterrier_merge.cli.check import check
 from pyterrier_merge.cli.collections import collections
 from pyterrier_merge.cli.merge import merge
@@ -19,7 +20,7 @@ __all__ = ["app"]
 app = typer.Typer(
     help="Domain-specific retrieval by model merging, in PyTerrier.", no_args_is_help=True, add_completion=False
 )
-for command in (run, check, merge, train_lora, train_domain, collections):
+for command in (run, check, merge, train_lora, train_domain, collections, cache):
     app.command()(command)
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from more_itertools import chunked
 
-from pyterrier_merge.experiment.planning import PlanBench, in_bytes
+from pyterrier_merge.experiment.planning import PlanBench
 from pyterrier_merge.precision import default_device, resolve_dtype
+from pyterrier_merge.storage import in_bytes
 from pyterrier_merge.systems.base import Step
 
 if TYPE_CHECKING:

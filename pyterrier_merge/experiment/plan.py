@@ -10,11 +10,11 @@ from pathlib import Path
 import pandas as pd
 
 from pyterrier_merge.experiment.estimates import NOT_KNOWN, Estimates, answer
-from pyterrier_merge.experiment.planning import PlanBench, in_bytes
+from pyterrier_merge.experiment.planning import PlanBench
 from pyterrier_merge.experiment.run import bench_settings, require_testable, run_folders
 from pyterrier_merge.experiment.spec import ExperimentSpec
 from pyterrier_merge.models.hub import offline
-from pyterrier_merge.storage import cache_folder
+from pyterrier_merge.storage import cache_folder, in_bytes
 
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 

@@ -14,6 +14,7 @@ from pyterrier_merge.experiment.bench import ExperimentBench, blamed, file_name
 from pyterrier_merge.experiment.run_folder import RunFolder
 from pyterrier_merge.models.facts import ModelFacts, model_facts
 from pyterrier_merge.retrieval.dense.pipeline import index_of
+from pyterrier_merge.storage import in_bytes
 from pyterrier_merge.systems.base import Prepared, Step, index_step
 
 FAILURES = (ValueError, RuntimeError, OSError, ImportError)
@@ -164,11 +165,3 @@ class PlanBench(ExperimentBench):
             if (facts.stored_bytes or 0) > SMALL_MODEL:
                 return f"what is kept of {model}, before it is loaded ({in_bytes(facts.stored_bytes)})"
         return None
-
-
-def in_bytes(size: int | None) -> str:
-    """Return a size in words: ``14.5 GB``."""
-    if size is None:
-        return "not known"
-    unit, name = (1e9, "GB") if size >= 1e9 else (1e6, "MB") if size >= 1e5 else (1e3, "kB")
-    return f"{size / unit:,.1f} {name}"

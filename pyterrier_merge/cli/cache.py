@@ -1,0 +1,56 @@
+"""``pyterrier-merge cache``: what the cache holds, and how to make room."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import pandas as pd
+import typer
+
+from pyterrier_merge.cli.console import print_table, reported_errors
+
+DAY = 24 * 60 * 60  # seconds
+
+
+def cache(
+    kinds: Annotated[
+        list[str] | None, typer.Argument(metavar="[KIND]...", help="List each entry of these, such as indexes.")
+    ] = None,
+    clean: Annotated[bool, typer.Option("--clean", help="Delete the entries of these kinds.")] = False,
+    older_than: Annotated[
+        float, typer.Option(metavar="DAYS", min=0, help="Only entries that have not changed for so many days.")
+    ] = 0,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without a question.")] = False,
+) -> None:
+    """List the cache: indexes, trained models, scores of sweeps. Or delete what is no longer needed.
+
+    Everything there is made again when it is needed: indexes take an encoding of the collection, models a training.
+    """
+    from rich.console import Console
+
+    with reported_errors():
+        from pyterrier_merge.cache_entries import entries, remove
+        from pyterrier_merge.storage import cache_folder, in_bytes
+
+        if clean and not kinds:
+            raise ValueError("--clean needs the kinds to delete, such as: pyterrier-merge cache indexes --clean")
+        console, now = Console(), time.time()
+        found = [entry for entry in entries(*kinds or ()) if now - entry.changed >= older_than * DAY]
+        table = pd.DataFrame(
+            [(entry.kind, entry.path.name, entry.size, entry.changed) for entry in found],
+            columns=["kind", "name", "size", "changed"],
+        )
+        if not kinds:
+            grouped = table.groupby("kind", as_index=False)
+            table = grouped.agg(entries=("name", "count"), size=("size", "sum"), changed=("changed", "max"))
+        total = in_bytes(int(table["size"].sum()))
+        shown = table.assign(
+            size=table["size"].map(in_bytes), changed=pd.to_datetime(table["changed"], unit="s").dt.strftime("%Y-%m-%d")
+        )
+        print_table(console, str(cache_folder()), shown)
+        console.print(f"{len(found)} entries, {total}", markup=False, highlight=False)
+        if clean and found and (yes or typer.confirm(f"Delete these {len(found)} entries ({total})?")):
+            for entry in found:
+                remove(entry)
+            console.print("deleted", markup=False, highlight=False)
