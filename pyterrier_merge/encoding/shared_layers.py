@@ -123,7 +123,7 @@ class SharedLayers:
 
     def token_bytes(self, recipes: Sequence[MergeRecipe]) -> int:
         """Return the bytes that the kept states of a token (or of padding) take at most, in a walk over recipes."""
-        return self._token_bytes * most_kept(self._steps(recipes))
+        return 0 if self.reason else self._token_bytes * most_kept(self._steps(recipes))
 
     def run(
         self,
@@ -171,20 +171,18 @@ class SharedLayers:
         plain = self._vectors(batches)
         try:
             self._kept = {depth: {} for depth in depths}
-            tried = [("keeping states changes", self._patched_vectors(batches))]
+            found = [self._patched_vectors(batches)]
             for depth in reversed(depths):
                 self._drop_above(depth)
-                begun = f"beginning after layer {depth} changes"
-                tried += [(begun, self._patched_vectors(batches)) for _ in range(2)]  # states must survive being used
+                found += [self._patched_vectors(batches) for _ in range(2)]  # states must survive being used
                 states = list(self._kept[depth].values())
                 self._token_bytes = max(self._token_bytes, _bytes(states) // sum(batch.tokens for batch in batches))
         except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise _UnfitError(f"its layers cannot be run alone ({type(error).__name__}: {error})") from error
         finally:
             self._drop_above(0)
-        for what, vectors in tried:
-            if not all(np.array_equal(one, other) for one, other in zip(plain, vectors, strict=True)):
-                raise _UnfitError(f"{what} the vectors of this model")
+        if not all(np.array_equal(*pair) for vectors in found for pair in zip(plain, vectors, strict=True)):
+            raise _UnfitError("its layers need more from those below them than the states of the tokens")
 
     def _vectors(self, batches: Sequence[Batch]) -> list[np.ndarray]:
         return [vectors for _, vectors in self._model.run(batches)]
@@ -212,32 +210,33 @@ class SharedLayers:
     def _within(self, ids: list[list[int]]) -> Iterator[None]:
         running = self._running
         running.key = tuple(map(tuple, ids))
-        running.start = max((depth for depth, states in self._kept.items() if running.key in states), default=0)
+        found = [(depth, states[running.key]) for depth, states in self._kept.items() if running.key in states]
+        running.start, running.states = max(found, key=lambda begun: begun[0], default=(0, None))
         try:
             yield
         finally:
-            running.key, running.start = (), 0
+            running.key, running.start, running.states = (), 0, None
 
     def _forward(self, place: int, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """What stands in for a layer's forward."""
         running = self._running
         if place < running.start:
-            states = self._kept[running.start][running.key]
             if place == running.start - 1:
-                return states
+                return running.states
             given = args[0] if args else kwargs["hidden_states"]
-            return (given, *states[1:]) if isinstance(states, tuple) else given
+            return (given, *running.states[1:]) if isinstance(running.states, tuple) else given
         states = forward(*args, **kwargs)
         if (kept := self._kept.get(place + 1)) is not None:
-            kept[running.key] = _require_states(states)
+            kept[running.key] = _states_alone(states)
         return states
 
 
 class _Running(threading.local):
-    """The batch that this thread runs: its ids, and after how many layers it begins."""
+    """The batch that this thread runs: its ids, after how many layers it begins, and with which states."""
 
     key: Key = ()
     start: int = 0
+    states: Any = None
 
 
 def _layers_of(body: torch.nn.Module) -> Sequence[torch.nn.Module]:
@@ -252,12 +251,12 @@ def _layers_of(body: torch.nn.Module) -> Sequence[torch.nn.Module]:
     return list(layers)
 
 
-def _require_states(found: Any) -> Any:
-    """What a layer returned: states alone, or in a tuple with what is no tensor."""
-    first, *others = found if isinstance(found, tuple) else (found,)
-    if not isinstance(first, torch.Tensor) or any(other is not None for other in others):
-        raise _UnfitError("its layers hand on more than the states of the tokens")
-    return found
+def _states_alone(found: Any) -> Any:
+    """What a layer returned, without what the next layer may not need, such as attention weights."""
+    if not isinstance(found, tuple):
+        return found
+    first, *others = found
+    return (first, *[None] * len(others))
 
 
 def _bytes(states: Sequence[Any]) -> int:

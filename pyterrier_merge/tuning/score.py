@@ -46,7 +46,7 @@ class ScoringTask:
 
     Raises:
         ValueError: The split is unknown or has no judgements, or the metric cannot be computed or looks deeper than
-            ``num_results``.
+            ``num_results``, or ``memory`` is negative.
     """
 
     collection: TestCollection
@@ -58,6 +58,8 @@ class ScoringTask:
     memory: int | None = None
 
     def __post_init__(self) -> None:
+        if self.memory is not None and self.memory < 0:
+            raise ValueError(f"memory is a number of bytes, 0 for one batch at a time; found {self.memory!r}")
         check_measure(self.metric, self.num_results, self.topics["qid"].tolist())
 
     @cached_property
@@ -142,7 +144,7 @@ def scores(
     together = executor.workers == 1
     groups = [tuple(dict.fromkeys(recipes))] if together and recipes else work_items(recipes)
     values: dict[MergeRecipe, pd.Series[float]] = {}
-    with pt.tqdm(total=len(recipes), desc="sweep", unit="merge", disable=not verbose or together) as bar:
+    with pt.tqdm(total=sum(map(len, groups)), desc="sweep", unit="merge", disable=not verbose or together) as bar:
         work = partial(score, task=task, verbose=verbose and together)
         for group, found in zip(groups, executor.map(work, groups), strict=True):
             values.update(zip(group, found, strict=True))

@@ -19,6 +19,7 @@ from transformers import (
     LlamaConfig,
     ModernBertConfig,
     MPNetConfig,
+    MptConfig,
     Qwen3Config,
     T5Config,
     T5EncoderModel,
@@ -47,6 +48,9 @@ FAMILIES = {
     "modernbert": ModernBertConfig(**SIZES, local_attention=6, global_attn_every_n_layers=2, pad_token_id=0),
     "distilbert": DistilBertConfig(vocab_size=25, dim=32, n_layers=4, hidden_dim=48, n_heads=4),
     "gpt 2": GPT2Config(vocab_size=25, n_embd=32, n_layer=4, n_head=4, n_positions=64, pad_token_id=0),
+    "mpt, which returns attention weights too": MptConfig(
+        vocab_size=25, d_model=32, n_layers=4, n_heads=4, max_seq_len=64, pad_token_id=0
+    ),
     "deberta, a convolution between layers": DebertaV2Config(
         **SIZES, conv_kernel_size=3, relative_attention=True, pos_att_type=["p2c", "c2p"], norm_rel_ebd="layer_norm"
     ),
@@ -144,11 +148,11 @@ def test_a_retriever_that_pools_its_last_token(mistral_retriever, mistral_langua
     assert not require_equal(encoder, halves(encoder, 0, 1), texts(words)).reason
 
 
-def test_layers_that_hand_on_more_than_states_are_run_alone(pair, words, caplog):
+def test_layers_that_take_more_than_states_are_run_alone(pair, words, caplog):
     encoder = make(pair("t5", POSITION_BIAS, T5EncoderModel))
     walk = require_equal(encoder, halves(encoder, 0, 1), texts(words))
-    assert walk.reason == "its layers hand on more than the states of the tokens"
-    assert caplog.text.count("every merge is run from its first layer, for its layers hand on more") == 1
+    assert walk.reason == "its layers need more from those below them than the states of the tokens"
+    assert caplog.text.count("every merge is run from its first layer, for its layers need more") == 1
     assert walk.token_bytes(halves(encoder, 0, 1)) == 0
 
 
@@ -176,7 +180,7 @@ def test_layers_that_read_what_others_left_are_run_alone(encoder, words, monkeyp
         return real(self, hidden_states + left_before["sum"] * (self is layers[3]), *args, **kwargs)
 
     monkeypatch.setattr(type(layers[0]), "forward", wrong)
-    assert "changes the vectors of this model" in SharedLayers(encoder, halves(encoder, 0, 1)).reason
+    assert "than the states of the tokens" in SharedLayers(encoder, halves(encoder, 0, 1)).reason
 
 
 def test_several_devices_run_every_merge_alone(pair, words):
