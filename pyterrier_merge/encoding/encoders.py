@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from numbers import Integral
 from pathlib import Path
@@ -19,7 +19,7 @@ from pyterrier_merge.encoding.batching import suitable_budget
 from pyterrier_merge.encoding.contract import RetrieverContract, require_pooling
 from pyterrier_merge.encoding.encoded_vector import Encoded
 from pyterrier_merge.encoding.stages import DocEncoder, QueryEncoder, TextScorer
-from pyterrier_merge.encoding.text_model import TextModel
+from pyterrier_merge.encoding.text_model import Batch, TextModel
 from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.models import ModelParts, locate_parts
 from pyterrier_merge.precision import DTYPES, default_device, multiplies_bfloat16
@@ -238,11 +238,19 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         if not first:  # PyTerrier inspects pipelines with empty frames: that must not load 14 GB
             return Encoded(np.empty((0, self._loaded.dim if self._loaded else 0), dtype=np.float32), 0)
         text_model = self._ready()
-        contract = text_model.contract
-        prompt = contract.query_prompt if kind == "query" else contract.document_prompt
-        encoded = text_model.encode(texts, prompt=prompt, budget=self._token_budget(contract, batch_size))
+        encoded = text_model.encode(texts, **self._manner(text_model.contract, kind, batch_size))
         self._count(encoded.truncated)
         return encoded
+
+    def batches(self, texts: Iterable[str], *, kind: Literal["query", "document"]) -> Iterator[Batch]:
+        """Yield the batches of token ids in which :meth:`encode` runs these texts; none is run."""
+        text_model = self._text_model()
+        return text_model.batches(texts, **self._manner(text_model.contract, kind, None))
+
+    def _manner(self, contract: RetrieverContract, kind: str, batch_size: int | None) -> dict[str, Any]:
+        """What is put before texts of a kind, and the tokens of a batch."""
+        prompt = contract.query_prompt if kind == "query" else contract.document_prompt
+        return {"prompt": prompt, "budget": self._token_budget(contract, batch_size)}
 
     def _count(self, cut: int) -> None:
         with _COUNTING:

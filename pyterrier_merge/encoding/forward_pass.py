@@ -8,8 +8,9 @@ import logging
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,6 +39,9 @@ class ForwardPass:
 
     Where the model's files ask for the first values of a vector alone (``truncate_dim``), a model that normalises
     brings those to length 1 again: sentence-transformers leaves that to its cosine similarity.
+
+    Attributes:
+        around: Returns what the transformer runs a batch of token ids within, in the batch's thread.
     """
 
     def __init__(self, model: SentenceTransformer, device: str, *, looks_back: bool = False) -> None:
@@ -52,6 +56,7 @@ class ForwardPass:
         self.model = model
         self.device = device
         self.looks_back = looks_back
+        self.around: Callable[[Ids], AbstractContextManager[None]] = lambda _: nullcontext()
         self._room: int = sys.maxsize  # tokens of a batch that fit into memory, as far as it is known
 
     def __call__(self, ids: Ids, *, padding_side: str = "right") -> torch.Tensor:
@@ -73,7 +78,8 @@ class ForwardPass:
             mask = features["attention_mask"]
             if self.looks_back and padding_side == "right":
                 del features["attention_mask"]
-            features = first(features)
+            with self.around(ids):
+                features = first(features)
             features.setdefault("attention_mask", mask)  # the pooling needs it
             features["token_embeddings"] = features["token_embeddings"].float()
             for module in rest:
@@ -127,6 +133,11 @@ class Workers:
             for device in devices
         ]
         self._followed = self._versions()
+
+    @property
+    def several(self) -> bool:
+        """Whether there are several devices."""
+        return bool(self._others)
 
     def budget(self, tokens: int, most: int) -> int:
         """Return the tokens of a batch, ``most`` at most, with which a few texts of ``tokens`` go round all cores."""

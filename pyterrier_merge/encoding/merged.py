@@ -220,7 +220,8 @@ class MergedE5Encoder(E5Encoder):
     def _parts(self) -> ModelParts:
         return ModelParts(locate_model(self.model))  # the merger reads it from files: an adapter is in them
 
-    def _ready(self) -> TextModel:
+    def open(self) -> tuple[TextModel, Merger]:
+        """Return the live model, and what writes merges into it; both are loaded now if they are not yet."""
         recipe = self.recipe
         contents = tuple(fingerprint_model(locate_model(name)) for name in recipe.models)
         content = (recipe.source, recipe.domains, recipe.base, contents)
@@ -231,11 +232,21 @@ class MergedE5Encoder(E5Encoder):
             if self._merger is None:
                 self._merger = Merger(text_model.body, Parents(recipe), text_model.projection)
                 self._merger_of = content
+            return text_model, self._merger
+
+    def merged(self) -> TextModel:
+        """Return the live model with the recipe's weights; merges now if it has not yet."""
+        recipe = self.recipe
+        with LOADING:
+            text_model, merger = self.open()
             if self._merged != recipe:
                 self._merged = None  # should the merge fail half-way, the next text merges anew
-                self._tensor_merges = self._merger.merge(recipe)
+                self._tensor_merges = merger.merge(recipe)
                 self._merged = recipe
             return text_model
+
+    def _ready(self) -> TextModel:
+        return self.merged()
 
     def _unload(self) -> None:
         super()._unload()

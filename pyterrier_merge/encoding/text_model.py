@@ -6,9 +6,10 @@ import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import more_itertools
 import numpy as np
@@ -39,6 +40,25 @@ Made = TypeVar("Made")
 
 class NotFiniteError(ValueError):
     """A vector holds NaN or infinity."""
+
+
+class Batch(NamedTuple):
+    """Texts that go through a model together.
+
+    Attributes:
+        rows: Their places among the texts that were given.
+        ids: Their token ids.
+        cut: How many texts were too long, of those that were tokenised since the batch before.
+    """
+
+    rows: list[int]
+    ids: list[list[int]]
+    cut: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens with padding."""
+        return len(self.ids) * max(map(len, self.ids))
 
 
 class TextModel:
@@ -139,30 +159,61 @@ class TextModel:
         Raises:
             ValueError: A text is not a string, or a vector came out as NaN.
         """
-        cut, size = 0, max(CHUNK, budget // SHORT)
+        cut = 0
 
-        def batches() -> Iterator[tuple[list[int], list[list[int]]]]:
+        def counted() -> Iterator[Batch]:
             nonlocal cut
-            for rows, ids, cut_here in _one_ahead(
-                lambda chunk: (chunk[0], *self._tokenise(chunk[1], prompt)),
-                _chunks(texts, size),
-            ):
-                cut += cut_here
-                lengths = [len(row) for row in ids]
-                few = len(ids) < size
-                for batch in token_batches(lengths, self._workers.budget(sum(lengths), budget) if few else budget):
-                    yield [rows[index] for index in batch], [ids[index] for index in batch]
+            for batch in self.batches(texts, prompt=prompt, budget=budget):
+                cut += batch.cut
+                yield batch
 
-        parts = list(self._workers.run(batches()))
+        parts = list(self.run(counted()))
         matrix = np.empty((sum(len(rows) for rows, _ in parts), self.dim), dtype=np.float32)
         for rows, vectors in parts:
             matrix[rows] = vectors
-        if not np.isfinite(matrix).all():
-            row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
-            raise NotFiniteError(
-                f"the vector of text {row} holds NaN or infinity; try dtype='float32', and check the weights"
-            )
         return Encoded(matrix, cut)
+
+    def batches(self, texts: Iterable[str], *, prompt: str, budget: int) -> Iterator[Batch]:
+        """Yield the batches in which :meth:`encode` runs these texts; the next are tokenised while a caller works."""
+        size = max(CHUNK, budget // SHORT)
+        chunks = _one_ahead(lambda chunk: (chunk[0], *self._tokenise(chunk[1], prompt)), _chunks(texts, size))
+        for rows, ids, cut in chunks:
+            lengths = [len(row) for row in ids]
+            few = len(ids) < size
+            for batch in token_batches(lengths, self._workers.budget(sum(lengths), budget) if few else budget):
+                yield Batch([rows[index] for index in batch], [ids[index] for index in batch], cut)
+                cut = 0
+
+    def run(self, batches: Iterable[Batch]) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Run batches with the weights as they are now.
+
+        Returns:
+            The rows of each batch and their vectors, ``(n_texts, dim)`` float32, in the order of the batches.
+
+        Raises:
+            ValueError: A vector came out as NaN or infinity.
+        """
+        for rows, vectors in self._workers.run((batch.rows, batch.ids) for batch in batches):
+            if not np.isfinite(vectors).all():
+                row = rows[int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])]
+                raise NotFiniteError(
+                    f"the vector of text {row} holds NaN or infinity; try dtype='float32', and check the weights"
+                )
+            yield rows, vectors
+
+    @property
+    def one_device(self) -> str | None:
+        """The device that texts run on; None where several share them."""
+        return None if self._workers.several else self._forward_pass.device
+
+    @contextmanager
+    def around_batches(self, around: Callable[[list[list[int]]], AbstractContextManager[None]]) -> Iterator[None]:
+        """Let each batch run, in its thread, within what ``around`` returns for its token ids."""
+        before, self._forward_pass.around = self._forward_pass.around, around
+        try:
+            yield
+        finally:
+            self._forward_pass.around = before
 
     def forward(self, texts: list[str], *, prompt: str, budget: int) -> tuple[torch.Tensor, int]:
         """Encode texts with gradients, unless the caller turned them off.

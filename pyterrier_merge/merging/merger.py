@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from pyterrier_merge.merging.blending import Blender, TensorMerge
 from pyterrier_merge.merging.change import require_change
 from pyterrier_merge.merging.checkpoint import Checkpoint
 from pyterrier_merge.merging.parents import Parents
-from pyterrier_merge.merging.places import layer_of
+from pyterrier_merge.merging.places import is_final_norm, is_projection, layer_of
 from pyterrier_merge.recipe import MergeRecipe, Segment
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Merger:
 
         self._parents.require(recipe)
         blender = Blender(self._parents, recipe)
-        wanted = {name: (blender.part(name), *self._wanted(blender.segment(name), recipe)) for name in self._parameters}
+        wanted = {name: (blender.part(name), *decision) for name, decision in self._decisions(blender, recipe).items()}
         concerned = [name for name in self._parameters if blender.merges(name) or name in self._written]
         stale = [name for name in concerned if name not in self._held or self._held[name][0] != wanted[name]]
         for name in stale:
@@ -84,6 +84,23 @@ class Merger:
         merges = tuple(self._held[name][1] for name in self._parameters if name in self._held)
         require_change(merges, recipe)
         return merges
+
+    def levels(self, recipe: MergeRecipe) -> tuple[Hashable, ...]:
+        """Return what decides the weights below the layers, and those of each layer, lowest first.
+
+        Where two recipes have the same in the first ``1 + n`` places, a text's state after ``n`` layers is the same.
+        """
+        found: list[list[_Decision]] = [[] for _ in range(1 + self._parents.source.num_layers)]
+        for name, decision in self._decisions(Blender(self._parents, recipe), recipe).items():
+            layer = layer_of(name)
+            if layer is not None:
+                found[1 + layer].append(decision)
+            elif not is_final_norm(name) and not is_projection(name):
+                found[0].append(decision)
+        return tuple(map(tuple, found))
+
+    def _decisions(self, blender: Blender, recipe: MergeRecipe) -> dict[str, _Decision]:
+        return {name: self._wanted(blender.segment(name), recipe) for name in self._parameters}
 
     def _wanted(self, segment: Segment, recipe: MergeRecipe) -> _Decision:
         """What decides a parameter's weights."""

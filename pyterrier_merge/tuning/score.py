@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,17 +17,15 @@ from pyterrier_merge.encoding.merged import MergedE5Encoder
 from pyterrier_merge.evaluation import ORDER, check_measure, judged, measure_runs
 from pyterrier_merge.executor import Executor, InProcess
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
-from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
+from pyterrier_merge.retrieval.dense.pipeline import dense_retriever, index_of
 from pyterrier_merge.storage import cache_folder, write_file
-from pyterrier_merge.tuning.space import work_items
+from pyterrier_merge.tuning.walk import Walk
 
 if TYPE_CHECKING:
     from ir_measures.measures import Measure
 
     from pyterrier_merge.collections.base import TestCollection
     from pyterrier_merge.recipe import MergeRecipe
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,10 +39,14 @@ class ScoringTask:
         num_results: Results for each query.
         root: Folder of indexes and scores; the package's cache when None.
         settings: Of the encoder: keyword arguments of :class:`~pyterrier_merge.MergedE5Encoder` from ``task`` on.
+        memory: Bytes for what several merges share: states between layers, token ids and vectors of the documents that
+            all of them encode before the next documents come. A quarter of what is free, and 4 GiB at most, when None.
+            A token takes 48 bytes, and for each number of layers after which states are kept at one time its state
+            (``hidden_size`` numbers, 4 bytes each in float32); a document takes three times its vector in float32.
 
     Raises:
         ValueError: The split is unknown or has no judgements, or the metric cannot be computed or looks deeper than
-            ``num_results``.
+            ``num_results``, or ``memory`` is negative.
     """
 
     collection: TestCollection
@@ -54,8 +55,11 @@ class ScoringTask:
     num_results: int = 100
     root: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    memory: int | None = None
 
     def __post_init__(self) -> None:
+        if self.memory is not None and self.memory < 0:
+            raise ValueError(f"memory is a number of bytes, 0 for one batch at a time; found {self.memory!r}")
         check_measure(self.metric, self.num_results, self.topics["qid"].tolist())
 
     @cached_property
@@ -73,34 +77,45 @@ class ScoringTask:
         return judged(self.collection.topics(self.split), self.collection.qrels(self.split))
 
     def score(self, encoder: E5Encoder) -> pd.Series[float]:
-        """Return the metric's value for each query (index ``qid``): the kept one, or that of a search.
+        """Return the metric's value for each query (index ``qid``): the kept one, or that of a search of its index.
 
         Raises:
             RuntimeError: A kept score is damaged.
         """
-        file = self._file(encoder)
-        if not file.is_file():
-            retriever = dense_retriever(encoder, self.collection, num_results=self.num_results, root=self._indexes)
-            measured = measure_runs({"run": retriever.transform(self.topics)}, self.qrels, [self.metric])
-            write_file(file, json.dumps(dict(zip(measured["qid"], measured["value"], strict=True))))
-        return self._kept(file)
+        file = self.file(encoder)
+        if file.is_file():
+            return self.kept(file)
+        retriever = dense_retriever(encoder, self.collection, num_results=self.num_results, root=self._indexes)
+        return self.keep(file, retriever.transform(self.topics))
+
+    def keep(self, file: Path, results: pd.DataFrame) -> pd.Series[float]:
+        """Measure results, write the value of each query to a file, and return them."""
+        measured = measure_runs({"run": results}, self.qrels, [self.metric])
+        write_file(file, json.dumps(dict(zip(measured["qid"], measured["value"], strict=True))))
+        return self.kept(file)
 
     def scored(self, encoder: E5Encoder) -> bool:
         """Whether the values of an encoder are kept already; nothing is encoded."""
-        return self._file(encoder).is_file()
+        return self.file(encoder).is_file()
 
     @property
     def _indexes(self) -> Path:
         return Path(self.root or cache_folder("indexes"))
 
-    def _file(self, encoder: E5Encoder) -> Path:
+    def file(self, encoder: E5Encoder) -> Path:
+        """Return where the values of an encoder are kept; its model is loaded, and nothing is merged or encoded."""
         rules = ["ignore_identical_ids"] * self.collection.ignore_identical_ids
         rules += [f"text_field={encoder.text_field}"] * (encoder.text_field != "text")
         data = [*rules, self.collection.fingerprint, fingerprint_frame(self.topics), fingerprint_frame(self.qrels)]
         key = fingerprint([encoder.fingerprint, *data, str(self.metric), self.num_results, ORDER])
         return self._indexes / "scores" / f"{key}.json"
 
-    def _kept(self, file: Path) -> pd.Series[float]:
+    def kept(self, file: Path) -> pd.Series[float]:
+        """Return the values that a file keeps.
+
+        Raises:
+            RuntimeError: It is damaged.
+        """
         try:
             values = dict(json.loads(file.read_text(encoding="utf-8")))
             return pd.Series([float(values[qid]) for qid in self.topics["qid"]], index=pd.Index(self.topics["qid"]))
@@ -111,55 +126,86 @@ class ScoringTask:
 def scores(
     recipes: Sequence[MergeRecipe], task: ScoringTask, executor: Executor | None = None, *, verbose: bool = False
 ) -> dict[MergeRecipe, pd.Series[float]]:
-    """Score merges of the same models. A recipe that keeps the source's weights is scored as the source, once.
+    """Score merges of the same models.
 
     Args:
         recipes: What is scored.
         task: What it is scored on.
-        executor: Where groups of recipes that share their lower segments run; in this process when None.
-        verbose: Show a progress bar.
+        executor: Where groups of recipes run that share their lowest segment; all together in this process when None.
+        verbose: Show a progress bar with the best mean so far.
 
     Returns:
         For each recipe a series: index ``qid``, the metric's value for each judged query.
+
+    Raises:
+        RuntimeError: A kept score is damaged.
     """
+    executor = executor or InProcess()
+    together = executor.workers == 1
+    groups = [tuple(dict.fromkeys(recipes))] if together and recipes else work_items(recipes)
     values: dict[MergeRecipe, pd.Series[float]] = {}
-    kept = [recipe for recipe in recipes if recipe.keeps_source]
-    groups = work_items([recipe for recipe in recipes if not recipe.keeps_source])
-    total = sum(map(len, groups)) + bool(kept)
-    with pt.tqdm(total=total, desc="sweep", unit="merge", disable=not verbose) as bar:
-        if kept:
-            source = task.score(E5Encoder(kept[0].source, **task.settings))
-            values.update(dict.fromkeys(kept, source))
-            bar.update()
-        for group, found in zip(groups, (executor or InProcess()).map(partial(score, task=task), groups), strict=True):
+    with pt.tqdm(total=sum(map(len, groups)), desc="sweep", unit="merge", disable=not verbose or together) as bar:
+        work = partial(score, task=task, verbose=verbose and together)
+        for group, found in zip(groups, executor.map(work, groups), strict=True):
             values.update(zip(group, found, strict=True))
             bar.update(len(group))
-            for recipe, own in zip(group, found, strict=True):
-                logger.info("%s: %s %.4f", recipe, task.metric, own.mean())
+            bar.set_postfix_str(f"best {task.metric} {max(own.mean() for own in values.values()):.4f}")
     return {recipe: values[recipe] for recipe in recipes}
 
 
-def score(recipes: Sequence[MergeRecipe], task: ScoringTask) -> list[pd.Series[float]]:
-    """Score merges of the same models one after the other: the parents are read once.
+def work_items(recipes: Sequence[MergeRecipe]) -> list[tuple[MergeRecipe, ...]]:
+    """Return the recipes in groups that share their lowest segment, and so its layers: what one worker scores."""
+    ordered = sorted(dict.fromkeys(recipes), key=lambda recipe: str(recipe.segments[0]))
+    groups: dict[Any, list[MergeRecipe]] = {}
+    for recipe in ordered:
+        key = recipe.segments[0], recipe.embeddings, recipe.method, recipe.parameters, recipe.seed
+        groups.setdefault(key, []).append(recipe)
+    return [tuple(group) for group in groups.values()]
+
+
+def score(recipes: Sequence[MergeRecipe], task: ScoringTask, *, verbose: bool = False) -> list[pd.Series[float]]:
+    """Score merges of the same models in one pass over the documents (see :class:`~pyterrier_merge.tuning.walk.Walk`).
+
+    A merge whose index is built already is searched there.
 
     Args:
-        recipes: Merges of the same models, such as those of one group of :func:`~.space.work_items`.
+        recipes: Merges of the same models, such as those of one group of :func:`work_items`.
         task: What they are scored on.
+        verbose: Show a progress bar over documents times merges.
 
     Returns:
         For each recipe a series: index ``qid``, the metric's value for each judged query.
+
+    Raises:
+        RuntimeError: A kept score is damaged.
+        ValueError: The models cannot be merged, or the documents cannot be searched.
     """
-    return [task.score(encoder) for encoder in _merges(recipes, task)]
+    if not recipes:
+        return []
+    encoder = MergedE5Encoder.from_recipe(recipes[0], **task.settings)
+    files: dict[Path, MergeRecipe] = {}  # recipes of the same weights have one
+    file_of, means = [], []
+    for recipe in recipes:
+        encoder.recipe = recipe
+        file = task.file(encoder)
+        file_of.append(file)
+        if task.scored(encoder):
+            means.append(task.kept(file).mean())
+        elif index_of(encoder, task.collection, root=task.root).built():
+            means.append(task.score(encoder).mean())
+        else:
+            files.setdefault(file, recipe)
+    if files:
+        walk = Walk(encoder, {recipe: file for file, recipe in files.items()}, task)
+        walk.score(best=max(means, default=None), verbose=verbose)
+    return [task.kept(file) for file in file_of]
 
 
 def scored(recipes: Sequence[MergeRecipe], task: ScoringTask) -> list[bool]:
     """Return which of these merges have kept scores, as :func:`score` would find them; nothing is merged or encoded."""
-    return [task.scored(encoder) for encoder in _merges(recipes, task)]
-
-
-def _merges(recipes: Sequence[MergeRecipe], task: ScoringTask) -> Iterator[MergedE5Encoder]:
-    """Yield one encoder with each recipe in turn: its parents are read once."""
     encoder = MergedE5Encoder.from_recipe(recipes[0], **task.settings)
+    found = []
     for recipe in recipes:
         encoder.recipe = recipe
-        yield encoder
+        found.append(task.scored(encoder))
+    return found

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any
 
-from pyterrier_merge.recipe import MergeRecipe, check_alpha
+from pyterrier_merge.recipe import check_alpha
 
 PAPER_GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
 Grid = Sequence[float] | Sequence[tuple[float, float]]
@@ -30,9 +29,3 @@ def alpha_pairs(grid: Grid) -> tuple[tuple[float, float], ...]:
     pairs = points if all(in_pairs) else [(lower, upper) for lower in points for upper in points]
     checked = [(check_alpha("alpha_lower", lower), check_alpha("alpha_upper", upper)) for lower, upper in pairs]
     return tuple(dict.fromkeys(checked))
-
-
-def work_items(recipes: Sequence[MergeRecipe]) -> list[tuple[MergeRecipe, ...]]:
-    """Return the recipes in groups that share all segments but the last: what one worker scores."""
-    ordered = sorted(recipes, key=lambda recipe: [str(segment) for segment in recipe.segments[:-1]])
-    return [tuple(group) for _, group in groupby(ordered, key=lambda recipe: recipe.segments[:-1])]

@@ -201,16 +201,6 @@ def test_a_sweep_shows_itself(encoder, small_collection, tmp_path):
     assert found.table["chosen"].sum() == pytest.approx(1)
 
 
-def test_groups_share_all_but_the_last_segment(encoder):
-    from pyterrier_merge.tuning.space import work_items
-
-    recipes = [encoder.recipe.with_alphas(*pair) for pair in alpha_pairs([0, 0.5, 1])]
-    groups = work_items(recipes[::-1])
-    assert sorted(len(group) for group in groups) == [3, 3, 3]
-    assert {len({recipe.segments[0] for recipe in group}) for group in groups} == {1}
-    assert {recipe for group in groups for recipe in group} == set(recipes)
-
-
 def test_another_text_field_is_another_index_and_another_score(encoder, bert_retriever, bert_language_model, tmp_path):
     from pyterrier_merge.collections import from_frames
 
