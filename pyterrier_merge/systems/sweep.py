@@ -17,7 +17,7 @@ from pyterrier_merge.systems.choosing import require_answers
 from pyterrier_merge.systems.sampling import Sampling
 from pyterrier_merge.systems.settings import Positive
 from pyterrier_merge.training.pairs import pairs_from_collection
-from pyterrier_merge.tuning.space import PAPER_GRID, alpha_pairs
+from pyterrier_merge.tuning.space import PAPER_GRID, Space
 
 if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
@@ -87,7 +87,7 @@ class SweepSection(Sampling):
 
     @model_validator(mode="after")
     def _grid_within_bounds(self) -> SweepSection:
-        alpha_pairs(self.grid)
+        Space.halves(self.grid)
         return self
 
     def measure(self, bench: Bench) -> Measure:
@@ -149,7 +149,8 @@ class SweepSection(Sampling):
         there: bool | None,
     ) -> list[Step]:
         """The merges that one trial tries, on documents and queries that are not known where ``part`` is None."""
-        tried = list(dict.fromkeys(recipe.with_alphas(*pair) for pair in (*alpha_pairs(self.grid), (1.0, 1.0))))
+        space = Space.halves(self.grid)
+        tried = list(dict.fromkeys(space.recipe(recipe, point) for point in (*space.points(), *space.ends)))
         kept: Sequence[bool | None] | None = [False] * len(tried) if there is False else None
         if there and part is not None:
 
