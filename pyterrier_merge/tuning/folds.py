@@ -19,7 +19,7 @@ from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
 from pyterrier_merge.training.fold_queries import fold_numbers
 from pyterrier_merge.tuning.measured import said
 from pyterrier_merge.tuning.rule import Rule
-from pyterrier_merge.tuning.space import Grid, Space, Value, in_words
+from pyterrier_merge.tuning.space import Grid, Space, in_words, points_of
 from pyterrier_merge.tuning.sweep import measuring_of
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class FoldedSweep:
         chosen, source = self.per_query["chosen"], self.per_query["source"]
         differences = chosen - source
         error = differences.std(ddof=1) / np.sqrt(len(differences))
-        counted = Counter(map(in_words, self._chosen_points()))
+        counted = Counter(map(in_words, points_of(self.choices[self.points.columns.names])))
         times = ", ".join(f"{point} in {number} of {len(self.choices)}" for point, number in counted.most_common())
         return (
             f"alphas by {len(self.choices)} folds have {self.metric} {chosen.mean():.4f} (source {source.mean():.4f}; "
@@ -89,10 +89,6 @@ class FoldedSweep:
             root: Folder of the indexes; the package's cache when None.
         """
         return self.by_fold(lambda merge: dense_retriever(merge, collection, num_results=num_results, root=root))
-
-    def _chosen_points(self) -> list[dict[str, Value]]:
-        rows = self.choices[self.points.columns.names].to_dict("records")
-        return [{str(name): value for name, value in row.items() if not pd.isna(value)} for row in rows]
 
     def __repr__(self) -> str:
         return f"<Sweep by folds: {self.describe()}>"

@@ -67,11 +67,12 @@ def alpha_heatmap(
     return figure
 
 
-def is_grid(table: pd.DataFrame, names: list[str]) -> bool:
-    """Whether a sweep's parameters are two numbers, most combinations of which were measured."""
-    if len(names) != 2 or not all(pd.api.types.is_numeric_dtype(table[name]) for name in names):
+def is_grid(points: pd.DataFrame) -> bool:
+    """Whether a table of points has two parameters, both numbers, most combinations of which were measured."""
+    if points.shape[1] != 2 or not all(map(pd.api.types.is_numeric_dtype, points.dtypes)):
         return False
-    return table[names[0]].nunique() * table[names[1]].nunique() <= MOST_CELLS * len(table)
+    rows, columns = (points[name].nunique() for name in points)
+    return rows * columns <= MOST_CELLS * len(points)
 
 
 def as_svg(figure: Figure) -> str:

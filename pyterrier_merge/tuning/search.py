@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, cast
 import pyterrier as pt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pyterrier_merge.encoding.merged import MergedE5Encoder
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
 from pyterrier_merge.storage import cache_folder
-from pyterrier_merge.tuning.measured import Measured, Measuring
 from pyterrier_merge.tuning.space import Space, Value
 
 if TYPE_CHECKING:
     import optuna
+
+    from pyterrier_merge.tuning.measured import Measured, Measuring
 
 logger = logging.getLogger(__name__)
 
@@ -60,11 +60,8 @@ def searched(measuring: Measuring, search: Search) -> Measured:
         ModuleNotFoundError: Optuna is not installed.
         ValueError: The space has nothing to search, or the file holds the study of another space.
     """
-    space = measuring.space
-    if all(len(values) == 1 for values in space.values.values()):
-        raise ValueError("every parameter of the space has a single value: there is nothing to search")
-    if space.given is not None:
-        raise ValueError("the space has its points given, which a search would leave: give values of each alpha")
+    require_searchable(measuring.space)
+    require_optuna()
     study = _study(measuring, search)
     with pt.tqdm(total=search.trials, desc="search", unit="merge", disable=not measuring.verbose) as bar:
         bar.update(len(_finished(study)))
@@ -73,6 +70,26 @@ def searched(measuring: Measuring, search: Search) -> Measured:
             bar.set_postfix_str(f"best {study.best_value:.4f}")
             bar.update()
     return measuring.of([trial.user_attrs["point"] for trial in _finished(study)], ends=True)
+
+
+def require_searchable(space: Space) -> None:
+    """Raise ``ValueError`` where a space leaves nothing to search."""
+    if space.given is not None:
+        raise ValueError("the space has its points given, which a search would leave: give values of each alpha")
+    if all(len(values) == 1 for values in space.values.values()):
+        raise ValueError("every parameter of the space has a single value: there is nothing to search")
+
+
+def require_optuna() -> None:
+    """Raise ``ModuleNotFoundError`` where Optuna is not installed; its message names the extra."""
+    try:
+        import optuna  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        raise ModuleNotFoundError(
+            "a search needs Optuna: pip install 'pyterrier-merge[search]'", name="optuna"
+        ) from error
 
 
 def _try_one(study: optuna.Study, measuring: Measuring, search: Search) -> None:
@@ -126,15 +143,10 @@ def _between(trial: optuna.Trial, name: str, values: Sequence[Value]) -> Value:
 
 
 def _study(measuring: Measuring, search: Search) -> optuna.Study:
-    try:
-        import optuna
-    except ModuleNotFoundError as error:
-        if error.name != "optuna":
-            raise
-        raise ModuleNotFoundError(
-            "a search needs Optuna: pip install 'pyterrier-merge[search]'", name="optuna"
-        ) from error
+    import optuna
     from optuna.storages.journal import JournalFileBackend
+
+    from pyterrier_merge.encoding.merged import MergedE5Encoder
 
     task, space = measuring.task, measuring.space
     models = MergedE5Encoder.from_recipe(space.recipe(measuring.models, space.ends[1]), **task.settings)

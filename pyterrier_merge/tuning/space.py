@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import pandas as pd
+
 from pyterrier_merge.methods import get_method
 from pyterrier_merge.recipe import MergeRecipe, Segment, check_alpha
 from pyterrier_merge.spelling import did_you_mean
@@ -312,6 +314,12 @@ def in_words(point: Point) -> str:
     if all(name.startswith(("alpha_", "layer_", "knot_")) for name in written):
         return f"({', '.join(written.values())})"
     return f"({', '.join(f'{name} {value}' for name, value in written.items())})"
+
+
+def points_of(table: pd.DataFrame) -> list[dict[str, Value]]:
+    """Return the rows of a table of points as points, without what a method does not have."""
+    rows = table.to_dict("records")
+    return [{str(name): value for name, value in row.items() if not pd.isna(value)} for row in rows]
 
 
 def work_items(recipes: Sequence[MergeRecipe]) -> list[tuple[MergeRecipe, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -21,7 +21,7 @@ from pyterrier_merge.tuning.rule import Rule
 from pyterrier_merge.tuning.score import ScoringTask
 from pyterrier_merge.tuning.screening import CONFIRM, Screening, confirmed, require_screen
 from pyterrier_merge.tuning.search import Search, searched
-from pyterrier_merge.tuning.space import PAPER_GRID, Grid, Space, Value, in_words
+from pyterrier_merge.tuning.space import PAPER_GRID, Grid, Space, Value, in_words, points_of
 from pyterrier_merge.tuning.uncertainty import Uncertainty, uncertainty
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Sweep:
     @property
     def chosen_row(self) -> int:
         """Position of the chosen point in the table."""
-        return next(row for row, point in enumerate(self._points()) if point == self.point)
+        return points_of(self.table[self.per_query.columns.names]).index(self.point)
 
     def describe(self) -> str:
         """Return a few sentences: what was chosen, on what, and how sure that is."""
@@ -95,18 +95,10 @@ class Sweep:
         from pyterrier_merge.tuning.heatmap import alpha_heatmap, is_grid
         from pyterrier_merge.tuning.score_plot import score_plot
 
-        names = list(self.point)
-        if is_grid(self.table, list(self.table.columns[: self._parameters()])):
-            pair = (float(self.point[names[0]]), float(self.point[names[1]]))
+        if is_grid(self.table[[*self.per_query.columns.names]]):
+            pair: Any = tuple(self.point.values())
             return alpha_heatmap(self.table, pair, metric=self.metric, on=self.on, path=path)
         return score_plot(self, path)
-
-    def _parameters(self) -> int:
-        return self.per_query.columns.nlevels
-
-    def _points(self) -> list[dict[str, Value]]:
-        rows = self.table.iloc[:, : self._parameters()].to_dict("records")
-        return [{str(name): value for name, value in row.items() if not pd.isna(value)} for row in rows]
 
     def _chosen(self) -> str:
         best, source = float(self.table[self.metric].iloc[self.chosen_row]), float(self.source.mean())
