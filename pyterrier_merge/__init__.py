@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from pyterrier_merge.training.domain import train_domain_model
     from pyterrier_merge.training.lora import train_lora
     from pyterrier_merge.training.settings import CausalTraining, KnownItemTraining, LoRATraining, MaskedTraining
+    from pyterrier_merge.tuning.folds import sweep_folds
+    from pyterrier_merge.tuning.search import Search
+    from pyterrier_merge.tuning.space import Space
     from pyterrier_merge.tuning.sweep import sweep
 
 _ROOMS = {
@@ -50,6 +53,9 @@ _ROOMS = {
     "from_frames": "collections",
     "known_items": "collections.pseudo_queries",
     "sweep": "tuning.sweep",
+    "sweep_folds": "tuning.folds",
+    "Search": "tuning.search",
+    "Space": "tuning.space",
     "compare": "experiment.compare",
     "labels_plot": "experiment.report.labels_plot",
     "limited_data_trials": "experiment.trials",
@@ -72,7 +78,9 @@ __all__ = [
     "MaskedTraining",
     "MergeRecipe",
     "MergedE5Encoder",
+    "Search",
     "Segment",
+    "Space",
     "TestCollection",
     "__version__",
     "bm25",
@@ -90,6 +98,7 @@ __all__ = [
     "read_system",
     "recipe_yaml",
     "sweep",
+    "sweep_folds",
     "train_domain_model",
     "train_lora",
 ]

@@ -106,6 +106,18 @@ def check_measure(measure: Measure, num_results: int, qids: Sequence[str] = ("1"
         raise ValueError(f"{measure} cannot be computed: it has no value for a query such as {missing[0]!r}")
 
 
+def require_attainable(measure: Measure, qrels: pd.DataFrame) -> None:
+    """Raise ``ValueError`` where no judgement is high enough for the measure, so that every query would score 0."""
+    lowest = measure.params.get("rel", 1)
+    if "rel" not in measure.SUPPORTED_PARAMS and not str(measure).startswith("nDCG"):
+        return
+    if (highest := qrels["label"].max()) < lowest:
+        raise ValueError(
+            f"{measure} would be 0 for every query: it needs judgements with a label of {lowest} at least, and the "
+            f"highest label is {highest}"
+        )
+
+
 def _made_up(qids: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Results and judgements: of the first query a relevant document is found, of the others none."""
     results = pd.DataFrame([(qid, docno, -rank, rank) for qid in qids for rank, docno in enumerate("abc")])

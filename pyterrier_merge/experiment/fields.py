@@ -141,7 +141,7 @@ def _plural(words: str) -> str:
     """Of a text in a list: it is a name."""
     if words == "text":
         return "names"
-    many = re.sub(r"^(whole number|number|pair)", r"\1s", words)
+    many = re.sub(r"^(whole number|number|pair|list)", r"\1s", words)
     return many.replace(", ", ", each ", 1)
 
 

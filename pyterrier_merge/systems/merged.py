@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import pandas as pd
 from pydantic import BeforeValidator, Field, model_validator
 
-from pyterrier_merge.evaluation import check_measure, judged
+from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.systems.base import Bench, Figure, PlanningBench, Prepared, Step, all_labels, index_step
-from pyterrier_merge.systems.choosing import require_other_queries, used_labels
+from pyterrier_merge.systems.choosing import used_labels
 from pyterrier_merge.systems.dense import dense, described
 from pyterrier_merge.systems.domain import TrainedDomain
 from pyterrier_merge.systems.settings import EncoderSettings
 from pyterrier_merge.systems.sweep import SweepSection
+from pyterrier_merge.tuning.space import in_words, points_of
 
 if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
     from pyterrier_merge.encoding.encoders import E5Encoder
     from pyterrier_merge.recipe import MergeRecipe
-    from pyterrier_merge.tuning.sweep import Sweep
+    from pyterrier_merge.tuning.folds import FoldedSweep
 
 Alpha = Annotated[float, Field(ge=0, le=1)]
 
@@ -50,7 +51,7 @@ class MergedSystem(EncoderSettings):
         alpha_upper: Weight of the source in the upper half.
         method: mergekit's name of the method.
         parameters: The method's own besides weights.
-        sweep: Choose the alphas on a development split.
+        sweep: Choose the alphas, on a development split or by folds.
         mergekit: A file with a merge in mergekit's YAML, which names source and domain models itself.
     """
 
@@ -86,7 +87,10 @@ class MergedSystem(EncoderSettings):
             raise ValueError(f"{seeds} seeds and {trials} samples to choose on: give as many of both, or one")
         if self.sweep is not None and not self._weighted():
             raise ValueError(f"{self.method} takes no weights, so there are no alphas to choose: leave 'sweep' out")
-        self._recipe(("domain",) if isinstance(self.domain, TrainedDomain) else self._domain_names())
+        names = ("domain",) if isinstance(self.domain, TrainedDomain) else self._domain_names()
+        self._recipe(names)
+        if self.sweep is not None:
+            self.sweep.varied(len(names))
         return self
 
     def models(self) -> tuple[str, ...]:
@@ -103,13 +107,8 @@ class MergedSystem(EncoderSettings):
         """Check the collections that are named, and what the alphas are chosen on: never the queries of the table."""
         if isinstance(self.domain, TrainedDomain):
             bench.on(self.domain.collection)
-        if self.sweep is None:
-            return
-        require_other_queries(bench, self.sweep.split, "sweep.split", on=self.sweep.collection)
-        chosen = bench.on(self.sweep.collection).collection
-        topics, _ = judged(chosen.topics(self.sweep.split), chosen.qrels(self.sweep.split))
-        check_measure(self.sweep.measure(bench), bench.num_results, topics["qid"].tolist())
-        self.sweep.asked(bench.on(self.sweep.collection))  # a sample that is too small shows here
+        if self.sweep is not None:
+            self.sweep.check(bench)
 
     def plan(self, bench: PlanningBench) -> list[Step]:
         """Return the training of each seed, the merges that each trial tries, and the index of the one it takes."""
@@ -154,48 +153,60 @@ class MergedSystem(EncoderSettings):
             yield self._domain_names(), ", ".join(map(described, self._domain_names()))
 
     def _merge(self, bench: Bench, domains: Sequence[str], made_from: str, asked: TestCollection | None) -> Prepared:
+        from pyterrier_merge.encoding.merged import MergedE5Encoder
+        from pyterrier_merge.tuning.folds import FoldedSweep
+
         recipe = self._recipe(domains)
         if self.sweep is None or asked is None:
             return self._prepared(bench, recipe, f"{made_from}; {self.method}, alphas as given", ())
-        found = self._choose(bench, recipe, self.sweep, asked)
         there = bench.on(self.sweep.collection)
+        encoder = MergedE5Encoder.from_recipe(recipe, **self.encoder_settings(there))
+        found = self.sweep.choose(bench, encoder, asked)
         pool = [there.prepared(name) for name in (self.sweep.pool.of if self.sweep.pool else ())]
         labels = all_labels(pool)
         if labels is not None:
             labels |= used_labels(asked, self.sweep.split)
-        prepared = self._prepared(bench, found.best.recipe, f"{made_from}; {self.method}", (found.describe(),))
+        if isinstance(found, FoldedSweep):
+            return replace(self._by_fold(bench, found, made_from), labels=labels)
+        label = in_words(found.point)
+        prepared = self._prepared(bench, found.best.recipe, f"{made_from}; {self.method}", (found.describe(),), label)
         tables = {**prepared.tables, "sweep": found.table, "sweep_per_query": _flat(found.per_query)}
+        if found.screening is not None:
+            tables["sweep_pool"] = found.screening.table
         if self.sweep.sampled:
             tables["sample"] = asked.topics(self.sweep.split)[["qid"]]
         figures: dict[str, Figure] = {"sweep": found.plot}
         line = f"merged, alphas chosen on {self.sweep.split}" if self.sweep.sampled else ""
         return replace(prepared, labels=labels, line=line, tables=tables, figures=figures)
 
-    def _choose(self, bench: Bench, recipe: MergeRecipe, section: SweepSection, asked: TestCollection) -> Sweep:
-        from pyterrier_merge.encoding.merged import MergedE5Encoder
-        from pyterrier_merge.tuning.sweep import sweep
-
-        there = bench.on(section.collection)
-        return sweep(
-            MergedE5Encoder.from_recipe(recipe, **self.encoder_settings(there)),
-            section.searched(there, asked),
-            grid=section.grid,
-            metric=section.measure(bench),
-            split=section.split,
-            num_results=bench.num_results,
-            executor=bench.executor,
-            verbose=bench.verbose,
+    def _by_fold(self, bench: Bench, found: FoldedSweep, made_from: str) -> Prepared:
+        """A system that answers each query of the table with the merge that the other folds chose."""
+        encoders = {merge: self._encoder(bench, merge.recipe) for merge in found.encoders}
+        folds = found.per_query["fold"]
+        identity = [[encoders[merge].fingerprint for merge in found.encoders], folds.index.tolist(), folds.tolist()]
+        return Prepared(
+            transformer=found.by_fold(lambda merge: dense(encoders[merge], bench).transformer),
+            identity=fingerprint(identity),
+            label=f"({len(found.encoders)} folds)",
+            notes=(f"source {described(str(self.source))}; {made_from}; {self.method}.", _sentence(found.describe())),
+            tables={
+                "sweep": found.choices,
+                "sweep_by_fold": found.per_query.reset_index(),
+                "sweep_per_query": _flat(found.points),
+            },
         )
 
-    def _prepared(self, bench: Bench, recipe: MergeRecipe, how: str, notes: tuple[str, ...]) -> Prepared:
+    def _prepared(
+        self, bench: Bench, recipe: MergeRecipe, how: str, notes: tuple[str, ...], label: str = ""
+    ) -> Prepared:
         from pyterrier_merge.encoding.merged import MergedE5Encoder
 
-        label = ", ".join("-" if s.alpha is None else f"{s.alpha:g}" for s in recipe.segments)
-        said = (f"source {described(recipe.source)}; {how}.", *(note[:1].upper() + note[1:] for note in notes))
+        alphas = ", ".join("-" if s.alpha is None else f"{s.alpha:g}" for s in recipe.segments)
+        said = (f"source {described(recipe.source)}; {how}.", *map(_sentence, notes))
         encoder, tables = self._encoder(bench, recipe), {}
         if isinstance(encoder, MergedE5Encoder):
             tables["tensors"] = pd.DataFrame(map(asdict, encoder.tensor_merges))
-        return dense(encoder, bench, label=f"({label})", notes=said, tables=tables)
+        return dense(encoder, bench, label=label or f"({alphas})", notes=said, tables=tables)
 
     def _encoder(self, bench: Bench, recipe: MergeRecipe) -> E5Encoder:
         from pyterrier_merge.encoding.encoders import E5Encoder
@@ -230,7 +241,9 @@ class MergedSystem(EncoderSettings):
 
 
 def _flat(per_query: pd.DataFrame) -> pd.DataFrame:
-    flat = per_query.copy()
-    pairs: list[Any] = per_query.columns.to_list()
-    flat.columns = pd.Index([f"({lower:g}, {upper:g})" for lower, upper in pairs])
-    return flat.reset_index()
+    points = points_of(per_query.columns.to_frame(index=False))
+    return per_query.set_axis(pd.Index(map(in_words, points)), axis=1).reset_index()
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -7,22 +7,28 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ir_measures.measures import Measure
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from pyterrier_merge.collections.pool import pooled
 from pyterrier_merge.collections.some_queries import with_queries
-from pyterrier_merge.evaluation import parsed_measure
+from pyterrier_merge.evaluation import check_measure, judged, parsed_measure, require_attainable
 from pyterrier_merge.systems.base import Bench, PlanningBench, Section, Step, index_step
-from pyterrier_merge.systems.choosing import require_answers
+from pyterrier_merge.systems.choosing import require_answers, require_other_queries
 from pyterrier_merge.systems.sampling import Sampling
 from pyterrier_merge.systems.settings import Positive
+from pyterrier_merge.training.fold_queries import fold_numbers
 from pyterrier_merge.training.pairs import pairs_from_collection
-from pyterrier_merge.tuning.space import PAPER_GRID, alpha_pairs
+from pyterrier_merge.tuning.rule import Rule
+from pyterrier_merge.tuning.search import Search, require_optuna, require_searchable
+from pyterrier_merge.tuning.space import PAPER_GRID, Grid, Space
 
 if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
     from pyterrier_merge.encoding.encoders import E5Encoder
+    from pyterrier_merge.encoding.merged import MergedE5Encoder
     from pyterrier_merge.recipe import MergeRecipe
+    from pyterrier_merge.tuning.folds import FoldedSweep
+    from pyterrier_merge.tuning.sweep import Sweep
 
 
 class PoolSection(Section):
@@ -66,33 +72,134 @@ class PoolSection(Section):
         return found if bench.documents is None else min(found, bench.documents)
 
 
+class SpaceSection(Section):
+    """What of the merge is varied: two alphas, of the lower and the upper half of the layers, when all is left out.
+
+    Give one of ``segments``, ``layers``, ``knots`` and ``parts`` at most; see :class:`pyterrier_merge.Space`.
+
+    Attributes:
+        segments: An alpha for each of so many segments of equal size.
+        layers: An alpha for each of so many layers: to be searched.
+        knots: Alphas at so many places from the lowest to the highest layer, interpolated in between.
+        parts: An alpha for attention and one for the feed-forward network, in all layers.
+        methods: Methods to try, by mergekit's names; that of the merge when left out.
+        settings: Values to try of the methods' own parameters, such as ``{density: [0.2, 0.5]}``.
+        shares: Values to try of the share of each domain model, where there are several.
+    """
+
+    segments: Positive | None = None
+    layers: Positive | None = None
+    knots: Annotated[int, Field(ge=2)] | None = None
+    parts: bool = False
+    methods: tuple[str, ...] = ()
+    settings: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    shares: tuple[float, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> SpaceSection:
+        shapes = [name for name in ("segments", "layers", "knots", "parts") if getattr(self, name)]
+        if len(shapes) > 1:
+            raise ValueError(f"a space has one shape; found {' and '.join(shapes)}")
+        return self
+
+    def space(self, grid: Grid, domains: int) -> Space:
+        """Return the space.
+
+        Raises:
+            ValueError: The grid or a parameter does not go with it.
+        """
+        if self.layers:
+            made = Space.layers(self.layers, grid)
+        elif self.knots:
+            made = Space.profile(self.knots, grid)
+        else:
+            made = Space.parts(grid) if self.parts else Space.segments(self.segments or 2, grid)
+        if self.shares:
+            made = made.with_shares(domains, self.shares)
+        if self.methods or self.settings:
+            made = made.with_methods(*self.methods, **self.settings)
+        return made
+
+
 class SweepSection(Sampling):
-    """How the alphas are chosen: on a split, or on samples of its queries, where labels are few.
+    """How the alphas are chosen: on a split, by folds, or on samples of a split's queries, where labels are few.
 
     Queries of samples are those with a relevant document in the collection.
 
     Attributes:
-        grid: Values of both alphas, or pairs ``[alpha_lower, alpha_upper]``.
-        split: The split to choose on; never the split that tables are computed on.
+        grid: Values of all alphas, or points, such as pairs ``[alpha_lower, alpha_upper]``.
+        space: What is varied; two alphas when left out.
+        search: Search the space with Optuna instead of trying every point.
+        refine: Try so many finer grids afterwards, each around the best point so far.
+        rule: ``best``, or the nearest to the source within one standard error of the best.
+        split: The split to choose on; never the split that tables are computed on, unless by folds.
+        folds: Choose for each fold of the queries on all others. The split is that of the tables then.
         metric: What to choose by; the experiment's first measure when left out.
         pool: Choose on a pool instead of the whole collection.
+        confirm: Measure so many of the pool's best on the whole collection, and choose among these.
         collection: Choose on another collection of the experiment, by its label.
     """
 
-    grid: tuple[float, ...] | tuple[tuple[float, float], ...] = PAPER_GRID
+    grid: tuple[float, ...] | tuple[tuple[float, ...], ...] = PAPER_GRID
     split: str = "dev"
     metric: Annotated[str, AfterValidator(lambda text: str(parsed_measure(text)))] | None = None
     pool: PoolSection | None = None
+    confirm: Positive | None = None
     collection: str | None = None
+    space: SpaceSection = SpaceSection()
+    search: Search | None = None
+    refine: Annotated[int, Field(ge=0, le=5)] = 0
+    rule: Rule = "best"
+    folds: Annotated[int, Field(ge=2)] | None = None
 
     @model_validator(mode="after")
-    def _grid_within_bounds(self) -> SweepSection:
-        alpha_pairs(self.grid)
+    def _goes_together(self) -> SweepSection:
+        if self.confirm and self.pool is None:
+            raise ValueError("'confirm' is of the best of a pool: say 'pool', too")
+        if self.search and self.refine:
+            raise ValueError("a search looks at fine differences by itself: leave 'refine' out")
+        if self.folds:
+            chosen = {"search": self.search, "refine": self.refine, "confirm": self.confirm}
+            if named := [name for name, given in chosen.items() if given]:
+                raise ValueError(f"by folds, points must not depend on the queries: leave {', '.join(named)} out")
+            if self.sampled or self.collection:
+                raise ValueError(
+                    "folds are of all judged queries of the table's own split: leave samples, 'collection' out"
+                )
         return self
+
+    def varied(self, domains: int) -> Space:
+        """Return the space of a merge with so many domain models.
+
+        Raises:
+            ValueError: Grid, space and search do not go together.
+        """
+        space = self.space.space(self.grid, domains)
+        if self.search:
+            require_searchable(space)
+        else:
+            space.points()
+        return space
 
     def measure(self, bench: Bench) -> Measure:
         """Return what to choose by."""
         return bench.measures[0] if self.metric is None else parsed_measure(self.metric)
+
+    def check(self, bench: Bench) -> None:
+        """Raise ``ValueError`` for what would show after hours: the table's queries, a metric, too many folds."""
+        there = bench.on(self.collection)
+        if self.folds is None:
+            require_other_queries(bench, self.split, "sweep.split", on=self.collection)
+        elif self.split != bench.split:
+            raise ValueError(f"sweep.split: folds are made of the table's own queries: say split: {bench.split}")
+        topics, qrels = judged(there.collection.topics(self.split), there.collection.qrels(self.split))
+        if self.folds:
+            fold_numbers(topics, self.folds, seed=self.seed, name=f"sweep.folds: {there.collection.name}, {self.split}")
+        if self.search:
+            require_optuna()
+        check_measure(self.measure(bench), bench.num_results, topics["qid"].tolist())
+        require_attainable(self.measure(bench), qrels)
+        self.asked(there)  # a sample that is too small shows here
 
     def asked(self, bench: Bench) -> list[TestCollection]:
         """Return the collection with the queries to choose on: of each trial, where they are sampled.
@@ -109,6 +216,34 @@ class SweepSection(Sampling):
     def searched(self, bench: Bench, asked: TestCollection) -> TestCollection:
         """Return the documents to choose on, with the queries that are asked."""
         return asked if self.pool is None else self.pool.documents(bench, asked, self.split)
+
+    def choose(self, bench: Bench, encoder: MergedE5Encoder, asked: TestCollection) -> Sweep | FoldedSweep:
+        """Choose a merge, or one for each fold.
+
+        Args:
+            bench: Of the table.
+            encoder: Names models and settings, on the collection that is chosen on.
+            asked: That collection, with the queries to choose on.
+        """
+        from pyterrier_merge.tuning import folds, sweep
+
+        there = bench.on(self.collection)
+        documents = self.searched(there, asked)
+        common: dict[str, Any] = {
+            "space": self.varied(len(encoder.recipe.domains)),
+            "rule": self.rule,
+            "metric": self.measure(bench),
+            "split": self.split,
+            "num_results": bench.num_results,
+            "executor": bench.executor,
+            "verbose": bench.verbose,
+        }
+        if self.folds:
+            return folds.sweep_folds(encoder, documents, folds=self.folds, seed=self.seed, **common)
+        common |= {"search": self.search, "refine": self.refine}
+        if self.confirm:
+            return sweep.sweep(encoder, asked, screen=documents, confirm=self.confirm, **common)
+        return sweep.sweep(encoder, documents, **common)
 
     def steps(
         self,
@@ -127,16 +262,17 @@ class SweepSection(Sampling):
             settings: Of the encoders, on the bench of the sweep.
             there: Whether the domain models exist; None where that is not known.
         """
-        chosen_on, trials = bench.on(self.collection), range(self.trials or 1)
+        chosen_on, trials = bench.on(self.collection), self.trials or 1
         parts = chosen_on.if_cheap(lambda: [self.searched(chosen_on, asked) for asked in self.asked(chosen_on)])
         steps: list[Step] = []
-        for trial in trials:
+        for trial in range(trials):
             part = parts[trial] if parts else None
             steps += self._merges(chosen_on, part, trial, recipe, encoder, settings, there)
         if self.pool is None and chosen_on is bench:  # the sweep leaves the index of the merge that is chosen
             return steps
-        index = index_step(bench, encoder(bench, recipe), over="")
-        return [*steps, *[replace(index, kept=False if there is False else None, at_most=True)] * len(trials)]
+        kept = False if there is False else None
+        chosen = [index_step(bench, encoder(bench, recipe), over="") for _ in range(trials * (self.folds or 1))]
+        return [*steps, *(replace(index, kept=kept, at_most=True) for index in chosen)]
 
     def _merges(
         self,
@@ -149,29 +285,59 @@ class SweepSection(Sampling):
         there: bool | None,
     ) -> list[Step]:
         """The merges that one trial tries, on documents and queries that are not known where ``part`` is None."""
-        tried = list(dict.fromkeys(recipe.with_alphas(*pair) for pair in (*alpha_pairs(self.grid), (1.0, 1.0))))
-        kept: Sequence[bool | None] | None = [False] * len(tried) if there is False else None
-        if there and part is not None:
-
-            def look() -> list[bool]:
-                from pyterrier_merge.tuning.score import ScoringTask, scored
-
-                measure = self.measure(chosen_on)
-                return scored(tried, ScoringTask(part, self.split, measure, chosen_on.num_results, settings=settings))
-
-            kept = chosen_on.if_cheap(look, *recipe.models)
-        documents = chosen_on.documents
+        over, whole = chosen_on.collection.name, chosen_on.documents
+        documents = whole
         if self.pool:
+            over += f", {self.split}, {self.pool}, {trial}"
             documents = part.num_docs if part else self.pool.most(chosen_on, self.split)
-        over = f"{chosen_on.collection.name}{f', {self.split}, {self.pool}, {trial}' if self.pool else ''}"
-        return [
-            Step(
-                what="merges of the sweep",
-                kept=done,
-                encoder=encoder(chosen_on, one),
-                documents=documents,
-                at_most=self.pool is not None and part is None,
-                over=over,
-            )
-            for one, done in zip(tried, kept or [None] * len(tried), strict=True)
+        tried = self._tried(chosen_on, recipe)
+        kept = self._kept(chosen_on, part, tried or [], recipe, settings, there)
+        merge = Step(what="merges of the sweep", documents=documents, at_most=self.pool is not None and part is None)
+        known = [
+            replace(merge, encoder=encoder(chosen_on, one), kept=done, over=over)
+            for one, done in zip(tried or [], kept, strict=True)
         ]
+        later = [documents] * self._unknown_merges(tried) + [whole] * (self.confirm or 0)
+        unknown = [replace(merge, encoder=encoder(chosen_on, recipe), documents=some, at_most=True) for some in later]
+        return [*known, *unknown]
+
+    def _tried(self, chosen_on: PlanningBench, recipe: MergeRecipe) -> list[MergeRecipe] | None:
+        """The merges that are tried in any case; None where the model's number of layers is not known."""
+        space = self.varied(len(recipe.domains))
+        if space.shape == "profile":
+            from pyterrier_merge.tuning.sweep import layers_of
+
+            space = replace(space, depth=chosen_on.if_cheap(lambda: layers_of(recipe), recipe.source))
+            if space.depth is None:
+                return None
+        points = [] if self.search else space.points()
+        return list(dict.fromkeys(space.recipe(recipe, point) for point in (*points, *space.ends)))
+
+    def _unknown_merges(self, tried: Sequence[MergeRecipe] | None) -> int:
+        """How many merges are tried of which it is not known yet which they are."""
+        if tried is None:
+            return 1
+        if self.search:
+            return self.search.trials or 1
+        return self.refine * 3 ** len(self.space.space(self.grid, 2).alphas)
+
+    def _kept(
+        self,
+        chosen_on: PlanningBench,
+        part: TestCollection | None,
+        tried: Sequence[MergeRecipe],
+        recipe: MergeRecipe,
+        settings: Mapping[str, Any],
+        there: bool | None,
+    ) -> Sequence[bool | None]:
+        """Whether each merge has been scored, on documents and queries that are not known where ``part`` is None."""
+        if not tried or not there or part is None:
+            return [False if there is False else None] * len(tried)
+
+        def look() -> list[bool]:
+            from pyterrier_merge.tuning.score import ScoringTask, scored
+
+            measure = self.measure(chosen_on)
+            return scored(tried, ScoringTask(part, self.split, measure, chosen_on.num_results, settings=settings))
+
+        return chosen_on.if_cheap(look, *recipe.models) or [None] * len(tried)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+import pandas as pd
+
 from pyterrier_merge.training.training_pairs import FEWEST, TrainingPairs
 
 
@@ -13,15 +15,31 @@ def split_into_folds(pairs: TrainingPairs, folds: int, *, seed: int = 0) -> list
     Raises:
         ValueError: A fold would have no query, or fewer than two would be left to train on.
     """
-    texts = sorted(
-        set(pairs.queries["query"]), key=lambda text: hashlib.sha256(f"folds:{seed}:{text}".encode()).digest()
-    )
-    largest = -(-len(texts) // folds)
-    if folds < 2 or len(texts) < folds or len(texts) - largest < FEWEST:
+    numbers = fold_numbers(pairs.queries, folds, seed=seed, name=pairs.name, left=FEWEST)
+    return [pairs.queries.loc[numbers == number, "qid"].tolist() for number in range(folds)]
+
+
+def fold_numbers(
+    queries: pd.DataFrame, folds: int, *, seed: int = 0, name: str = "queries", left: int = 1
+) -> pd.Series[int]:
+    """Return the fold of each query, from 0; queries with the same text are in one fold.
+
+    Args:
+        queries: ``qid`` and ``query``.
+        folds: Number of folds.
+        seed: Decides who is in which fold.
+        name: Of the queries, for messages.
+        left: Distinct queries that must be outside of each fold.
+
+    Raises:
+        ValueError: A fold would have no query, or fewer than ``left`` would be outside.
+    """
+    texts = sorted(set(queries["query"]), key=lambda text: hashlib.sha256(f"folds:{seed}:{text}".encode()).digest())
+    largest = -(-len(texts) // max(folds, 1))
+    if folds < 2 or len(texts) < folds or len(texts) - largest < left:
         raise ValueError(
-            f"{pairs.name}: {len(texts)} distinct queries cannot be divided into {folds} folds with a query in each "
-            f"and {FEWEST} left to train on: give fewer folds (2 at least), or a larger sample"
+            f"{name}: {len(texts)} distinct queries cannot be divided into {folds} folds with a query in each "
+            f"and {left} left to train or choose on: give fewer folds (2 at least), or more queries"
         )
     fold = {text: place % folds for place, text in enumerate(texts)}
-    numbers = pairs.queries["query"].map(fold)
-    return [pairs.queries.loc[numbers == number, "qid"].tolist() for number in range(folds)]
+    return queries["query"].map(fold)

@@ -17,15 +17,17 @@ if TYPE_CHECKING:
 
 LEAST_WIDTH = 4.2  # inches, which the labels of the axes need
 CHARACTERS = 11  # of the title, in an inch
+MOST_CELLS = 3  # of a grid, for each that was measured: a search leaves more of them empty
+_WHOSE = {"alpha_upper": "'s upper layers"}
 
 
 def alpha_heatmap(
     table: pd.DataFrame, chosen: tuple[float, float], *, metric: str, on: str, path: str | Path | None = None
 ) -> Figure:
-    """Draw the scores of a sweep over (alpha_lower, alpha_upper) and frame the chosen pair.
+    """Draw the scores of a sweep over two alphas and frame the chosen pair.
 
     Args:
-        table: ``alpha_lower``, ``alpha_upper`` and a column of the metric's name.
+        table: Two alphas, which are its first two columns, and a column of the metric's name.
         chosen: The pair to frame.
         metric: Name of the measure.
         on: What the scores are of, for the title.
@@ -35,9 +37,10 @@ def alpha_heatmap(
 
     from pyterrier_merge.pictures import Picture, drawable
 
-    lowers = sorted(set(table["alpha_lower"]), reverse=True)
-    uppers = sorted(set(table["alpha_upper"]))
-    scores = table.pivot(index="alpha_lower", columns="alpha_upper", values=metric)
+    down, across = table.columns[:2]
+    lowers = sorted(set(table[down]), reverse=True)
+    uppers = sorted(set(table[across]))
+    scores = table.pivot(index=down, columns=across, values=metric)
     values = scores.loc[lowers, uppers].to_numpy(dtype=float)
     rows, columns = values.shape
     width = max(LEAST_WIDTH, 2.4 + 0.95 * columns)
@@ -46,8 +49,8 @@ def alpha_heatmap(
     image = axes.imshow(values, cmap="viridis", aspect="auto")
     axes.set_xticks(range(columns), [f"{alpha:g}" for alpha in uppers])
     axes.set_yticks(range(rows), [f"{alpha:g}" for alpha in lowers])
-    axes.set_xlabel("alpha_upper (1 = the source's upper layers)")
-    axes.set_ylabel("alpha_lower")
+    axes.set_xlabel(f"{across} (1 = the source{_WHOSE.get(across, '')})")
+    axes.set_ylabel(down)
     [title], fonts = drawable(textwrap.fill(f"{metric} on {on}", int(width * CHARACTERS)))
     figure.suptitle(title, fontsize="medium", fontfamily=fonts, parse_math=False)  # a name may hold a $
     middle = (np.nanmax(values) + np.nanmin(values)) / 2
@@ -62,6 +65,14 @@ def alpha_heatmap(
     if path is not None:
         figure.savefig(user_path(path))
     return figure
+
+
+def is_grid(points: pd.DataFrame) -> bool:
+    """Whether a table of points has two parameters, both numbers, most combinations of which were measured."""
+    if points.shape[1] != 2 or not all(map(pd.api.types.is_numeric_dtype, points.dtypes)):
+        return False
+    rows, columns = (points[name].nunique() for name in points)
+    return rows * columns <= MOST_CELLS * len(points)
 
 
 def as_svg(figure: Figure) -> str:

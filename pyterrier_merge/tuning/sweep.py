@@ -1,22 +1,27 @@
-"""The choice of alphas on development queries: every pair of a grid is merged, indexed, searched and measured."""
+"""The choice of a merge on development queries: every point of a space is merged, searched and measured."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from pyterrier_merge.collections.base import require_collection
 from pyterrier_merge.encoding.merged import MergedE5Encoder
 from pyterrier_merge.executor import Executor
+from pyterrier_merge.models import count_layers, locate_model, transformer_folder
+from pyterrier_merge.recipe import MergeRecipe
 from pyterrier_merge.storage import user_path
 from pyterrier_merge.training.provenance import require_untrained
-from pyterrier_merge.tuning.score import ScoringTask, scores
-from pyterrier_merge.tuning.space import PAPER_GRID, Grid, alpha_pairs
+from pyterrier_merge.tuning.measured import Measured, Measuring, said
+from pyterrier_merge.tuning.rule import Rule
+from pyterrier_merge.tuning.score import ScoringTask
+from pyterrier_merge.tuning.screening import CONFIRM, Screening, confirmed, require_screen
+from pyterrier_merge.tuning.search import Search, searched
+from pyterrier_merge.tuning.space import PAPER_GRID, Grid, Space, Value, in_words, points_of
 from pyterrier_merge.tuning.uncertainty import Uncertainty, uncertainty
 
 if TYPE_CHECKING:
@@ -28,63 +33,105 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Sweep:
-    """What a sweep found. A notebook shows its heat map.
+    """What a sweep found. A notebook shows its picture.
 
     Attributes:
-        table: One row a pair, in the order of the grid: ``alpha_lower``, ``alpha_upper``, the metric's mean, and from
-            two queries on ``chosen`` and ``regret`` (see :class:`~pyterrier_merge.tuning.uncertainty.Uncertainty`).
-        per_query: One row a query (index ``qid``), one column a pair, in the same order: the metric's values.
+        table: One row a point, in the order of the space: a column for each parameter, the metric's mean, and from two
+            queries on ``chosen`` and ``regret`` (see :class:`~pyterrier_merge.tuning.uncertainty.Uncertainty`).
+        per_query: One row a query (index ``qid``), one column a point, in the same order: the metric's values.
         source: The source's value for each query.
+        domain: The domain model's value for each query; of several, that of their equal mixture.
         metric: Name of the metric's column.
         on: The queries and documents it was measured on, in words.
-        alpha_lower: The best pair's.
-        alpha_upper: The best pair's.
-        best: A new encoder with the best pair.
+        point: The chosen value of each parameter.
+        best: A new encoder with the chosen merge.
         certainty: The gain over the source without the winner's curse; None for a single query.
+        rule: What was chosen by.
+        screening: What a pool said of all points, where the table has the best of them; None without a pool.
     """
 
     table: pd.DataFrame
     per_query: pd.DataFrame
     source: pd.Series[float]
+    domain: pd.Series[float]
     metric: str
     on: str
-    alpha_lower: float
-    alpha_upper: float
+    point: dict[str, Value]
     best: MergedE5Encoder
     certainty: Uncertainty | None
+    rule: Rule = "best"
+    screening: Screening | None = None
+
+    @property
+    def alpha_lower(self) -> float | None:
+        """The chosen alpha of the lower half of the layers (of the lowest segment)."""
+        return self.best.alpha_lower
+
+    @property
+    def alpha_upper(self) -> float | None:
+        """The chosen alpha of the upper half of the layers (of the highest segment)."""
+        return self.best.alpha_upper
 
     @property
     def chose_source(self) -> bool:
-        """Whether no merge was better: the best pair keeps all of the source."""
+        """Whether the chosen point keeps all of the source."""
         return self.best.recipe.keeps_source
 
+    @property
+    def chosen_row(self) -> int:
+        """Position of the chosen point in the table."""
+        return points_of(self.table[self.per_query.columns.names]).index(self.point)
+
     def describe(self) -> str:
-        """Return one or two sentences: what was chosen, on what, and how sure that is."""
-        before = f"{self.metric} {self.source.mean():.4f}"
-        if self.chose_source:
-            said = f"no merge was better than the source ({before}) on {self.on}"
+        """Return a few sentences: what was chosen, on what, and how sure that is."""
+        return " ".join(filter(None, (self._chosen(), self._sure(), self._screened())))
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Draw the scores, and save them where a path is given (``.png``, ``.pdf``, ``.svg``).
+
+        Two alphas make a heat map; of any other space the scores are drawn in order, with the alphas of the chosen
+        merge over the layers.
+        """
+        from pyterrier_merge.tuning.heatmap import alpha_heatmap, is_grid
+        from pyterrier_merge.tuning.score_plot import score_plot
+
+        if is_grid(self.table[[*self.per_query.columns.names]]):
+            pair: Any = tuple(self.point.values())
+            return alpha_heatmap(self.table, pair, metric=self.metric, on=self.on, path=path)
+        return score_plot(self, path)
+
+    def _chosen(self) -> str:
+        best, source = float(self.table[self.metric].iloc[self.chosen_row]), float(self.source.mean())
+        if self.chose_source and self.rule == "best":
+            return f"no merge was better than the source ({self.metric} {source:.4f}) on {self.on}."
+        point = in_words(self.point)
+        figures = f"{self.metric}, {best:.4f} (source {source:.4f}), on {self.on}"
+        if self.rule == "one-standard-error":
+            return (
+                f"{point} is the nearest to the source of the merges within one standard error (of the paired "
+                f"difference) of the best {figures}."
+            )
+        if len(self.table) == 1:
+            chosen = f"{point}, the only merge to choose, has the {figures}."
+        elif point[1:2].isdigit():
+            chosen = f"alphas {point} have the best {figures}."
         else:
-            best = self.per_query[(self.alpha_lower, self.alpha_upper)].mean()
-            alphas = f"({self.alpha_lower:g}, {self.alpha_upper:g})"
-            said = f"alphas {alphas} have the best {self.metric}, {best:.4f} (source {before}), on {self.on}"
-            if best < self.source.mean():
-                said = f"no pair of the grid beats the source: {said}"
+            chosen = f"{point} has the best {figures}."
+        return f"no pair of the grid beats the source: {chosen}" if best < source else chosen
+
+    def _sure(self) -> str:
         if self.certainty is None:
-            return f"{said}."
+            return ""
         sure = self.certainty
         return (
-            f"{said}. Repeating the choice on resampled queries, the chosen alphas scored {abs(sure.gain):.4f} "
+            f"Repeating the choice on resampled queries, the chosen alphas scored {abs(sure.gain):.4f} "
             f"{'above' if sure.gain >= 0 else 'below'} the source on the queries left out ({sure.low:+.4f} to "
             f"{sure.high:+.4f} in 95 % of resamples); that the best of the grid beats the source has p = "
             f"{sure.p_value:.2g} (one-sided max-T test over the grid)."
         )
 
-    def plot(self, path: str | Path | None = None) -> Figure:
-        """Draw the heat map, and save it where a path is given (``.png``, ``.pdf``, ``.svg``)."""
-        from pyterrier_merge.tuning.heatmap import alpha_heatmap
-
-        chosen = (self.alpha_lower, self.alpha_upper)
-        return alpha_heatmap(self.table, chosen, metric=self.metric, on=self.on, path=path)
+    def _screened(self) -> str:
+        return "" if self.screening is None else self.screening.describe()
 
     def _repr_html_(self) -> str:
         from pyterrier_merge.tuning.heatmap import as_svg
@@ -92,14 +139,20 @@ class Sweep:
         return f"<p>{self.describe()}</p>{as_svg(self.plot())}"
 
     def __repr__(self) -> str:
-        return f"<Sweep of {len(self.table)} pairs: {self.describe()}>"
+        return f"<Sweep of {len(self.table)} points: {self.describe()}>"
 
 
 def sweep(
     encoder: MergedE5Encoder,
     collection: TestCollection,
     *,
-    grid: Grid = PAPER_GRID,
+    grid: Grid | None = None,
+    space: Space | None = None,
+    search: Search | None = None,
+    refine: int = 0,
+    rule: Rule = "best",
+    screen: TestCollection | None = None,
+    confirm: int = CONFIRM,
     metric: Measure | None = None,
     split: str = "dev",
     num_results: int = 100,
@@ -107,62 +160,123 @@ def sweep(
     executor: Executor | None = None,
     verbose: bool = False,
 ) -> Sweep:
-    """Measure every pair of alphas on one split and return the table and the best.
+    """Measure merges on one split and return the table and the chosen one.
 
-    ``encoder`` stays as it is. The parents are read once and each pair is merged in place, so a pair costs its encoding
-    alone. Every pair's index and scores are kept under ``root``: a sweep that was killed continues where it was, and
-    the best pair's index is there for the test.
+    ``encoder`` stays as it is. The parents are read once and each point is merged in place, so a point costs its
+    encoding alone. Scores are kept under ``root``: a sweep that was killed continues where it was.
+
+    The source and the domain model are measured in any case. They are points of the table, too, but for a grid over two
+    alphas by the rule ``best``, whose table is the grid.
 
     Args:
         encoder: Names the models and settings.
-        collection: Gives documents, topics and judgements. :func:`~pyterrier_merge.collections.pool.pooled` makes a
-            smaller one for the purpose.
-        grid: Values of both alphas, of which every pair is tried, or the pairs themselves.
+        collection: Gives documents, topics and judgements.
+        grid: Values of the alphas of all segments (two, for a start), of which every combination is tried, or the
+            points themselves; the paper's five values when None. Short for ``space=Space.halves(grid)``.
+        space: Other parameters; see :class:`~pyterrier_merge.Space`.
+        search: Search the space with Optuna instead of trying every point.
+        refine: Try so many finer grids afterwards, each around the point that is the best so far.
+        rule: ``best``, or ``one-standard-error``: see :func:`~pyterrier_merge.tuning.rule.choose`.
+        screen: Measure all points on these documents first, such as a pool (:func:`~.collections.pool.pooled`) of the
+            collection, and the best ``confirm`` of them on the whole collection.
+        confirm: How many.
         metric: An ``ir_measures`` measure; the collection's first when None.
-        split: The split to choose on.
+        split: The split to choose on. :func:`~pyterrier_merge.sweep_folds` can use the test split.
         num_results: Results for each query.
-        root: Folder of the indexes; the package's cache when None.
-        executor: Where groups of pairs with the same ``alpha_lower`` run; in this process when None.
+        root: Folder of indexes, scores and studies; the package's cache when None.
+        executor: Where groups of points that share their lower segments run; in this process when None.
         verbose: Show a progress bar.
 
     Raises:
         TypeError: The encoder merges nothing, or the collection is something else.
-        ValueError: The split is the test split, unknown or without judgements, the grid is empty or outside [0, 1], or
-            the metric cannot be computed or looks deeper than ``num_results``, or a domain model was trained on the
-            documents of these known items.
+        ValueError: The split is the test split, unknown or without judgements, the grid is empty, too large or outside
+            [0, 1], or the metric cannot be computed, looks deeper than ``num_results`` or is 0 for every query, or a
+            domain model was trained on the documents of these known items.
         RuntimeError: A kept score is damaged.
+        ModuleNotFoundError: A search needs Optuna, which is not installed.
     """
+    if split == "test":
+        raise ValueError(
+            "alphas are not chosen on test queries: give another split, or choose by folds, with sweep_folds"
+        )
+    measuring = measuring_of(
+        encoder, collection, grid, space, rule, metric, split, num_results, root, executor, verbose
+    )
+    task, space = measuring.task, measuring.space
+    ends = not (space.is_plain and rule == "best" and search is None)
+    if screen is not None:
+        require_screen(screen, task, confirm)
+        measuring = replace(measuring, task=replace(task, collection=screen))
+    if search is not None and refine:
+        raise ValueError("a search looks at fine differences by itself: leave 'refine' out")
+    measured = measuring.grid(refine, ends=ends) if search is None else searched(measuring, search)
+    screening = None
+    if screen is not None:
+        measured, screening = confirmed(measured, replace(measuring, task=task), screen, confirm)
+    return _found(encoder, measured, measuring.space, task, rule, screening)
+
+
+def measuring_of(
+    encoder: MergedE5Encoder,
+    collection: TestCollection,
+    grid: Grid | None,
+    space: Space | None,
+    rule: Rule,
+    metric: Measure | None,
+    split: str,
+    num_results: int,
+    root: str | Path | None,
+    executor: Executor | None,
+    verbose: bool,
+) -> Measuring:
+    """Check what a sweep was given, and return what measures its points; see :func:`sweep`."""
     require_collection(collection)
     if not isinstance(encoder, MergedE5Encoder):
         raise TypeError(f"sweep sets the alphas of a MergedE5Encoder; found {encoder!r}, which has none")
-    if split == "test":
-        raise ValueError("alphas are not chosen on test queries: give another split")
+    if grid is not None and space is not None:
+        raise ValueError("give either a grid, or a space with its own values")
     require_untrained(encoder.recipe.models, collection, split)
-    pairs = alpha_pairs(grid)
-    recipes = {encoder.recipe.with_alphas(*pair): pair for pair in pairs}
-    settings = encoder.settings()
+    recipe = encoder.recipe
+    space = space or Space.segments(len(recipe.segments), PAPER_GRID if grid is None else grid)
+    if space.shape == "profile" and space.depth is None:
+        space = replace(space, depth=layers_of(recipe))
     metric = metric or collection.measures[0]
-    task = ScoringTask(collection, split, metric, num_results, user_path(root) if root else None, settings)
-    unmerged = encoder.recipe.unmerged
-    values = scores([unmerged, *recipes], task, executor, verbose=verbose)
-    source = values[unmerged]
-    per_query = pd.DataFrame({pair: values[recipe] for recipe, pair in recipes.items()})
-    per_query.columns = pd.MultiIndex.from_tuples(pairs, names=["alpha_lower", "alpha_upper"])
-    means = per_query.mean().tolist()
-    best = _best(pairs, means)
-    table = pd.DataFrame(pairs, columns=["alpha_lower", "alpha_upper"]).assign(**{str(metric): means})
+    folder = user_path(root) if root else None
+    task = ScoringTask(collection, split, metric, num_results, folder, encoder.settings())
+    return Measuring(space, recipe, task, rule, executor, verbose)
+
+
+def layers_of(recipe: MergeRecipe) -> int:
+    """Return the number of layers of a recipe's source model, which is fetched if it is not here."""
+    return count_layers(transformer_folder(locate_model(recipe.source)))
+
+
+def _found(
+    encoder: MergedE5Encoder,
+    measured: Measured,
+    space: Space,
+    task: ScoringTask,
+    rule: Rule,
+    screening: Screening | None,
+) -> Sweep:
+    best = measured.choose(rule)
+    table = measured.table(space).assign(**{str(task.metric): measured.values.mean().to_numpy()})
     certainty = None
-    if len(per_query) > 1:
-        preferred = sorted(range(len(pairs)), key=lambda row: -sum(pairs[row]))  # of equal means: more of the source
-        certainty = uncertainty(per_query.iloc[:, preferred], source, preferred.index(best))
-        back = [preferred.index(row) for row in range(len(pairs))]
-        table = table.assign(chosen=certainty.chosen[back], regret=certainty.regret[back])
+    if len(measured.values) > 1:
+        certainty = uncertainty(measured.values, measured.source, best, kept=measured.kept, rule=rule)
+        table = table.assign(chosen=certainty.chosen, regret=certainty.regret)
     chosen = copy.copy(encoder)
-    chosen.alpha_lower, chosen.alpha_upper = pairs[best]
-    words = f"{len(per_query)} {split} queries of {collection.name}, {collection.num_docs:,} documents"
-    return Sweep(table, per_query, source, str(metric), words, *pairs[best], chosen, certainty)
-
-
-def _best(pairs: Sequence[tuple[float, float]], scores: Sequence[float]) -> int:
-    """The best score; of equal ones the pair that keeps more of the source."""
-    return max(range(len(pairs)), key=lambda row: (round(scores[row], 12), sum(pairs[row])))
+    chosen.recipe = measured.recipes[best]
+    return Sweep(
+        table=table,
+        per_query=measured.named(space),
+        source=measured.source,
+        domain=measured.domain,
+        metric=str(task.metric),
+        on=said(task.collection, task.split, len(measured.values)),
+        point=measured.points[best],
+        best=chosen,
+        certainty=certainty,
+        rule=rule,
+        screening=screening,
+    )

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from pyterrier_merge.tuning.rule import Rule, choose
+
 RESAMPLES = 2_000
 BLOCK = 200  # resamples in memory at a time
 ROUNDING = 1e-12  # differences below it are none
@@ -39,13 +41,24 @@ class Uncertainty:
     regret: np.ndarray
 
 
-def uncertainty(values: pd.DataFrame, source: pd.Series[float], best: int, *, seed: int = 0) -> Uncertainty:
+def uncertainty(
+    values: pd.DataFrame,
+    source: pd.Series[float],
+    best: int,
+    *,
+    kept: np.ndarray | None = None,
+    rule: Rule = "best",
+    seed: int = 0,
+) -> Uncertainty:
     """Resample the queries of a sweep.
 
     Args:
-        values: One row a query, one column a merge; of equal means a sample chooses the earlier column.
+        values: One row a query, one column a merge.
         source: The source's value for each of these queries.
         best: Position of the merge that was chosen on all queries.
+        kept: How much of the source each merge keeps: of equal merges a sample chooses the one that keeps more, and
+            then the earlier column.
+        rule: What each sample chooses by.
         seed: Of the resampling.
 
     Raises:
@@ -56,13 +69,14 @@ def uncertainty(values: pd.DataFrame, source: pd.Series[float], best: int, *, se
     if len(differences) < 2:
         raise ValueError(f"resampling needs two queries at least, found {len(differences)}")
     generator = np.random.default_rng(seed)
+    kept = np.zeros(differences.shape[1]) if kept is None else kept
     gains, chosen, regrets = [], np.zeros(differences.shape[1]), np.zeros(differences.shape[1])
     for _ in range(RESAMPLES):
         counts = np.bincount(generator.integers(0, len(differences), len(differences)), minlength=len(differences))
         out = counts == 0
         if not out.any():
             continue
-        winner = int(np.argmax(np.round(counts @ differences / len(differences), 12)))
+        winner = choose(differences, kept, rule, counts)
         left_out = differences[out].mean(axis=0)
         gains.append(left_out[winner])
         chosen[winner] += 1

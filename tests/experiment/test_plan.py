@@ -79,12 +79,12 @@ def test_a_plan_says_what_there_is_to_do(spec, tmp_path, bert_retriever):
     assert steps(found) == {
         ("BM25", "pisa index"): ("no", "-"),
         ("source", "index"): ("no", "30"),
-        ("merged", "merges of the sweep"): ("not known", "at most 90 (3 x 30)"),
+        ("merged", "merges of the sweep"): ("not known", "at most 120 (4 x 30)"),
         ("merged", "index"): ("not known", "at most 30"),
     }
     row = found.tables["work on hpo"].iloc[1]
     assert (row["memory"], row["disk"]) == (size, f"{30 * 32 * 4 / 1e3:.1f} kB")
-    assert found.notes[0].startswith("In all on hpo: at most 150 documents to encode, disk 19.2 kB, time ")
+    assert found.notes[0].startswith("In all on hpo: at most 180 documents to encode, disk 23.0 kB, time ")
     assert "Not known: what is made of the results BM25.dev, which are not kept yet." in found.notes
 
 
@@ -99,7 +99,7 @@ def test_a_pool_is_smaller_than_a_large_collection(spec, tmp_path, collections, 
     of = {split: small_collection.topics(split) for split in ("dev", "test")}
     qrels = {split: small_collection.qrels(split) for split in ("dev", "test")}
     collections["hpo"] = from_frames("large", [*small_collection.corpus_iter(), *more], of, qrels)
-    assert steps(plan(spec, tmp_path / "run"))["merged", "merges of the sweep"][1] == "at most 90 (3 x 30)"
+    assert steps(plan(spec, tmp_path / "run"))["merged", "merges of the sweep"][1] == "at most 120 (4 x 30)"
     deeper = {"grid": [0, 1], "pool": {"of": ["source"], "depth": 3}}
     found = steps(plan(changed(spec, "merged", sweep=deeper), tmp_path / "run"))
     assert found["merged", "merges of the sweep"][1] == "at most 160 (4 x 40)"  # 10 judged, 3 of each of 10 queries
@@ -141,7 +141,10 @@ def test_an_index_that_is_needed_twice_is_counted_once(spec, tmp_path, bert_retr
     }
     whole = changed(spec, "merged", sweep={"grid": [[0.5, 1], [1, 1]]})  # no pool
     found = steps(plan({**whole, "systems": {**whole["systems"], **again}}, tmp_path / "run"))
-    assert found["merged", "merges of the sweep"] == ("no", "60 (2 x 30)")  # (1, 1) is the source
+    assert found["merged", "merges of the sweep"] == (
+        "no",
+        "90 (3 x 30)",
+    )  # (1, 1) is the source; the domain model is measured, too
     for name in ("source", "again", "rerank"):
         assert found[name, "index"] == ("no", "0 (as for merged)")
     assert ("merged", "index") not in found
@@ -169,9 +172,9 @@ def test_a_half_done_sweep_is_counted_by_its_merges(spec, tmp_path):
     more = changed(spec, "merged", sweep={"grid": [[0.5, 1], [0, 1], [0.25, 1]]})
     found = plan(more, tmp_path / "more")
     assert steps(found)["merged", "merges of the sweep"] == (
-        "2 of 4",
+        "3 of 5",
         "60 (2 x 30)",
-    )  # the source and (0.5, 1) are kept
+    )  # the source, the domain model and (0.5, 1) are kept
 
 
 def test_a_domain_model_that_is_trained_already_is_seen(spec, tmp_path):
@@ -206,7 +209,7 @@ def test_a_pool_without_judgements_is_bounded_by_the_catalogue(spec, tmp_path, c
     monkeypatch.setattr(FrameCollection, "missing_bytes", 7)
     pool = {"of": ["BM25", "source"], "depth": 1, "judged": False}
     found = steps(plan(changed(spec, "merged", sweep={"grid": [[0, 1]], "pool": pool}), tmp_path / "run"))
-    assert found["merged", "merges of the sweep"] == ("not known", "at most 2,008 (2 x 1,004)")
+    assert found["merged", "merges of the sweep"] == ("not known", "at most 3,012 (3 x 1,004)")
     assert found["source", "index"] == ("not known", "at most 19,034")
 
 
@@ -259,5 +262,25 @@ def test_the_time_is_that_of_the_measured_rate(spec, tmp_path, monkeypatch):
     clock = iter([0.0, 2.0])  # one chunk of all 30 documents takes two seconds
     monkeypatch.setattr(estimates.time, "monotonic", lambda: next(clock))
     found = plan(spec, tmp_path / "run")
-    assert found.tables["work on hpo"]["time"].tolist() == ["-", "2 s", "6 s", "2 s"]
+    assert found.tables["work on hpo"]["time"].tolist() == ["-", "2 s", "8 s", "2 s"]
     assert any(note.startswith("Rate: 15 documents a second with ") for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("sweep", "merges", "index"),
+    [
+        ({"grid": [0, 1], "folds": 3, "split": "test"}, "120 (4 x 30)", None),
+        ({"search": {"trials": 5}}, "at most 210 (7 x 30)", None),  # with source and domain model
+        ({"grid": [0, 1], "refine": 1}, "at most 390 (13 x 30)", None),  # 4, and 9 of the finer grid
+        ({"space": {"knots": 2}, "grid": [0, 1]}, "120 (4 x 30)", None),
+        (
+            {"grid": [0, 1], "pool": {"of": [], "depth": 1}, "confirm": 2},
+            "at most 100 (6 x 16)",
+            "at most 30",
+        ),  # 10, 30
+    ],
+)
+def test_other_sweeps_are_planned(spec, tmp_path, sweep, merges, index):
+    found = steps(plan(changed(spec, "merged", sweep=sweep), tmp_path / "run"))
+    assert found["merged", "merges of the sweep"][1] == merges
+    assert found.get(("merged", "index"), (None, None))[1] == index

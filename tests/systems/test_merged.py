@@ -6,12 +6,14 @@ import pandas as pd
 import pytest
 from pyterrier.measures import RR
 
-from pyterrier_merge import E5Encoder, MaskedTraining, MergedE5Encoder, sweep, train_domain_model
+from pyterrier_merge import E5Encoder, MaskedTraining, MergedE5Encoder, Space, sweep, sweep_folds, train_domain_model
 from pyterrier_merge.collections import from_frames
+from pyterrier_merge.evaluation import measure_runs
 from pyterrier_merge.recipe import MergeRecipe
 from pyterrier_merge.storage import cache_folder
 from pyterrier_merge.systems import read_system
 from pyterrier_merge.training import domain as training
+from pyterrier_merge.tuning.space import in_words
 
 TRAIN = {"steps": 2, "head_steps": 1, "batch_size": 8}
 SMALLEST = ["d0", "d5", "d16"]
@@ -242,3 +244,87 @@ def test_models_that_cannot_be_merged_are_the_reason(make_bench, section, mistra
     bench = make_bench({"m": section(domain=str(mistral_language_model), alpha_lower=0.5, alpha_upper=0.5)})
     with pytest.raises(ValueError, match="these models cannot be merged"):
         bench.runs("m")
+
+
+def test_alphas_by_folds_of_the_tables_own_queries(
+    make_bench, section, cache, bert_retriever, bert_language_model, small_collection, tmp_path
+):
+    bench = make_bench({"m": section(sweep={"grid": [0, 1], "folds": 3, "split": "test"})})
+    bench.check()
+    encoder = merge(bert_retriever, bert_language_model, 1, 1, task=small_collection.task)
+    by_hand = sweep_folds(encoder, small_collection, folds=3, grid=[0, 1], metric=RR @ 10, num_results=20)
+    prepared = bench.prepared("m")
+    pd.testing.assert_frame_equal(prepared.tables["sweep"], by_hand.choices)
+    assert prepared.labels == {f"small/test/{qid}" for qid in small_collection.topics("test")["qid"]}
+    assert prepared.label == "(3 folds)"
+    assert prepared.encoder is None
+    run = bench.results("m", "test")
+    values = measure_runs({"m": run}, small_collection.qrels("test"), [RR @ 10]).set_index("qid")["value"]
+    assert values[by_hand.per_query.index].tolist() == pytest.approx(by_hand.per_query["chosen"].tolist())
+    other = make_bench({"m": section(sweep={"grid": [0, 1], "folds": 3, "split": "test", "seed": 1})})
+    assert other.prepared("m").identity != prepared.identity
+
+
+def test_the_best_of_a_pool_are_confirmed_on_the_whole(make_bench, section, cache, results, small_collection):
+    run = results(**{f"q{qid}": {"d29": 1.0} for qid in small_collection.topics("dev")["qid"]})
+    test = results(**{f"q{qid}": {"d1": 1.0} for qid in small_collection.topics("test")["qid"]})
+    given = section(sweep={"grid": [0, 1], "pool": {"of": ["run"], "depth": 1}, "confirm": 1})
+    prepared = make_bench({"run": pd.concat([run, test]), "m": given}).prepared("m")
+    assert len(prepared.tables["sweep_pool"]) == 4
+    assert prepared.tables["sweep_pool"]["whole"].notna().sum() in (1, 2)  # the best, and the source
+    assert "a pool (10 dev queries of small, 11 documents)" in prepared.notes[1]
+    assert "10 dev queries of small, 30 documents" in prepared.notes[1]
+
+
+def test_another_space_is_that_of_the_public_function(
+    make_bench, section, cache, bert_retriever, bert_language_model, small_collection, tmp_path
+):
+    space = {"knots": 2, "methods": ["linear", "slerp"]}
+    given = {"space": space, "grid": [0.5, 1], "rule": "one-standard-error"}
+    prepared = make_bench({"m": section(sweep=given)}).prepared("m")
+    by_hand = sweep(
+        merge(bert_retriever, bert_language_model, 1, 1, task=small_collection.task),
+        small_collection,
+        space=Space.profile(2, [0.5, 1]).with_methods("linear", "slerp"),
+        rule="one-standard-error",
+        metric=RR @ 10,
+        num_results=20,
+    )
+    pd.testing.assert_frame_equal(prepared.tables["sweep"], by_hand.table)
+    assert "(knot_1 0.5, knot_2 1, method slerp)" in prepared.tables["sweep_per_query"]
+    assert prepared.label == in_words(by_hand.point)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"folds": 3}, "folds are made of the table's own queries: say split: test"),
+        ({"folds": 16, "split": "test"}, "15 distinct queries cannot be divided into 16 folds"),
+        ({"metric": "P(rel=2)@5"}, "would be 0 for every query"),
+    ],
+)
+def test_folds_and_metrics_are_checked_before_any_work(make_bench, section, given, message):
+    with pytest.raises(ValueError, match=rf"systems\.m: .*{message}"):
+        make_bench({"m": section(sweep=given)}).check()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"confirm": 2}, "'confirm' is of the best of a pool"),
+        ({"folds": 3, "search": {"trials": 9}}, "points must not depend on the queries: leave search out"),
+        ({"folds": 3, "collection": "x"}, "of the table's own split"),
+        ({"search": {"seed": 1}}, "a search needs a budget"),
+        ({"search": {"trials": 9}, "grid": [[0.5, 1]]}, "has its points given"),
+        ({"search": {"trials": 9}, "refine": 1}, "leave 'refine' out"),
+        ({"space": {"layers": 6}}, "15,625 points"),
+        ({"space": {"layers": 6, "knots": 2}}, "one shape; found layers and knots"),
+        ({"space": {"methods": ["tise"]}}, "unknown merge method 'tise': did you mean 'ties'"),
+        ({"space": {"shares": [0.5]}}, "domain models that share is a whole number of at least 2; found 1"),
+        ({"rule": "bst"}, "expected one of best, one-standard-error"),
+        ({"grid": [[0.5, 1, 1]]}, "a point has 2 numbers"),
+    ],
+)
+def test_wrong_sweeps_are_refused(section, given, message):
+    with pytest.raises(ValueError, match=message):
+        read_system(section(sweep=given))

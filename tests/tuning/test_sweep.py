@@ -1,4 +1,5 @@
 import copy
+import itertools
 import json
 import shutil
 
@@ -8,8 +9,7 @@ import pyterrier as pt
 import pytest
 from pyterrier.measures import ERR, RR, R, nDCG
 
-from pyterrier_merge import E5Encoder, MergedE5Encoder, sweep
-from pyterrier_merge.tuning.space import alpha_pairs
+from pyterrier_merge import E5Encoder, MergedE5Encoder, Space, sweep
 
 
 @pytest.fixture
@@ -23,28 +23,6 @@ def with_alphas(encoder, lower, upper):
     other = copy.copy(encoder)
     other.alpha_lower, other.alpha_upper = lower, upper
     return other
-
-
-def test_values_make_every_pair():
-    assert alpha_pairs([0, 1]) == ((0, 0), (0, 1), (1, 0), (1, 1))
-
-
-def test_pairs_are_taken_as_they_are_once_each():
-    assert alpha_pairs([(0.5, 1), [0.25, 1], (0.5, 1)]) == ((0.5, 1), (0.25, 1))
-
-
-@pytest.mark.parametrize(
-    ("grid", "message"),
-    [
-        ([], "is empty"),
-        ([0.5, (0.5, 1)], "not both"),
-        ([0.5, 1.5], r"within \[0, 1\]; found 1.5"),
-        (["a"], "found 'a'"),
-    ],
-)
-def test_a_bad_grid_is_refused(grid, message):
-    with pytest.raises(ValueError, match=message):
-        alpha_pairs(grid)
 
 
 def test_a_sweep_scores_each_pair_as_a_search_by_hand_does(encoder, small_collection, tmp_path):
@@ -87,7 +65,7 @@ def test_a_second_sweep_encodes_nothing(encoder, small_collection, tmp_path, mon
 @pytest.mark.parametrize("content", ["", "{", "{}", "[]", '{"RR": null}'])
 def test_a_damaged_score_is_named(encoder, small_collection, tmp_path, content):
     first = sweep(encoder, small_collection, grid=[1], metric=RR, root=tmp_path)
-    [file] = (tmp_path / "scores").iterdir()
+    file = next((tmp_path / "scores").iterdir())  # that of the source or of the domain model
     file.write_text(content)
     with pytest.raises(RuntimeError, match=f"{file} is damaged: delete it"):
         sweep(encoder, small_collection, grid=[1], metric=RR, root=tmp_path)
@@ -245,3 +223,41 @@ def test_known_items_that_trained_a_model_do_not_choose_its_alphas(encoder, bert
             ValueError, match=r"dev items of parent-known-items are documents that .*domain was trained on"
         ):
             sweep(merged, items, grid=[0.5], root=tmp_path / "indexes")
+
+
+def test_another_space_has_source_and_domain_model_among_its_points(encoder, small_collection, tmp_path):
+    found = sweep(encoder, small_collection, space=Space.parts([0.5]), metric=RR, root=tmp_path)
+    assert found.table[["attention", "feed_forward"]].to_numpy().tolist() == [[0.5, 0.5], [1, 1], [0, 0]]
+    plain = sweep(encoder, small_collection, grid=[(0, 0), (0.5, 0.5), (1, 1)], metric=RR, root=tmp_path)
+    assert found.table["RR"].tolist() == [plain.table["RR"].iloc[row] for row in (1, 2, 0)]
+    assert found.domain.tolist() == plain.per_query[0.0, 0.0].tolist()
+    assert found.best.recipe == Space.parts().recipe(encoder.recipe, found.point)
+    assert found.plot(tmp_path / "scores.svg").axes
+
+
+def test_the_rule_of_one_standard_error_keeps_more_of_the_source(encoder, small_collection, tmp_path):
+    settings = {"grid": [0, 0.5], "metric": RR, "root": tmp_path}
+    best = sweep(encoder, small_collection, **settings)
+    found = sweep(encoder, small_collection, rule="one-standard-error", **settings)
+    assert found.table.shape[0] == best.table.shape[0] + 1  # the source may be chosen
+    values = found.per_query
+    top = values[max(values, key=lambda pair: (round(values[pair].mean(), 12), sum(pair)))]
+    near = [
+        pair for pair in values if (top - values[pair]).mean() <= (top - values[pair]).std() / np.sqrt(len(top)) + 1e-12
+    ]
+    assert (found.alpha_lower, found.alpha_upper) == max(near, key=lambda pair: (sum(pair), values[pair].mean()))
+    assert "within one standard error (of the paired difference)" in found.describe()
+
+
+def test_a_finer_grid_around_the_best(encoder, small_collection, tmp_path):
+    settings = {"metric": RR, "root": tmp_path}
+    coarse = sweep(encoder, small_collection, grid=[0, 1], **settings)
+    found = sweep(encoder, small_collection, grid=[0, 1], refine=1, **settings)
+    near = [sorted({alpha, 0.5}) for alpha in coarse.point.values()]
+    assert set(found.per_query) == {*coarse.per_query, *itertools.product(*near)}
+    assert found.table["RR"].max() >= coarse.table["RR"].max()
+
+
+def test_a_single_point_is_said_to_be_one(encoder, small_collection, tmp_path):
+    said = sweep(encoder, small_collection, grid=[(0.5, 1)], metric=RR, root=tmp_path).describe()
+    assert "(0.5, 1), the only merge to choose, has the RR" in said

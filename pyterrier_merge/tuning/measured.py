@@ -1,0 +1,123 @@
+"""Points of a space with what they score on each query: what merges are chosen from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pyterrier_merge.evaluation import require_attainable
+from pyterrier_merge.executor import Executor
+from pyterrier_merge.recipe import MergeRecipe
+from pyterrier_merge.tuning.rule import Rule, choose, require_rule
+from pyterrier_merge.tuning.score import ScoringTask, scores
+from pyterrier_merge.tuning.space import Point, Space, Value, source_share
+
+if TYPE_CHECKING:
+    from pyterrier_merge.collections.base import TestCollection
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Points of a space, their recipes, and the value of each query.
+
+    Attributes:
+        points: Each has another recipe; all that keep the source are one.
+        recipes: In the same order.
+        values: One row a query (index ``qid``), one column a point.
+        source: The source's value for each query.
+        domain: The domain model's; of several, that of their equal mixture.
+    """
+
+    points: tuple[dict[str, Value], ...]
+    recipes: tuple[MergeRecipe, ...]
+    values: pd.DataFrame
+    source: pd.Series[float]
+    domain: pd.Series[float]
+
+    @cached_property
+    def kept(self) -> np.ndarray:
+        """How much of the source each point keeps."""
+        return np.array([source_share(recipe) for recipe in self.recipes])
+
+    def choose(self, rule: Rule, queries: pd.Index[str] | None = None) -> int:
+        """Return the position of the point that is chosen on these queries; on all when None."""
+        values = self.values if queries is None else self.values.loc[queries]
+        return choose(values.to_numpy(dtype=float), self.kept, rule)
+
+    def leaders(self, number: int) -> list[int]:
+        """Return the positions of so many points with the highest means, the best first."""
+        order = np.lexsort([-self.kept, -self.values.mean().round(12).to_numpy()])
+        return [int(position) for position in order[:number]]
+
+    def table(self, space: Space) -> pd.DataFrame:
+        """Return a row for each point and a column for each parameter."""
+        return pd.DataFrame(list(self.points), columns=list(space.values))
+
+    def named(self, space: Space) -> pd.DataFrame:
+        """Return the values with the points as columns: a level for each parameter."""
+        columns = pd.MultiIndex.from_frame(self.table(space))
+        return self.values.set_axis(columns, axis=1)
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """Measures points of a space.
+
+    Attributes:
+        space: What points there are.
+        models: The recipe that gives the models.
+        task: What the merges are scored on.
+        rule: What is chosen by.
+        executor: Where merges are scored; in this process when None.
+        verbose: Show a progress bar.
+    """
+
+    space: Space
+    models: MergeRecipe
+    task: ScoringTask
+    rule: Rule = "best"
+    executor: Executor | None = None
+    verbose: bool = False
+
+    def __post_init__(self) -> None:
+        require_rule(self.rule)
+
+    def of(self, points: Iterable[Point], *, ends: bool) -> Measured:
+        """Measure points, the source and the domain model.
+
+        Args:
+            points: What is measured; those with the recipe of an earlier one are left out.
+            ends: Whether source and domain model are among the points, where they are not already.
+
+        Raises:
+            ValueError: A point has no recipe, or the metric has a value for no query.
+        """
+        source, domain = self.space.ends
+        wanted: dict[MergeRecipe, dict[str, Value]] = {}
+        for point in (*points, *((source, domain) if ends else ())):
+            recipe = self.space.recipe(self.models, point)
+            same = next((one for one in wanted if one.keeps_source), recipe) if recipe.keeps_source else recipe
+            wanted.setdefault(same, self.space.point(point))
+        bottom, top = self.space.recipe(self.models, domain), self.models.unmerged
+        require_attainable(self.task.metric, self.task.qrels)
+        found = scores([top, bottom, *wanted], self.task, self.executor, verbose=self.verbose)
+        values = pd.DataFrame({position: found[recipe] for position, recipe in enumerate(wanted)})
+        return Measured(tuple(wanted.values()), tuple(wanted), values, found[top], found[bottom])
+
+    def grid(self, refine: int, *, ends: bool) -> Measured:
+        """Measure the points of the space, and so many finer grids, each around the point chosen so far."""
+        measured = self.of(self.space.points(), ends=ends)
+        for _ in range(refine):
+            finer = self.space.around(measured.points[measured.choose(self.rule)], measured.points)
+            measured = self.of([*measured.points, *finer.points()], ends=ends)
+        return measured
+
+
+def said(collection: TestCollection, split: str, queries: int) -> str:
+    """Return what is measured on, in words."""
+    return f"{queries} {split} queries of {collection.name}, {collection.num_docs:,} documents"

@@ -1,0 +1,175 @@
+"""A search of a space by Optuna's TPE (Bergstra et al., 2011): seeded, resumable. The only importer of optuna."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import pyterrier as pt
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
+from pyterrier_merge.storage import cache_folder
+from pyterrier_merge.tuning.space import Space, Value
+
+if TYPE_CHECKING:
+    import optuna
+
+    from pyterrier_merge.tuning.measured import Measured, Measuring
+
+logger = logging.getLogger(__name__)
+
+
+class Search(BaseModel):
+    """How a space is searched: a budget of merges, of time, or of both, whichever ends first.
+
+    The search looks between the lowest and the highest of the values of each parameter; text and true or false are
+    chosen among the values. Source and domain model are measured as well.
+
+    Attributes:
+        trials: Merges to measure.
+        seconds: Time to measure in, in all runs of the same search together; a merge that was begun is finished.
+        seed: Of the search.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trials: Annotated[int, Field(ge=1)] | None = None
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _has_a_budget(self) -> Search:
+        if self.trials is None and self.seconds is None:
+            raise ValueError("a search needs a budget: give 'trials' or 'seconds'")
+        return self
+
+
+def searched(measuring: Measuring, search: Search) -> Measured:
+    """Search a space for the highest mean and return all points that were measured, in order.
+
+    The study is kept in a file under the task's root, named after models, space, task and seed. What was killed goes on
+    there and finds the same points as if nothing had happened.
+
+    Raises:
+        ModuleNotFoundError: Optuna is not installed.
+        ValueError: The space has nothing to search, or the file holds the study of another space.
+    """
+    require_searchable(measuring.space)
+    require_optuna()
+    study = _study(measuring, search)
+    with pt.tqdm(total=search.trials, desc="search", unit="merge", disable=not measuring.verbose) as bar:
+        bar.update(len(_finished(study)))
+        while not _exhausted(study, search):
+            _try_one(study, measuring, search)
+            bar.set_postfix_str(f"best {study.best_value:.4f}")
+            bar.update()
+    return measuring.of([trial.user_attrs["point"] for trial in _finished(study)], ends=True)
+
+
+def require_searchable(space: Space) -> None:
+    """Raise ``ValueError`` where a space leaves nothing to search."""
+    if space.given is not None:
+        raise ValueError("the space has its points given, which a search would leave: give values of each alpha")
+    if all(len(values) == 1 for values in space.values.values()):
+        raise ValueError("every parameter of the space has a single value: there is nothing to search")
+
+
+def require_optuna() -> None:
+    """Raise ``ModuleNotFoundError`` where Optuna is not installed; its message names the extra."""
+    try:
+        import optuna  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        raise ModuleNotFoundError(
+            "a search needs Optuna: pip install 'pyterrier-merge[search]'", name="optuna"
+        ) from error
+
+
+def _try_one(study: optuna.Study, measuring: Measuring, search: Search) -> None:
+    import optuna
+
+    done, started = len(_finished(study)), time.monotonic()
+    # A sampler of its own for each trial: a search that was killed draws what it would have drawn.
+    seed = int(fingerprint([search.seed, done])[:8], 16)
+    study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=False)
+    trial = study.ask()
+    try:
+        point = _suggest(measuring.space, trial)
+        value = float(replace(measuring, verbose=False).of([point], ends=False).values[0].mean())
+    except BaseException:  # Ctrl-C, too: the next run draws this trial again
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        raise
+    trial.set_user_attr("point", point)
+    trial.set_user_attr("seconds", time.monotonic() - started)
+    study.tell(trial, value)
+    logger.info("trial %d: %s %s %.4f", done + 1, point, measuring.task.metric, value)
+
+
+def _suggest(space: Space, trial: optuna.Trial) -> dict[str, Value]:
+    """A point of the space; what its method does not have is not asked for."""
+    values, chosen = space.values, dict[str, Value]()
+    if space.methods:
+        chosen["method"] = trial.suggest_categorical("method", space.methods)
+    left, shares = 1.0, {name for name, _ in space.shares}
+    for name in space.active(chosen.get("method")):
+        if name in chosen:
+            continue
+        if name in shares:
+            high = min(float(max(values[name])), left)
+            chosen[name] = _between(trial, name, (min(float(min(values[name])), high), high))
+            left -= float(chosen[name])
+        else:
+            chosen[name] = _between(trial, name, values[name])
+    return space.point(chosen)
+
+
+def _between(trial: optuna.Trial, name: str, values: Sequence[Value]) -> Value:
+    """A number from the lowest to the highest value, with two digits of that range; anything else among the values."""
+    if any(isinstance(value, (str, bool)) for value in values):
+        return cast("Value", trial.suggest_categorical(name, values))
+    low, high = min(map(float, values)), max(map(float, values))
+    if all(isinstance(value, int) for value in values):
+        return trial.suggest_int(name, int(low), int(high))
+    drawn = trial.suggest_float(name, low, high)
+    digits = 2 - math.floor(math.log10(high - low)) if high > low else 12
+    return min(max(round(drawn, digits), low), high)
+
+
+def _study(measuring: Measuring, search: Search) -> optuna.Study:
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    from pyterrier_merge.encoding.merged import MergedE5Encoder
+
+    task, space = measuring.task, measuring.space
+    models = MergedE5Encoder.from_recipe(space.recipe(measuring.models, space.ends[1]), **task.settings)
+    asked = [task.collection.fingerprint, fingerprint_frame(task.topics), fingerprint_frame(task.qrels)]
+    key = fingerprint([repr(space), models.fingerprint, *asked, str(task.metric), task.num_results, search.seed])
+    file = Path(task.root or cache_folder("indexes")) / "studies" / f"{key}.log"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # progress is shown here
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(file)))
+    study = optuna.create_study(storage=storage, study_name="sweep", direction="maximize", load_if_exists=True)
+    if study.user_attrs.setdefault("space", repr(space)) != repr(space):
+        raise ValueError(f"{file} is the study of another space ({study.user_attrs['space']}): delete it")
+    study.set_user_attr("space", repr(space))
+    return study
+
+
+def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
+
+
+def _exhausted(study: optuna.Study, search: Search) -> bool:
+    finished = _finished(study)
+    if search.trials is not None and len(finished) >= search.trials:
+        return True
+    spent = sum(trial.user_attrs["seconds"] for trial in finished)
+    return search.seconds is not None and spent >= search.seconds
