@@ -258,5 +258,7 @@ class _Documents:
 def _layout(encoder: MergedE5Encoder) -> list[Any]:
     """What decides which texts share a batch, and so which documents were encoded first."""
     import torch
+    import transformers
 
-    return [__version__, SHARD, encoder.batch_size, str(encoder.device), torch.get_num_threads()]
+    versions = __version__, transformers.__version__
+    return [*versions, SHARD, encoder.batch_size, str(encoder.device), torch.get_num_threads()]

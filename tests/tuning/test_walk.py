@@ -70,8 +70,7 @@ def forward_passes(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["plain", "tied", "reranking"])
-@pytest.mark.parametrize("memory", [None, 0, 30_000])
-@pytest.mark.parametrize("num_results", [3, 100])
+@pytest.mark.parametrize(("memory", "num_results"), [(None, 3), (0, 3), (30_000, 100)])
 def test_results_are_those_of_the_index(
     kind, memory, num_results, encoder, small_collection, tied, reranking_collection, tmp_path, kept_results
 ):
@@ -164,7 +163,7 @@ def test_what_is_free_decides_where_nobody_says(monkeypatch):
         assert spare_memory("cpu") == expected
 
 
-@pytest.mark.parametrize("memory", [None, 0, 30_000])
+@pytest.mark.parametrize("memory", [None, 30_000])
 def test_what_was_interrupted_goes_on(memory, encoder, recipes, small_collection, tmp_path, forward_passes):
     def run(root, stop=None, memory=memory):
         task = task_of(encoder, small_collection, root, memory=memory)
