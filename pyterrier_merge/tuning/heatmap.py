@@ -60,8 +60,9 @@ def alpha_heatmap(
             axes.text(column, row, f"{score:.4f}", ha="center", va="center", color=color)
     lower, upper = chosen
     corner = (uppers.index(upper) - 0.5, lowers.index(lower) - 0.5)
-    axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="tab:red", linewidth=2.5))
-    figure.colorbar(image, ax=axes)
+    axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="tab:red", linewidth=2.5, clip_on=False))
+    ends = sorted({float(np.nanmin(values)), float(np.nanmax(values))})
+    figure.colorbar(image, ax=axes, ticks=ends, format="%.4f")  # cells say the rest; ticks of tiny ranges are too wide
     if path is not None:
         figure.savefig(user_path(path))
     return figure

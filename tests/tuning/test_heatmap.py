@@ -11,8 +11,10 @@ from pyterrier_merge.tuning.sweep import Sweep
 
 
 @pytest.mark.parametrize("uppers", [[1], [0, 1], [0, 0.25, 0.5, 0.75, 1]])
-def test_no_text_is_cut_off(uppers):
-    table = pd.DataFrame({"alpha_lower": 0.5, "alpha_upper": uppers, "nDCG@10": [0.1 * n for n in range(len(uppers))]})
+@pytest.mark.parametrize("step", [0, 1e-9, 0.1])  # of scores: tiny ones made wide ticks of the colour bar
+def test_no_text_is_cut_off(uppers, step):
+    scores = [0.4423 + step * n for n in range(len(uppers))]
+    table = pd.DataFrame({"alpha_lower": 0.5, "alpha_upper": uppers, "nDCG@10": scores})
     on = "1,544 dev queries of ntcir15-datasearch-en-known-items, 46,615 documents"
     figure = alpha_heatmap(table, (0.5, uppers[-1]), metric="nDCG@10", on=on)
     figure.canvas.draw()
