@@ -68,7 +68,8 @@ class Estimates:
             return done, f"0 (as for {elsewhere})" if elsewhere else NOT_KNOWN if unknown else "-", "-", "-", "-"
         documents = _sum([step.documents for step in new])
         facts = self._bench.facts(encoder.model)
-        disk = None if documents is None or not facts.dimension else 4 * facts.dimension * documents
+        stored = _sum([step.documents for step in new if step.stored])
+        disk = None if stored is None or not facts.dimension else 4 * facts.dimension * stored
         rate = self._rate(encoder) if documents else None
         seconds = documents / rate if documents is not None and rate else None
         self._sums.append((documents, disk, seconds))

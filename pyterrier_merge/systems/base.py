@@ -107,6 +107,7 @@ class Step:
         at_most: Whether fewer may be enough.
         over: What is encoded: vectors of equal encoders over the same are made once. Empty where it is not known yet
             which merge will encode.
+        stored: Whether the vectors are written to disk.
     """
 
     what: str
@@ -116,6 +117,7 @@ class Step:
     documents: int | None = 0
     at_most: bool = False
     over: str = ""
+    stored: bool = True
 
 
 class PlanningBench(Bench, Protocol):

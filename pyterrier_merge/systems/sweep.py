@@ -268,8 +268,6 @@ class SweepSection(Sampling):
         for trial in range(trials):
             part = parts[trial] if parts else None
             steps += self._merges(chosen_on, part, trial, recipe, encoder, settings, there)
-        if self.pool is None and chosen_on is bench:  # the sweep leaves the index of the merge that is chosen
-            return steps
         kept = False if there is False else None
         chosen = [index_step(bench, encoder(bench, recipe), over="") for _ in range(trials * (self.folds or 1))]
         return [*steps, *(replace(index, kept=kept, at_most=True) for index in chosen)]
@@ -285,14 +283,14 @@ class SweepSection(Sampling):
         there: bool | None,
     ) -> list[Step]:
         """The merges that one trial tries, on documents and queries that are not known where ``part`` is None."""
-        over, whole = chosen_on.collection.name, chosen_on.documents
-        documents = whole
+        documents = whole = chosen_on.documents
+        over = f"scores on {chosen_on.collection.name}, {self.split}, {self.pool}, {trial}"
         if self.pool:
-            over += f", {self.split}, {self.pool}, {trial}"
             documents = part.num_docs if part else self.pool.most(chosen_on, self.split)
         tried = self._tried(chosen_on, recipe)
         kept = self._kept(chosen_on, part, tried or [], recipe, settings, there)
-        merge = Step(what="merges of the sweep", documents=documents, at_most=self.pool is not None and part is None)
+        at_most = self.pool is not None and part is None
+        merge = Step(what="merges of the sweep", documents=documents, at_most=at_most, stored=False)
         known = [
             replace(merge, encoder=encoder(chosen_on, one), kept=done, over=over)
             for one, done in zip(tried or [], kept, strict=True)
