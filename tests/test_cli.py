@@ -166,6 +166,28 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(experiment):
     assert set(experiment.rglob("*.*")) - before <= set(experiment.rglob("__pycache__/*"))
 
 
+def test_sweep_chooses_and_searches_nothing_for_the_table(experiment, bert_retriever, bert_language_model):
+    merged = {"kind": "merged", "source": str(bert_retriever), "domain": str(bert_language_model)}
+    content = yaml.safe_load((experiment / "spec.yaml").read_text())
+    content["systems"]["merged"] = merged | {"sweep": {"grid": [0.5, 1]}}
+    (experiment / "spec.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    result = call("sweep", "spec.yaml", "--quiet")
+    assert result.exit_code == 0, result.output
+    folder = experiment / "runs" / "tiny"
+    assert len(pd.read_csv(folder / "merged-sweep.csv")) == 4
+    assert (folder / "merged-sweep.png").is_file()
+    assert not (folder / "runs").exists()
+    assert re.search(r"\n│\s+0\.5 ", result.stdout)
+    assert "max-T test over the grid" in result.stdout
+    assert call("run", "spec.yaml", "--quiet", "--only", "merged").stdout.count("merged") > 1  # it goes on from there
+
+
+def test_sweep_needs_something_to_choose(experiment):
+    result = call("sweep", "spec.yaml")
+    assert result.exit_code == 1
+    assert "error: no system has a 'sweep' section, so there is nothing to choose" in result.stderr
+
+
 def test_the_fields_of_a_file_are_printed_without_one():
     result = call("run", "--fields")
     assert result.exit_code == 0

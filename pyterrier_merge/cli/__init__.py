@@ -11,6 +11,7 @@ from pyterrier_merge.cli.check import check
 from pyterrier_merge.cli.collections import collections
 from pyterrier_merge.cli.merge import merge
 from pyterrier_merge.cli.run import run
+from pyterrier_merge.cli.sweep import sweep
 from pyterrier_merge.cli.train_domain import train_domain
 from pyterrier_merge.cli.train_lora import train_lora
 from pyterrier_merge.version import __version__
@@ -20,7 +21,7 @@ __all__ = ["app"]
 app = typer.Typer(
     help="Domain-specific retrieval by model merging, in PyTerrier.", no_args_is_help=True, add_completion=False
 )
-for command in (run, check, merge, train_lora, train_domain, collections, cache):
+for command in (run, sweep, check, merge, train_lora, train_domain, collections, cache):
     app.command()(command)
 
 

@@ -22,6 +22,17 @@ _STOPPED = (
 )
 
 
+Spec = Annotated[Path, typer.Argument(help="A YAML file, such as experiments/demo.yaml.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="The run folder; runs/NAME when not given. A folder with finished steps is continued."),
+]
+Only = Annotated[
+    list[str] | None, typer.Option(metavar="SYSTEM", help="Run this system, what it builds on, and the baselines.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Take a folder that holds the run of another spec.")]
+
+
 def _print_fields(wanted: bool) -> None:
     if wanted:
         from pyterrier_merge.experiment.fields import fields_reference
@@ -31,21 +42,14 @@ def _print_fields(wanted: bool) -> None:
 
 
 def run(
-    spec: Annotated[Path, typer.Argument(help="A YAML file, such as experiments/demo.yaml.")],
-    out: Annotated[
-        Path | None,
-        typer.Option(help="The run folder; runs/NAME when not given. A folder with finished steps is continued."),
-    ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option(metavar="SYSTEM", help="Run this system, what it builds on, and the baselines.")
-    ] = None,
+    spec: Spec,
+    out: Out = None,
+    only: Only = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Say what would be done, what is there already and what it takes; do nothing."),
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Take a folder that holds the run of another spec.")
-    ] = False,
+    overwrite: Overwrite = False,
     _fields: Annotated[
         bool,
         typer.Option("--fields", callback=_print_fields, is_eager=True, help="Print what a file may say, and leave."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,12 +18,12 @@ from pyterrier_merge.evaluation import judged
 from pyterrier_merge.experiment.assembling import compared
 from pyterrier_merge.experiment.bench import ExperimentBench, file_name
 from pyterrier_merge.experiment.comparison import Comparison
-from pyterrier_merge.experiment.report.folder import write_report
+from pyterrier_merge.experiment.report.folder import write_files, write_report
 from pyterrier_merge.experiment.run_folder import RunFolder
 from pyterrier_merge.experiment.spec import CollectionSection, ExperimentSpec
 from pyterrier_merge.spelling import did_you_mean
 from pyterrier_merge.storage import user_path, write_file
-from pyterrier_merge.systems.base import Figure, System
+from pyterrier_merge.systems.base import Figure, Prepared, System
 
 Show = Callable[[str, str], None]  # the name of a system, and what is done with it or what it scores
 
@@ -64,17 +64,7 @@ def run_experiment(
         OSError: The folder cannot be written to, which is tried before anything runs.
         ValueError: A model, a measure, a split or a name is not what it should be.
     """
-    every = bench_settings(spec, only)
-    folders = run_folders(spec, folder, overwrite=overwrite)
-    for own in folders.values():
-        own.require_writable()
-    benches: dict[str, ExperimentBench] = {}
-    for name, settings in every.items():
-        before = partial(_require_names, settings["collection"], spec.split)
-        tell = partial(_show_on, show, name) if show is not None and len(every) > 1 else show
-        benches[name] = ExperimentBench(
-            **settings, store=folders[name], siblings=benches, before_search=before, tell=tell, verbose=verbose
-        )
+    folders, benches = _opened(spec, folder, only, overwrite, show, verbose)
     for bench in benches.values():
         require_testable(bench)
         bench.check()
@@ -94,6 +84,61 @@ def run_experiment(
         with own.writing():
             own.finish(whole=whole)
     return found
+
+
+def choose_merges(
+    spec: ExperimentSpec,
+    folder: str | Path,
+    *,
+    only: tuple[str, ...] = (),
+    overwrite: bool = False,
+    show: Show | None = None,
+    verbose: bool = False,
+) -> dict[str, dict[str, list[Prepared]]]:
+    """Choose the merges of an experiment, and search nothing with them: its sweeps alone are run.
+
+    The run folder gets the tables and pictures of the sweeps; :func:`run_experiment` goes on from there. The arguments
+    are its own, as are the errors.
+
+    Returns:
+        The systems that have a sweep, by collection and name: one for each trial.
+
+    Raises:
+        ValueError: None of the systems has a sweep.
+        RuntimeError: A domain model cannot be trained, or nothing can be chosen; the message has the reason.
+    """
+    chosen = [name for name, system in _chosen(spec, only).items() if getattr(system, "sweep", None) is not None]
+    if not chosen:
+        raise ValueError("no system has a 'sweep' section, so there is nothing to choose")
+    folders, benches = _opened(spec, folder, only, overwrite, show, verbose)
+    for bench in benches.values():
+        bench.check()
+    found: dict[str, dict[str, list[Prepared]]] = {}
+    for label, bench in benches.items():
+        found[label] = {name: [bench.prepared(name, k) for k in range(bench.trials(name))] for name in chosen}
+        with folders[label].writing():
+            folders[label].claim()
+            write_files(*_own_files(bench, chosen), folders[label].file)
+            folders[label].note()
+    return found
+
+
+def _opened(
+    spec: ExperimentSpec, folder: str | Path, only: tuple[str, ...], overwrite: bool, show: Show | None, verbose: bool
+) -> tuple[dict[str, RunFolder], dict[str, ExperimentBench]]:
+    """The folder and the bench of each collection, by its label."""
+    every = bench_settings(spec, only)
+    folders = run_folders(spec, folder, overwrite=overwrite)
+    for own in folders.values():
+        own.require_writable()
+    benches: dict[str, ExperimentBench] = {}
+    for name, settings in every.items():
+        before = partial(_require_names, settings["collection"], spec.split)
+        tell = partial(_show_on, show, name) if show is not None and len(every) > 1 else show
+        benches[name] = ExperimentBench(
+            **settings, store=folders[name], siblings=benches, before_search=before, tell=tell, verbose=verbose
+        )
+    return folders, benches
 
 
 def _show_on(show: Show, label: str, name: str, said: str) -> None:
@@ -166,15 +211,20 @@ def _require_names(collection: TestCollection, split: str) -> None:
 
 def _write(bench: ExperimentBench, folder: RunFolder, comparison: Comparison) -> None:
     folder.claim()
-    tables: dict[str, pd.DataFrame] = {}
-    figures: dict[str, Figure] = {}
-    for name in bench.systems:
-        if name not in comparison.failed:
-            for trial in range(bench.trials(name)):
-                prepared, stem = bench.prepared(name, trial), bench.stem(name, trial)
-                tables |= {f"{stem}-{kind}": table for kind, table in prepared.tables.items()}
-                figures |= {f"{stem}-{kind}": figure for kind, figure in prepared.figures.items()}
+    tables, figures = _own_files(bench, [name for name in bench.systems if name not in comparison.failed])
     qrels = bench.collection.qrels(bench.split).assign(iteration="0")[["qid", "iteration", "docno", "label"]]
     write_file(folder.file("qrels.txt"), qrels.to_csv(sep=" ", header=False, index=False, quoting=csv.QUOTE_NONE))
     write_report(comparison, folder.file, tables=tables, figures=figures)
     folder.note()
+
+
+def _own_files(bench: ExperimentBench, names: Sequence[str]) -> tuple[dict[str, pd.DataFrame], dict[str, Figure]]:
+    """The tables and pictures that systems bring along, by the names of their files."""
+    tables: dict[str, pd.DataFrame] = {}
+    figures: dict[str, Figure] = {}
+    for name in names:
+        for trial in range(bench.trials(name)):
+            prepared, stem = bench.prepared(name, trial), bench.stem(name, trial)
+            tables |= {f"{stem}-{kind}": table for kind, table in prepared.tables.items()}
+            figures |= {f"{stem}-{kind}": figure for kind, figure in prepared.figures.items()}
+    return tables, figures

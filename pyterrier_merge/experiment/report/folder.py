@@ -54,21 +54,28 @@ def write_report(
     every = {"results": comparison.table, "per_query": comparison.per_query, "tests": comparison.tests}
     if len(comparison.by_trial):
         every["trials"] = comparison.by_trial
-    for name, table in {**every, **(tables or {})}.items():
-        write_file(place(f"{name}.csv"), table.to_csv(index=False))
+    write_files({**every, **(tables or {})}, {}, place)
     links = []
     if len(comparison.table):
         write_file(place("table.tex"), comparison.to_latex())
         own: dict[str, Figure] = {"means": comparison.plot}
         if has_several_amounts(comparison):
             own["labels"] = lambda path: labels_plot(comparison, path=path)
-        for name, draw in {**own, **(figures or {})}.items():
-            _draw(draw, place(f"{name}.png"))
-            links.append(f"![{name}]({name}.png)")
+        pictures = {**own, **(figures or {})}
+        write_files({}, pictures, place)
+        links = [f"![{name}]({name}.png)" for name in pictures]
     links += ["[table.tex](table.tex)"] * len(links[:1])
     links += [f"[{name}.csv]({name}.csv)" for name in {**every, **(tables or {})}]
     write_file(place("report.md"), report_page(comparison, [*links, "[runs](runs) in TREC's format"]))
     write_file(place("environment.json"), json.dumps(environment(), indent=2) + "\n")
+
+
+def write_files(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Figure], place: Place) -> None:
+    """Write tables as CSV and pictures as PNG, by their names."""
+    for name, table in tables.items():
+        write_file(place(f"{name}.csv"), table.to_csv(index=False))
+    for name, draw in figures.items():
+        _draw(draw, place(f"{name}.png"))
 
 
 def _draw(draw: Figure, file: Path) -> None:

@@ -1,0 +1,36 @@
+"""``pyterrier-merge sweep``: the choice of merges alone, from an experiment's file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pyterrier_merge.advice import in_fields
+from pyterrier_merge.cli.console import print_table, reported_errors
+from pyterrier_merge.cli.run import Only, Out, Overwrite, Spec
+from pyterrier_merge.cli.training import QuietOption
+
+_STOPPED = "merges that were measured are kept; give the same command again to go on"
+
+
+def sweep(
+    spec: Spec, out: Out = None, only: Only = None, overwrite: Overwrite = False, quiet: QuietOption = False
+) -> None:
+    """Choose the merges of an experiment (its 'sweep' sections); nothing is searched for the table."""
+    from rich.console import Console
+
+    console = Console()
+    with reported_errors(in_fields, stopped=_STOPPED):
+        from pyterrier_merge.experiment.run import choose_merges, collection_folder
+        from pyterrier_merge.experiment.spec import read_spec
+
+        experiment = read_spec(spec)
+        folder = out or Path("runs") / experiment.name
+        found = choose_merges(experiment, folder, only=tuple(only or ()), overwrite=overwrite, verbose=not quiet)
+    for label, systems in found.items():
+        for name, trials in systems.items():
+            for number, prepared in enumerate(trials, 1):
+                title = f"{name} {prepared.label}" + (f", trial {number}" if len(trials) > 1 else "")
+                print_table(console, title, prepared.tables["sweep"].round(4))
+                console.print(*prepared.notes, sep="\n", markup=False, highlight=False)
+        path = collection_folder(folder, experiment, label)
+        console.print(f"tables and pictures: {path}", markup=False, highlight=False)
