@@ -15,6 +15,8 @@ from pyterrier_merge.storage import user_path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pyterrier_merge.collections.base import TestCollection
+
 PER_TRIAL = ["name", "trial", "qid", "measure", "value"]
 
 
@@ -32,7 +34,9 @@ class Comparison:
         tests: What :func:`~pyterrier_merge.experiment.significance.paired_tests` returned; empty without baselines.
         baselines: Names of the systems that the others were tested against.
         plan: How they were tested.
+        collection: What was searched.
         topics: ``qid`` and ``query`` of what was measured.
+        qrels: ``qid``, ``docno`` and ``label`` of these topics.
         runs: Results of each system, one frame a trial.
         by_trial: ``name``, ``trial`` (from 1), ``label`` and the measures: the means of each trial, for systems with
             several.
@@ -52,7 +56,9 @@ class Comparison:
     tests: pd.DataFrame
     baselines: tuple[str, ...]
     plan: TestPlan
+    collection: TestCollection
     topics: pd.DataFrame
+    qrels: pd.DataFrame
     runs: Mapping[str, Sequence[pd.DataFrame]]
     by_trial: pd.DataFrame = field(default_factory=pd.DataFrame)
     per_trial: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=PER_TRIAL))
@@ -134,7 +140,7 @@ class Comparison:
         return pd.concat([wins, losses], ignore_index=True)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write ``report.md``, ``table.tex``, ``means.png``, tables as CSV and TREC runs into a folder.
+        """Write ``report.html``, ``report.md``, ``table.tex``, pictures, tables as CSV and TREC runs into a folder.
 
         Args:
             folder: Where to; it appears when it is whole.
