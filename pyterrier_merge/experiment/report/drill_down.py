@@ -49,7 +49,7 @@ def drill_down(comparison: Comparison) -> dict[str, Any]:
                 "qid": qid,
                 "query": shortened(queries[qid], QUERY),
                 "relevant": int(relevant.get(qid, 0)),
-                "values": [round(float(value), 4) for value in own],
+                "values": [round(float(value), 6) for value in own],
                 "top": [[[place[d], score, labels.get((qid, d))] for d, score in top.get(qid, ())] for top in tops],
             }
             for qid, own in zip(values.index, values.to_numpy(), strict=True)

@@ -69,7 +69,7 @@ def differences_plot(comparison: Comparison, baseline: str, path: str | Path | N
     width, height = 1.2 + 2.6 * across, 0.9 + 2.1 * down
     figure = Picture(width, height)
     figure.set_layout_engine(None)  # panels of one size need none, and it takes longer than to draw
-    figure.subplots_adjust(0.9 / width, 0.6 / height, 1 - 0.1 / width, 1 - 0.3 / height, wspace=0.1, hspace=0.25)
+    figure.subplots_adjust(0.9 / width, 0.6 / height, 1 - 0.1 / width, 1 - 0.3 / height, wspace=0.18, hspace=0.25)
     panels = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
     names, fonts = drawable(*(_short(row["system"]) for row in rows))
     [against], own = drawable(f"{measure}, difference from {_short(baseline)}")

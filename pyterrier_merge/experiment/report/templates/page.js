@@ -86,7 +86,7 @@ function chooser(data) {
     found.sort((one, other) => Math.abs(difference(data.queries[other])) - Math.abs(difference(data.queries[one])));
     list.replaceChildren(...found.map((number) => {
       const by = difference(data.queries[number]);
-      return make("option", `${by < 0 ? "−" : "+"}${Math.abs(by).toFixed(4)}  ${data.queries[number].query}`, { value: number });
+      return make("option", `${by < 0 ? "" : "+"}${by.toFixed(4)}  ${data.queries[number].query}`, { value: number });
     }));
     list.value = found.includes(Number(kept)) && kept !== "" ? kept : String(found[0] ?? "");
     show();
