@@ -110,6 +110,13 @@ class Comparison:
 
         return verdict(self)
 
+    def by_query(self, measure: str | None = None) -> pd.DataFrame:
+        """Return a measure (the first when None) as one row a query (index ``qid``) and one column a system."""
+        values = self.per_query[self.per_query["measure"] == (measure or self.measures[0])]
+        return values.pivot(index="qid", columns="name", values="value").loc[
+            self.topics["qid"], list(self.table["name"])
+        ]
+
     def differences(self, system: str, baseline: str, *, measure: str | None = None, num: int = 10) -> pd.DataFrame:
         """Return the queries that a system wins and loses most against another.
 
@@ -131,9 +138,7 @@ class Comparison:
         pair = [self._known(name, systems, "system") for name in (system, baseline)]
         if system == baseline:
             raise ValueError(f"a system does not differ from itself: expected two names, found {system!r} twice")
-        values = self.per_query[(self.per_query["measure"] == measure) & self.per_query["name"].isin(pair)]
-        wide = values.pivot(index="qid", columns="name", values="value")[pair]
-        found = self.topics.merge(wide.reset_index(), on="qid")
+        found = self.topics.merge(self.by_query(measure)[pair].reset_index(), on="qid")
         found = found.assign(difference=found[system] - found[baseline])
         found = found[found["difference"].abs() > 1e-12].sort_values("difference", ascending=False, kind="stable")
         wins, losses = found[found["difference"] > 0][:num], found[found["difference"] < 0][-num:]

@@ -22,6 +22,7 @@ def drill_down(comparison: Comparison) -> dict[str, Any]:
     """Return the queries in which systems differ most by the first measure, with the first results of each system.
 
     Systems with the results of another are left out; of one with several trials it is the first trial's results.
+    Documents are looked up, in one pass over all where the collection cannot do otherwise.
 
     Returns:
         What JSON can hold: ``measure``, ``systems`` (names), ``start`` (places of the two that are shown at first: the
@@ -65,8 +66,7 @@ def shortened(text: str, size: int) -> str:
 
 def _values(comparison: Comparison, systems: list[str]) -> pd.DataFrame:
     """The first measure: one row a query that is shown, largest differences first, and one column a system."""
-    own = comparison.per_query[comparison.per_query["measure"] == comparison.measures[0]]
-    wide = own.pivot(index="qid", columns="name", values="value").loc[comparison.topics["qid"], systems]
+    wide = comparison.by_query()[systems]
     most = min(MOST_QUERIES, max(1, MOST_ROWS // (DEPTH * max(1, len(systems)))))
     spread = wide.max(axis=1) - wide.min(axis=1)
     return wide.loc[spread.sort_values(ascending=False, kind="stable").index[:most]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,7 @@ _OF_SYSTEMS = {  # the last word of a picture's name: what it shows
     "chosen",
     "training": "Training: the loss, and the measure on the queries that the number of steps was chosen on",
 }
+_LATER_TRIAL = re.compile(r"@(?!1-)\d+-")  # dozens of trials have dozens of pictures
 
 
 class Shown(NamedTuple):
@@ -55,6 +57,8 @@ def html_page(
     script = source("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     measured = len(comparison.table) > 0
+    linked = [name for name in pictures if _LATER_TRIAL.search(name)]
+    shown = {name: svg for name, svg in pictures.items() if name not in linked}
     return render(
         "page.html",
         title=comparison.title,
@@ -62,7 +66,8 @@ def html_page(
         table=marked_table(comparison, bold=BOLD),
         legend=legend(comparison),
         reasons=reasons(comparison),
-        pictures=[_shown(comparison, number, name, svg) for number, (name, svg) in enumerate(pictures.items())],
+        pictures=[_shown(comparison, number, name, svg) for number, (name, svg) in enumerate(shown.items())],
+        linked=linked,
         queries=drill_down(comparison) if measured else None,
         num_queries=len(comparison.topics),
         depth=DEPTH,
@@ -87,15 +92,13 @@ def _shown(comparison: Comparison, number: int, name: str, svg: str) -> Shown:
 
 
 def _caption(comparison: Comparison, name: str) -> str:
-    first, baselines = (
-        comparison.measures[0],
-        {f"differences-{letter}": of for of, letter in letters(comparison).items()},
-    )
+    first = comparison.measures[0]
     if name == "means":
         return "Means over the queries, each with its 95 % confidence interval"
-    if name in baselines:
-        return f"{first} of each query minus that of {baselines[name]}: how many queries gain and lose, and how much"
     if name == "labels":
         return f"{first} against the number of labelled queries that a system used"
+    for baseline, letter in letters(comparison).items():
+        if name == f"differences-{letter}":
+            return f"{first} of each query minus that of {baseline}: how many queries gain and lose, and how much"
     system, _, kind = name.rpartition("-")
     return f"{system}: {_OF_SYSTEMS[kind]}" if kind in _OF_SYSTEMS else name

@@ -62,8 +62,7 @@ def differences_plot(comparison: Comparison, baseline: str, path: str | Path | N
 
     measure, tests = comparison.measures[0], comparison.tests
     rows = tests[(tests["measure"] == measure) & (tests["baseline"] == baseline)].to_dict("records")
-    values = comparison.per_query[comparison.per_query["measure"] == measure]
-    wide = values.pivot(index="qid", columns="name", values="value")
+    wide = comparison.by_query()
     across = min(PANELS, len(rows))
     down = -(-len(rows) // across)
     width, height = 1.2 + 2.6 * across, 0.9 + 2.1 * down
@@ -100,3 +99,4 @@ def _sorted_bars(axes: Axes, differences: np.ndarray) -> None:
     axes.axhline(0, linewidth=0.8, color="black")
     axes.grid(axis="y", linewidth=0.5, alpha=0.5)
     axes.set_xlim(0, len(differences))
+    axes.locator_params(axis="x", integer=True, nbins=4)

@@ -17,6 +17,7 @@ from pyterrier_merge.experiment.report import drill_down as room
 from pyterrier_merge.experiment.report import markdown
 from pyterrier_merge.experiment.report.drill_down import drill_down, shortened
 from pyterrier_merge.experiment.report.marks import legend
+from pyterrier_merge.experiment.report.page import html_page
 from pyterrier_merge.systems import System
 
 QUERIES = ["<script>alert(1)</script>", "</script><b>x", "two & two", "統合 'quoted'", "five", "six"]
@@ -224,3 +225,16 @@ def test_the_citation_is_that_of_the_readme(page):
     readme = Path(__file__).parents[3].joinpath("README.md").read_text()
     [bibtex] = re.findall(r"```bibtex\n(.*?)```", readme, flags=re.DOTALL)
     assert bibtex.strip() in page.text_content()
+
+
+def test_of_several_trials_the_pictures_of_the_first_are_shown(found):
+    svg = '<svg><g id="a"><use xlink:href="#a"/><text>id="a"</text></g></svg>'
+    names = ["merged@1-sweep", "merged@2-sweep", "merged@12-sweep", "LoRA-training"]
+    text = html_page(found, pictures=dict.fromkeys(names, svg), files={}, made_with={"packages": {}})
+    page = lxml.html.fromstring(text)
+    captions = [words(caption) for caption in page.iter("figcaption")]
+    assert [caption.split(":")[0] for caption in captions] == ["merged@1", "LoRA"]
+    linked = page.xpath("//section[@id='plots']/p/a/@href")
+    assert linked == ["merged%402-sweep.png", "merged%4012-sweep.png"]
+    assert text.count('<g id="picture0-a"><use xlink:href="#picture0-a"/><text>id="a"</text></g>') == 1
+    assert text.count('<g id="picture1-a">') == 1
