@@ -87,8 +87,10 @@ def run(
             failed = True
             where = f" on {name}" if len(found) > 1 else ""
             typer.secho(f"{system} failed{where}: {in_fields(reason)}", fg="red", err=True)
-        report = collection_folder(folder, experiment, name) / "report.md"
-        console.print(f"report: {report}  (tables, tests and TREC runs are beside it)", markup=False, highlight=False)
+        report = collection_folder(folder, experiment, name) / "report.html"
+        console.print(
+            f"report: {report}  (report.md, tables and TREC runs are beside it)", markup=False, highlight=False
+        )
     if failed:
         raise typer.Exit(1)
 

@@ -71,7 +71,7 @@ def compared(
         _tell_figures(bench, name, shown, values[-1])
     tested = tuple(dict.fromkeys(names[name] for name in baselines if name in names))
     same = _same_results(contents, tested)
-    comparison = _assembled(bench, measures, topics, found, names, values, failed, same, tested, plan)
+    comparison = _assembled(bench, measures, topics, qrels, found, names, values, failed, same, tested, plan)
     return replace(comparison, untested=tuple(name for name in baselines if name in failed))
 
 
@@ -93,6 +93,7 @@ def _assembled(
     bench: ExperimentBench,
     measures: Sequence[Measure],
     topics: pd.DataFrame,
+    qrels: pd.DataFrame,
     found: Mapping[str, list[pd.DataFrame]],
     names: Mapping[str, str],
     values: Sequence[pd.DataFrame],
@@ -123,7 +124,9 @@ def _assembled(
         tests=tests,
         baselines=baselines,
         plan=plan,
+        collection=collection,
         topics=topics,
+        qrels=qrels,
         runs={name: tuple(runs) for name, runs in found.items()},
         by_trial=by_trial,
         per_trial=per_trial,

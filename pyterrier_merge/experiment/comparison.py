@@ -15,6 +15,8 @@ from pyterrier_merge.storage import user_path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pyterrier_merge.collections.base import TestCollection
+
 PER_TRIAL = ["name", "trial", "qid", "measure", "value"]
 
 
@@ -32,7 +34,9 @@ class Comparison:
         tests: What :func:`~pyterrier_merge.experiment.significance.paired_tests` returned; empty without baselines.
         baselines: Names of the systems that the others were tested against.
         plan: How they were tested.
+        collection: What was searched.
         topics: ``qid`` and ``query`` of what was measured.
+        qrels: ``qid``, ``docno`` and ``label`` of these topics.
         runs: Results of each system, one frame a trial.
         by_trial: ``name``, ``trial`` (from 1), ``label`` and the measures: the means of each trial, for systems with
             several.
@@ -52,7 +56,9 @@ class Comparison:
     tests: pd.DataFrame
     baselines: tuple[str, ...]
     plan: TestPlan
+    collection: TestCollection
     topics: pd.DataFrame
+    qrels: pd.DataFrame
     runs: Mapping[str, Sequence[pd.DataFrame]]
     by_trial: pd.DataFrame = field(default_factory=pd.DataFrame)
     per_trial: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=PER_TRIAL))
@@ -104,6 +110,13 @@ class Comparison:
 
         return verdict(self)
 
+    def by_query(self, measure: str | None = None) -> pd.DataFrame:
+        """Return a measure (the first when None) as one row a query (index ``qid``) and one column a system."""
+        values = self.per_query[self.per_query["measure"] == (measure or self.measures[0])]
+        return values.pivot(index="qid", columns="name", values="value").loc[
+            self.topics["qid"], list(self.table["name"])
+        ]
+
     def differences(self, system: str, baseline: str, *, measure: str | None = None, num: int = 10) -> pd.DataFrame:
         """Return the queries that a system wins and loses most against another.
 
@@ -125,16 +138,14 @@ class Comparison:
         pair = [self._known(name, systems, "system") for name in (system, baseline)]
         if system == baseline:
             raise ValueError(f"a system does not differ from itself: expected two names, found {system!r} twice")
-        values = self.per_query[(self.per_query["measure"] == measure) & self.per_query["name"].isin(pair)]
-        wide = values.pivot(index="qid", columns="name", values="value")[pair]
-        found = self.topics.merge(wide.reset_index(), on="qid")
+        found = self.topics.merge(self.by_query(measure)[pair].reset_index(), on="qid")
         found = found.assign(difference=found[system] - found[baseline])
         found = found[found["difference"].abs() > 1e-12].sort_values("difference", ascending=False, kind="stable")
         wins, losses = found[found["difference"] > 0][:num], found[found["difference"] < 0][-num:]
         return pd.concat([wins, losses], ignore_index=True)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write ``report.md``, ``table.tex``, ``means.png``, tables as CSV and TREC runs into a folder.
+        """Write ``report.html``, ``report.md``, ``table.tex``, pictures, tables as CSV and TREC runs into a folder.
 
         Args:
             folder: Where to; it appears when it is whole.

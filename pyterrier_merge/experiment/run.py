@@ -39,9 +39,10 @@ def run_experiment(
 ) -> dict[str, Comparison]:
     """Run every system over every collection, and write everything that a paper's table needs into a folder.
 
-    The folder gets ``report.md`` (verdict, figures, tests, how it was done), ``table.tex``, ``results.csv``,
-    ``per_query.csv``, ``tests.csv``, ``means.png``, ``qrels.txt``, ``runs/*.res.gz`` (TREC runs, each with the versions
-    and hardware that made it), the tables and pictures of the systems (``SYSTEM-sweep.csv``), ``spec.json``,
+    The folder gets ``report.html`` (one page: verdict, figures, tests, pictures, single queries, how it was done),
+    ``report.md``, ``table.tex``, ``results.csv``, ``per_query.csv``, ``tests.csv``, ``means.png``,
+    ``differences-a.png`` (from baseline a), ``qrels.txt``, ``runs/*.res.gz`` (TREC runs, each with the versions and
+    hardware that made it), the tables and pictures of the systems (``SYSTEM-sweep.csv``), ``spec.json``,
     ``environment.json`` and ``manifest.json``; with several collections each has a folder of its own within, named by
     its label. Of a system with several trials (seeds) each has its files, ``SYSTEM@1…``, and ``trials.csv`` its means.
     Indexes and trained domain models go into the package's cache, by fingerprint.
@@ -214,7 +215,7 @@ def _write(bench: ExperimentBench, folder: RunFolder, comparison: Comparison) ->
     tables, figures = _own_files(bench, [name for name in bench.systems if name not in comparison.failed])
     qrels = bench.collection.qrels(bench.split).assign(iteration="0")[["qid", "iteration", "docno", "label"]]
     write_file(folder.file("qrels.txt"), qrels.to_csv(sep=" ", header=False, index=False, quoting=csv.QUOTE_NONE))
-    write_report(comparison, folder.file, tables=tables, figures=figures)
+    write_report(comparison, folder.file, tables=tables, figures=figures, spec=folder.spec)
     folder.note()
 
 

@@ -29,6 +29,7 @@ class RunFolder:
 
     Attributes:
         path: The folder.
+        spec: What is run, as JSON writes it.
     """
 
     def __init__(self, path: str | Path, spec: dict[str, Any], *, overwrite: bool = False) -> None:
@@ -46,7 +47,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise FileExistsError(f"{self.path} is a file: name a folder for the run (--out)")
         self._own: set[str] = set()
-        self._spec = spec
+        self.spec = spec
         found = _read_json(self.path / SPEC)
         if found and found != spec and not overwrite:
             differing = [name for name in {**spec, **found} if found.get(name) != spec.get(name)]
@@ -145,9 +146,9 @@ class RunFolder:
         The tables of the spec before go, for they would stand beside this one's until it ends.
         """
         file = self.path / SPEC
-        if _read_json(file) != self._spec:
+        if _read_json(file) != self.spec:
             self._delete({name for name in self._made() if not name.startswith("runs/")})
-            write_file(file, json.dumps(self._spec, indent=2) + "\n")
+            write_file(file, json.dumps(self.spec, indent=2) + "\n")
 
     def _note(self, files: set[str]) -> None:
         write_file(self.path / MANIFEST, json.dumps({"files": sorted(files)}, indent=1) + "\n")

@@ -13,7 +13,7 @@ from pyterrier.measures import AP, RR, Judged, P, R, nDCG
 from pyterrier_merge import bm25, compare, evaluation
 from pyterrier_merge.collections import from_frames
 from pyterrier_merge.evaluation import in_one_order
-from pyterrier_merge.experiment import comparison as comparison_room
+from pyterrier_merge.experiment import assembling
 from pyterrier_merge.systems import System, read_system
 
 
@@ -92,7 +92,7 @@ def test_latex_compiles_of_names_with_special_characters(collection):
 def test_each_run_is_ordered_once(collection, monkeypatch):
     """To be measured, and to see which systems are the same."""
     calls = []
-    monkeypatch.setattr(comparison_room, "in_one_order", lambda run: calls.append(len(run)) or in_one_order(run))
+    monkeypatch.setattr(assembling, "in_one_order", lambda run: calls.append(len(run)) or in_one_order(run))
     monkeypatch.setattr(evaluation, "in_one_order", lambda run: calls.append(len(run)) or in_one_order(run))
     found = compare({"good": GOOD, "poor": POOR, "again": GOOD}, collection, measures=[RR])
     assert calls == [len(GOOD), len(POOR), len(GOOD)]
@@ -250,7 +250,8 @@ def test_what_is_saved(collection, tmp_path):
     found = compare({"poor one": POOR, "good": GOOD}, collection, measures=[RR, nDCG @ 10])
     folder = found.save(tmp_path / "out")
     assert {file.name for file in folder.iterdir()} == {
-        "report.md", "table.tex", "means.png", "results.csv", "per_query.csv", "tests.csv", "environment.json", "runs",
+        "report.html", "report.md", "table.tex", "means.png", "differences-a.png", "results.csv", "per_query.csv",
+        "tests.csv", "environment.json", "runs",
     }  # fmt: skip
     assert (folder / "table.tex").read_text() == found.to_latex()
     report = (folder / "report.md").read_text()

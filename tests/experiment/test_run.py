@@ -6,9 +6,11 @@ import math
 import os
 import re
 
+import lxml.html
 import pandas as pd
 import pyterrier as pt
 import pytest
+import yaml
 
 from pyterrier_merge import E5Encoder, MergedE5Encoder, compare
 from pyterrier_merge.collections import from_frames
@@ -79,10 +81,17 @@ def test_a_run_leaves_what_a_paper_needs(spec, tmp_path):
     results = table(spec, tmp_path / "run", show=lambda name, figures: shown.append((name, figures)))
     folder = tmp_path / "run"
     assert {path.name for path in folder.iterdir()} == {
-        "environment.json", "manifest.json", "means.png", "merged-sweep.csv", "merged-sweep.png",
-        "merged-sweep_per_query.csv", "merged-tensors.csv", "per_query.csv", "qrels.txt", "report.md", "results.csv",
-        "runs", "spec.json", "table.tex", "tests.csv",
+        "differences-a.png", "differences-b.png", "environment.json", "manifest.json", "means.png", "merged-sweep.csv",
+        "merged-sweep.png", "merged-sweep_per_query.csv", "merged-tensors.csv", "per_query.csv", "qrels.txt",
+        "report.html", "report.md", "results.csv", "runs", "spec.json", "table.tex", "tests.csv",
     }  # fmt: skip
+    page = lxml.html.fromstring((folder / "report.html").read_text())
+    assert ExperimentSpec.model_validate(yaml.safe_load(page.get_element_by_id("spec").text)) == spec
+    assert page.xpath("//figcaption/a/@href") == [
+        "means.png", "differences-a.png", "differences-b.png", "merged-sweep.png",
+    ]  # fmt: skip
+    listed = json.loads((folder / "manifest.json").read_text())["files"]
+    assert {"report.html", "differences-b.png"} <= set(listed)
     said = [(name, what.split(" 0.")[0]) for name, what in shown]
     steps = ("searching 15 test queries", "nDCG@10")
     assert said[:4] == [(name, step) for name in ("BM25", "source") for step in steps]
@@ -254,6 +263,8 @@ def test_a_merge_that_cannot_be_is_a_row_with_its_reason(settings, mistral_langu
     assert "| merged" in report
     assert "| failed" in report
     assert "model_type: 'bert'" in report
+    for name in ("report.md", "report.html"):  # the reason is said once, though hybrid builds on merged
+        assert (tmp_path / "run" / name).read_text().count("these models cannot be merged") == 1
     assert len(pd.read_csv(tmp_path / "run" / "results.csv")) == 2
 
 

@@ -237,4 +237,4 @@ def test_the_command_says_where_the_reports_are(folders, tmp_path, cache):
     assert result.exit_code == 0, result.output
     for label in ("here", "over_there"):
         assert (tmp_path / "out" / label / "report.md").is_file()
-        assert f"out/{label}/report.md" in result.output.replace("\n", "")
+        assert f"out/{label}/report.html" in result.output.replace("\n", "")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -14,6 +15,10 @@ from pyterrier_merge.experiment.bench import file_name
 from pyterrier_merge.experiment.environment import environment
 from pyterrier_merge.experiment.report.labels_plot import has_several_amounts, labels_plot
 from pyterrier_merge.experiment.report.markdown import report_page
+from pyterrier_merge.experiment.report.marks import letters
+from pyterrier_merge.experiment.report.page import html_page
+from pyterrier_merge.experiment.report.plots import differences_plot
+from pyterrier_merge.experiment.report.svg import draw_picture
 from pyterrier_merge.storage import finished_folder, user_path, write_file
 
 if TYPE_CHECKING:
@@ -42,6 +47,7 @@ def write_report(
     *,
     tables: Mapping[str, pd.DataFrame] | None = None,
     figures: Mapping[str, Figure] | None = None,
+    spec: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the report, the tables as CSV, the LaTeX table, the pictures, and the versions and hardware.
 
@@ -50,39 +56,42 @@ def write_report(
         place: Says where a file of some name goes.
         tables: Further tables, by name.
         figures: Further pictures, by name.
+        spec: The experiment's file, as JSON writes it; None for a comparison that was made without one.
     """
     every = {"results": comparison.table, "per_query": comparison.per_query, "tests": comparison.tests}
     if len(comparison.by_trial):
         every["trials"] = comparison.by_trial
-    write_files({**every, **(tables or {})}, {}, place)
-    links = []
+    every |= tables or {}
+    files = {f"{name}.csv": f"{name}.csv" for name in every} | {"runs": "runs in TREC's format"}
+    pictures: dict[str, Figure] = {}
     if len(comparison.table):
         write_file(place("table.tex"), comparison.to_latex())
-        own: dict[str, Figure] = {"means": comparison.plot}
-        if has_several_amounts(comparison):
-            own["labels"] = lambda path: labels_plot(comparison, path=path)
-        pictures = {**own, **(figures or {})}
-        write_files({}, pictures, place)
-        links = [f"![{name}]({name}.png)" for name in pictures]
-    links += ["[table.tex](table.tex)"] * len(links[:1])
-    links += [f"[{name}.csv]({name}.csv)" for name in {**every, **(tables or {})}]
-    write_file(place("report.md"), report_page(comparison, [*links, "[runs](runs) in TREC's format"]))
-    write_file(place("environment.json"), json.dumps(environment(), indent=2) + "\n")
+        files = {"table.tex": "table.tex", **files}
+        pictures = {**own_pictures(comparison), **(figures or {})}
+    drawn = write_files(every, pictures, place)
+    made_with = environment()
+    write_file(place("environment.json"), json.dumps(made_with, indent=2) + "\n")
+    page = html_page(comparison, pictures=drawn, files=files, made_with=made_with, spec=spec)
+    write_file(place("report.html"), page)
+    files = {"report.html": "report.html, the same with single queries", **files}
+    markdown = report_page(comparison, pictures=[f"{name}.png" for name in pictures], files=files)
+    write_file(place("report.md"), markdown)
 
 
-def write_files(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Figure], place: Place) -> None:
-    """Write tables as CSV and pictures as PNG, by their names."""
+def own_pictures(comparison: Comparison) -> dict[str, Figure]:
+    """Return the pictures that a comparison has by itself, by name: ``differences-a`` is that from baseline a."""
+    pictures: dict[str, Figure] = {"means": comparison.plot}
+    tested = set(comparison.tests.loc[comparison.tests["measure"] == comparison.measures[0], "baseline"])
+    for name, letter in letters(comparison).items():
+        if name in tested:
+            pictures[f"differences-{letter}"] = partial(differences_plot, comparison, name)
+    if has_several_amounts(comparison):
+        pictures["labels"] = lambda path: labels_plot(comparison, path=path)
+    return pictures
+
+
+def write_files(tables: Mapping[str, pd.DataFrame], pictures: Mapping[str, Figure], place: Place) -> dict[str, str]:
+    """Write tables as CSV and pictures as PNG, by their names; return the pictures as SVG."""
     for name, table in tables.items():
         write_file(place(f"{name}.csv"), table.to_csv(index=False))
-    for name, draw in figures.items():
-        _draw(draw, place(f"{name}.png"))
-
-
-def _draw(draw: Figure, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}")
-    try:
-        draw(beside)
-        beside.replace(file)
-    finally:
-        beside.unlink(missing_ok=True)
+    return {name: draw_picture(draw, place(f"{name}.png")) for name, draw in pictures.items()}

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from pyterrier_merge.experiment.comparison import Comparison
 
+MARKERS = "os^Dv<>P*X"  # of the lines, which are told apart without colour, too
+
 
 class Point(NamedTuple):
     """A system in the plot: labelled queries that a trial used, the mean and its interval."""
@@ -76,14 +78,16 @@ def labels_plot(
     axes.set_xscale("log")
     names, fonts = drawable(*lines)
     for number, (name, points) in enumerate(zip(names, lines.values(), strict=True)):
-        color = f"C{number % 10}"
+        color, marker = f"C{number % 10}", MARKERS[number % len(MARKERS)]
         if all(point.labels == 0 for point in points):
             axes.axhline(points[0].mean, linestyle="--", linewidth=1, color=color, label=name)
             continue
         labels, means, lows, highs = zip(*sorted(points), strict=True)
         errors = [[m - low for m, low in zip(means, lows, strict=True)]]
         errors += [[high - m for m, high in zip(means, highs, strict=True)]]
-        axes.errorbar(labels, means, yerr=errors, fmt="o-", markersize=4, capsize=3, color=color, label=name)
+        axes.errorbar(
+            labels, means, yerr=errors, fmt="-", marker=marker, markersize=4, capsize=3, color=color, label=name
+        )
     shown = [f"{amount:,}" + (f"\n{100 * amount / total:.3g} %" if total else "") for amount in amounts]
     axes.set_xticks(amounts, shown, parse_math=False)
     axes.minorticks_off()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from pyterrier_merge.experiment.report.marks import best, legend, marked_table, signs
+from pyterrier_merge.experiment.report.marks import best, explained, marked_table, signs
 
 if TYPE_CHECKING:
     from pyterrier_merge.experiment.comparison import Comparison
@@ -43,7 +43,7 @@ def latex_table(comparison: Comparison) -> str:
         r"\bottomrule",
         r"\end{tabular}",
     ]
-    said = [f"% {line}" for line in textwrap.wrap(legend(comparison), 100)]
+    said = [f"% {line}" for line in textwrap.wrap(explained(comparison), 100)]
     return "\n".join([*said, *lines]) + "\n"
 
 

@@ -2,48 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from pyterrier_merge.experiment.report.marks import legend, marked_table
+from pyterrier_merge.experiment.report.marks import explained, marked_table
 
 if TYPE_CHECKING:
     from pyterrier_merge.experiment.comparison import Comparison
 
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
 
 def table_with_legend(comparison: Comparison) -> str:
     """Return the table, best figures in bold, and what its signs mean."""
-    return f"{pipe_table(marked_table(comparison, bold=('**', '**')))}\n\n{legend(comparison)}\n"
+    return f"{pipe_table(marked_table(comparison, bold=('**', '**')))}\n\n{explained(comparison)}\n"
 
 
-def report_page(comparison: Comparison, links: Sequence[str] = ()) -> str:
+def report_page(comparison: Comparison, *, pictures: Sequence[str] = (), files: Mapping[str, str] = _NOTHING) -> str:
     """Return the report: verdict, table, tests with intervals, how it was done, files beside it.
 
     Args:
         comparison: What to report.
-        links: Further lines for the list of files, such as Markdown links to pictures.
+        pictures: Names of picture files beside the report.
+        files: Further files and folders beside it, and what a link to each says.
     """
     lines = [f"# {comparison.title}", "", comparison.verdict(), "", table_with_legend(comparison)]
     if len(comparison.by_trial):
         lines += ["## Trials", "", pipe_table(trials_table(comparison)), ""]
     if len(comparison.tests):
-        lines += ["## Tests", "", pipe_table(tests_table(comparison)), ""]
-        lines += [
-            f"difference: of the means, system minus baseline. low, high: {comparison.plan.describe_intervals()}. "
-            "effect_size: Cohen's d of the paired differences. wins, losses: queries. direction: 1 where the system is "
-            "better by what the test looks at.",
-            "",
-        ]
-    lines += ["## How it was done", "", *(f"- {note}" for note in comparison.notes)]
-    lines += [
-        f"- {name} has the same results as {other} and counts once in the tests."
-        for name, other in comparison.same.items()
-    ]
+        lines += ["## Tests", "", pipe_table(tests_table(comparison)), "", tests_explained(comparison), ""]
+    lines += ["## How it was done", "", *(f"- {note}" for note in all_notes(comparison))]
+    links = [f"![{PurePath(name).stem}]({name})" for name in pictures]
+    links += [f"[{said}]({name})" for name, said in files.items()]
     if links:
         lines += ["", "## Files", "", *(f"- {link}" for link in links)]
     return "\n".join([*lines, ""])
+
+
+def all_notes(comparison: Comparison) -> list[str]:
+    """Return what is to be known of the collection and the systems, one or more sentences each."""
+    twins = comparison.same.items()
+    return [
+        *comparison.notes,
+        *(f"{name} has the same results as {other} and counts once in the tests." for name, other in twins),
+    ]
+
+
+def tests_explained(comparison: Comparison) -> str:
+    """Return what the columns of the tests mean."""
+    return (
+        f"difference: of the means, system minus baseline. low, high: {comparison.plan.describe_intervals()}. "
+        "effect_size: Cohen's d of the paired differences. wins, losses: queries. direction: 1 where the system is "
+        "better by what the test looks at."
+    )
 
 
 def tests_table(comparison: Comparison) -> pd.DataFrame:

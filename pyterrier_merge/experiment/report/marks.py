@@ -75,6 +75,21 @@ def marked_table(comparison: Comparison, *, bold: tuple[str, str] = ("", "")) ->
     return pd.DataFrame(rows, columns=columns).fillna("")
 
 
+def explained(comparison: Comparison) -> str:
+    """Return what stands below the table: the legend, and why systems failed."""
+    return " ".join([legend(comparison), *reasons(comparison)])
+
+
+def reasons(comparison: Comparison) -> list[str]:
+    """Return why systems failed, one sentence a system. The reason of a system that others build on is said once."""
+    longest_first = sorted(comparison.failed.values(), key=len, reverse=True)
+    said = []
+    for name, reason in comparison.failed.items():
+        repeated = next((f": {other}" for other in longest_first if reason.endswith(f": {other}")), "")
+        said.append(f"{name} failed: {reason.removesuffix(repeated).rstrip('.')}.")
+    return said
+
+
 def legend(comparison: Comparison) -> str:
     """Return what the signs and columns of the table mean, in two or three sentences."""
     said = []
@@ -87,7 +102,6 @@ def legend(comparison: Comparison) -> str:
     )
     if averaged := [f"{name} ({len(runs)})" for name, runs in comparison.runs.items() if len(runs) > 1]:
         said.append(f"Figures are means over trials: {', '.join(averaged)}. Their labels are those of one trial.")
-    said += [f"{name} failed: {reason.rstrip('.')}." for name, reason in comparison.failed.items()]
     return " ".join(said)
 
 

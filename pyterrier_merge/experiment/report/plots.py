@@ -10,9 +10,14 @@ import numpy as np
 from pyterrier_merge.storage import user_path
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from pyterrier_merge.experiment.comparison import Comparison
+
+PANELS = 3  # side by side
+LONGEST_NAME = 30  # above a panel
+DRAWN_DIGITS = 2  # of a difference between -1 and 1, on two inches
 
 
 def means_plot(comparison: Comparison, path: str | Path | None = None) -> Figure:
@@ -43,3 +48,55 @@ def means_plot(comparison: Comparison, path: str | Path | None = None) -> Figure
     if path is not None:
         figure.savefig(user_path(path))
     return figure
+
+
+def differences_plot(comparison: Comparison, baseline: str, path: str | Path | None = None) -> Figure:
+    """Draw the difference of each query from a baseline, one panel a system, the largest gain first.
+
+    Args:
+        comparison: What was compared.
+        baseline: Name of a system that others were tested against.
+        path: Where to save it.
+    """
+    from pyterrier_merge.pictures import Picture, drawable
+
+    measure, tests = comparison.measures[0], comparison.tests
+    rows = tests[(tests["measure"] == measure) & (tests["baseline"] == baseline)].to_dict("records")
+    wide = comparison.by_query()
+    across = min(PANELS, len(rows))
+    down = -(-len(rows) // across)
+    width, height = 1.2 + 2.6 * across, 0.9 + 2.1 * down
+    figure = Picture(width, height)
+    figure.set_layout_engine(None)  # panels of one size need none, and it takes longer than to draw
+    figure.subplots_adjust(0.9 / width, 0.6 / height, 1 - 0.1 / width, 1 - 0.3 / height, wspace=0.18, hspace=0.25)
+    panels = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
+    names, fonts = drawable(*(_short(row["system"]) for row in rows))
+    [against], own = drawable(f"{measure}, difference from {_short(baseline)}")
+    for axes, row, name in zip(panels, rows, names, strict=False):
+        _sorted_bars(axes, (wide[row["system"]] - wide[baseline]).to_numpy())
+        axes.set_title(name, fontsize="medium", fontfamily=fonts, parse_math=False)
+        counts = f"{row['wins']:,} better, {row['losses']:,} worse"
+        axes.text(0.97, 0.97, counts, transform=axes.transAxes, ha="right", va="top", fontsize="small")
+    for axes in panels[len(rows) :]:
+        axes.remove()
+    figure.supylabel(against, fontsize="small", fontfamily=own, parse_math=False)
+    figure.supxlabel(f"the {len(comparison.topics):,} queries, sorted by difference", fontsize="small")
+    if path is not None:
+        figure.savefig(user_path(path))
+    return figure
+
+
+def _short(name: str) -> str:
+    """A name that fits above a panel."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+def _sorted_bars(axes: Axes, differences: np.ndarray) -> None:
+    """Bars without gaps; neighbours that look alike are one bar, so that thousands of queries are a small picture."""
+    heights, counts = np.unique(np.round(differences, DRAWN_DIGITS), return_counts=True)
+    edges = np.concatenate([[0], np.cumsum(counts[::-1])])
+    axes.stairs(heights[::-1], edges, fill=True, color="tab:blue")
+    axes.axhline(0, linewidth=0.8, color="black")
+    axes.grid(axis="y", linewidth=0.5, alpha=0.5)
+    axes.set_xlim(0, len(differences))
+    axes.locator_params(axis="x", integer=True, nbins=4)
