@@ -65,8 +65,7 @@ def require_unasked(bench: Bench, queries: pd.DataFrame, field: str, whose: str)
     """
     collection = bench.collection
     measured, _ = judged(collection.topics(bench.split), collection.qrels(bench.split))
-    texts = set(measured["query"].map(_plain))
-    shared = queries.loc[queries["query"].map(_plain).isin(texts), "qid"].tolist()
+    shared = asked_again(queries, measured)
     whole = queries.merge(measured, on=["qid", "query"])
     if len(whole) or len(shared) > max(1, REPEATED * len(queries)):
         table = f" of {collection.name}" if " of " in whose else ""
@@ -79,6 +78,12 @@ def require_unasked(bench: Bench, queries: pd.DataFrame, field: str, whose: str)
             "%s: %d of %d %s have the text of a %s query (such as qid %r)",
             collection.name, len(shared), len(queries), whose, bench.split, shared[0],
         )  # fmt: skip
+
+
+def asked_again(queries: pd.DataFrame, others: pd.DataFrame) -> list[str]:
+    """Return the qids of the queries whose text is that of one of the others, but for case and white space."""
+    texts = set(others["query"].map(_plain))
+    return queries.loc[queries["query"].map(_plain).isin(texts), "qid"].tolist()
 
 
 def require_answers(run: pd.DataFrame, topics: pd.DataFrame, name: str, split: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import model_validator
 
 from pyterrier_merge.collections.some_queries import with_queries
 from pyterrier_merge.systems.base import Bench, PlanningBench, Prepared, Step, all_labels, index_step
-from pyterrier_merge.systems.choosing import require_other_queries, require_unasked, used_labels
+from pyterrier_merge.systems.choosing import asked_again, require_other_queries, require_unasked, used_labels
 from pyterrier_merge.systems.dense import dense, described
 from pyterrier_merge.systems.lora_training import Base, Choice, Training
 from pyterrier_merge.systems.negatives import NegativesSection
@@ -24,6 +25,8 @@ from pyterrier_merge.training.settings import LoRATraining
 
 if TYPE_CHECKING:
     from pyterrier_merge.encoding.encoders import E5Encoder
+
+logger = logging.getLogger(__name__)
 
 
 class LoRASystem(Sampling, EncoderSettings):
@@ -175,9 +178,21 @@ class LoRASystem(Sampling, EncoderSettings):
         return E5Encoder(encoder.model, **(encoder.settings() | given))
 
     def _pairs(self, bench: Bench) -> TrainingPairs:
+        """What is trained on, without queries that ask what a query asks that steps are chosen on."""
         if self.pairs is not None:
-            return pairs_from_tevatron(self.pairs, bench.collection)
-        return pairs_from_collection(bench.collection, self.split, min_label=self.min_label)
+            pairs = pairs_from_tevatron(self.pairs, bench.collection)
+        else:
+            pairs = pairs_from_collection(bench.collection, self.split, min_label=self.min_label)
+        trained_on = self.split if self.pairs is None else None
+        if self.choose is None or self.choose.split in (None, trained_on):
+            return pairs
+        again = set(asked_again(pairs.queries, bench.collection.topics(self.choose.split)))
+        if again:
+            logger.warning(
+                "%s: %d of %d queries ask what a query of %s asks, such as qid %r: they are not trained on",
+                pairs.name, len(again), len(pairs), self.choose.split, min(again),
+            )  # fmt: skip
+        return pairs.only([qid for qid in pairs.queries["qid"] if qid not in again]) if again else pairs
 
     def _trainings(self, bench: Bench) -> list[Training]:
         """What each trial is trained on: trial k of the sample on trial k of the system below."""

@@ -155,6 +155,21 @@ def test_steps_are_chosen_on_dev_and_negatives_are_counted(run, labelled):
     assert prepared.notes[2] == f"{said} the 3 that go into a batch, where some come twice."
 
 
+def test_a_query_that_dev_asks_too_is_not_trained_on(make, sections, labelled, caplog):
+    """It would let the best step be chosen on what was learned."""
+    bench = make({"source": sections["source"], "BM25": sections["BM25"], "dev": sections["dev"]})
+    topics = labelled.topics("train")
+    topics.loc[4, "query"] = labelled.topics("dev").loc[0, "query"].upper() + " "
+    splits = {split: topics if split == "train" else labelled.topics(split) for split in labelled.splits}
+    qrels = {split: labelled.qrels(split) for split in labelled.splits}
+    bench.collection = from_frames("labelled", [*labelled.corpus_iter()], splits, qrels)
+    [training] = bench.systems["dev"]._trainings(bench)
+    assert training.sample.queries["qid"].tolist() == topics["qid"].drop(4).tolist()
+    assert (
+        "1 of 20 queries ask what a query of dev asks, such as qid 'train-d4': they are not trained on" in caplog.text
+    )
+
+
 def test_what_is_trained_is_found_again(kept, make, sections, tmp_path):
     bench = make(sections)
     for name, found in kept.found.items():
