@@ -1,0 +1,138 @@
+"""The road without a label: sweeps over several kinds of known items, and the rule that chooses on them."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyterrier_merge.collections.pseudo_queries import known_items
+from pyterrier_merge.collections.query_parts import TITLES
+from pyterrier_merge.encoding.merged import MergedE5Encoder
+from pyterrier_merge.executor import Executor
+from pyterrier_merge.models.files import read_training
+from pyterrier_merge.storage import user_path
+from pyterrier_merge.training.provenance import KNOWN_ITEMS
+from pyterrier_merge.tuning.space import PAPER_GRID, Grid
+from pyterrier_merge.tuning.sweep import Sweep, sweep
+from pyterrier_merge.tuning.unlabelled import UnlabelledChoice, choose
+
+if TYPE_CHECKING:
+    from ir_measures.measures import Measure
+
+    from pyterrier_merge.collections.base import TestCollection
+
+logger = logging.getLogger(__name__)
+
+WAYS = ("head", "crop", "title")
+FRONTS = {"head", "drawn"}  # these queries are alike: a model that was trained on the one knows the other
+
+
+@dataclass(frozen=True, repr=False)
+class LabelFree:
+    """What was chosen without a label.
+
+    Attributes:
+        best: A new encoder with the alphas that were chosen; all ones where the source was.
+        choice: The evidence: figures of each merge on each kind of items, and the reason in words.
+        sweeps: The sweep over each kind of known items that was measured.
+    """
+
+    best: MergedE5Encoder
+    choice: UnlabelledChoice
+    sweeps: Mapping[str, Sweep]
+
+    @property
+    def chose_source(self) -> bool:
+        """Whether the evidence was not enough for a merge."""
+        return self.choice.chosen is None
+
+    def describe(self) -> str:
+        """Return what was chosen, on what, and with how many labels."""
+        return f"Without labels (0 judgements): {self.choice.why}"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.describe()}>"
+
+
+def choose_unlabelled(
+    encoder: MergedE5Encoder,
+    collection: TestCollection,
+    *,
+    grid: Grid = PAPER_GRID,
+    n: int = 2500,
+    seed: int = 0,
+    metric: Measure | None = None,
+    root: str | Path | None = None,
+    executor: Executor | None = None,
+    verbose: bool = False,
+) -> LabelFree:
+    """Choose alphas on known items of several kinds, or keep the source where they do not agree.
+
+    The kinds of :func:`~pyterrier_merge.known_items` are ``head``, ``crop`` and, where documents have one, ``title``. A
+    kind that a domain model was trained on is left out, and what is left must still be two. The rule is
+    :func:`~pyterrier_merge.tuning.unlabelled.choose`. No judgement and no query of the collection is read.
+
+    Args:
+        encoder: Names the models and settings; stays as it is.
+        collection: Gives documents.
+        grid: Values of both alphas, of which every pair is tried, or the pairs themselves.
+        n: Documents to draw for each kind; half of their items choose.
+        seed: Another seed draws other documents.
+        metric: An ``ir_measures`` measure with values in [0, 1]; the collection's first when None.
+        root: Folder of the indexes; the package's cache when None.
+        executor: Where groups of pairs run; in this process when None.
+        verbose: Show a progress bar.
+
+    Raises:
+        TypeError: The encoder merges nothing, or the collection is something else.
+        ValueError: As :func:`~pyterrier_merge.sweep`, ``n`` is too small, or the collection consists of known items.
+    """
+    if not isinstance(encoder, MergedE5Encoder):
+        raise TypeError(f"alphas are chosen for a MergedE5Encoder; found {encoder!r}, which has none")
+    known_items(collection, n, seed=seed)  # refuses what it refuses, whatever the kinds are
+    left_out = _left_out(encoder.recipe.models, collection)
+    sweeps: dict[str, Sweep] = {}
+    for way in WAYS:
+        if way in left_out:
+            continue
+        items = known_items(collection, n, seed=seed, query=way)
+        try:
+            items.topics("dev")
+        except ValueError as error:  # too few texts make an item of this kind
+            left_out[way] = str(error)
+            continue
+        sweeps[way] = sweep(encoder, items, grid=grid, metric=metric, root=root, executor=executor, verbose=verbose)
+    return _chosen(encoder, sweeps, left_out, seed)
+
+
+def _chosen(encoder: MergedE5Encoder, sweeps: Mapping[str, Sweep], left_out: Mapping[str, str], seed: int) -> LabelFree:
+    pairs = {pair for found in sweeps.values() for pair in found.per_query.columns}
+    ordered = sorted(pairs, key=lambda pair: (-sum(pair), -pair[1]))  # nearest to the source first
+    named = {f"({lower:g}, {upper:g})": (lower, upper) for lower, upper in ordered}
+    values = {way: found.per_query[ordered].set_axis(list(named), axis=1) for way, found in sweeps.items()}
+    choice = choose(values, {way: found.source for way, found in sweeps.items()}, left_out, seed=seed)
+    best = copy.copy(encoder)
+    best.recipe = encoder.recipe.unmerged
+    if choice.chosen is not None:
+        best.recipe = encoder.recipe.with_alphas(*named[choice.chosen])
+    found = LabelFree(best, choice, sweeps)
+    logger.info("%s", found.describe())
+    return found
+
+
+def _left_out(models: Iterable[str | Path], collection: TestCollection) -> dict[str, str]:
+    """Return the kinds of items that a model was trained on, and titles where documents have none."""
+    found = {}
+    if not set(TITLES) & set(collection.document_fields):
+        found["title"] = f"documents of {collection.name} have neither {' nor '.join(TITLES)}"
+    for model in models:
+        training = read_training(user_path(model))
+        if training.get("objective") == KNOWN_ITEMS:
+            query = str(training.get("settings", {}).get("query", "drawn"))
+            alike = FRONTS if query in FRONTS else {query}
+            found |= {way: f"{model} was trained on such items" for way in WAYS if way in alike}
+    return found

@@ -1,0 +1,90 @@
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+from pyterrier_merge import E5Encoder, MergedE5Encoder, known_items
+from pyterrier_merge.collections import from_frames
+from pyterrier_merge.tuning import unlabelled
+from pyterrier_merge.tuning.label_free import choose_unlabelled
+
+WORDS = ["kidney", "liver", "fever", "pain", "heart", "rate", "acute", "renal", "high", "low", "chronic", "failure"]
+
+
+def collection_of(docs):
+    """Documents and one labelled query that nothing may read."""
+    topics = pd.DataFrame([("1", "kidney")], columns=["qid", "query"])
+    qrels = pd.DataFrame([("1", docs[0]["docno"], 1)], columns=["qid", "docno", "label"])
+    return from_frames("parent", docs, topics, qrels)
+
+
+@pytest.fixture(scope="module")
+def docs():
+    texts = {n: " ".join(WORDS[(n + n // 12 * m + m) % 12] for m in range(12)) for n in range(60)}
+    return [{"docno": f"d{n}", "text": text} for n, text in texts.items()]
+
+
+@pytest.fixture
+def merged(bert_retriever, bert_language_model):
+    return MergedE5Encoder(
+        bert_retriever, bert_language_model, alpha_lower=0.5, alpha_upper=0.5, dtype="float32", device="cpu"
+    )
+
+
+def test_every_kind_is_swept_and_no_judgement_is_read(merged, docs, tmp_path, monkeypatch):
+    collection = collection_of(docs)
+    monkeypatch.setattr(type(collection), "_qrels", lambda *_: pytest.fail("judgements were read"))
+    monkeypatch.setattr(type(collection), "_topics", lambda *_: pytest.fail("queries were read"))
+    found = choose_unlabelled(merged, collection, grid=[(0.5, 1), (1, 1), (0, 0)], n=40, root=tmp_path)
+    assert list(found.sweeps) == ["head", "crop"]
+    assert found.choice.merges.index.tolist() == ["(1, 1)", "(0.5, 1)", "(0, 0)"]
+    assert found.chose_source  # fewer items than are heard
+    assert found.best.recipe.keeps_source
+    assert "Without labels (0 judgements): the source is kept" in found.describe()
+    assert "title: documents of parent have neither title nor name" in found.describe()
+    assert (merged.alpha_lower, merged.alpha_upper) == (0.5, 0.5)
+
+
+def test_what_the_rule_chooses_is_the_best_encoder(merged, docs, tmp_path, monkeypatch):
+    """The rule is told that anything goes: the merge with the largest share of what is left to gain is chosen."""
+    monkeypatch.setattr(unlabelled, "FEWEST", 2)
+    monkeypatch.setattr(unlabelled, "lower_bounds", lambda differences, **_: differences.mean(axis=0) + 1)
+    monkeypatch.setattr(unlabelled, "_close", lambda _, row, best: row == best)
+    found = choose_unlabelled(merged, collection_of(docs), grid=[0.25, 0.75], n=40, root=tmp_path)
+    shares = {}
+    for lower, upper in found.sweeps["head"].per_query.columns:
+        of = [
+            (sweep.per_query[lower, upper].mean() - sweep.source.mean()) / (1 - sweep.source.mean())
+            for sweep in found.sweeps.values()
+        ]
+        shares[lower, upper] = sum(of) / 2
+    assert (found.best.alpha_lower, found.best.alpha_upper) == max(shares, key=shares.get)
+    assert not found.chose_source
+
+
+@pytest.mark.parametrize(("query", "left"), [("drawn", ["crop"]), ("head", ["crop"]), ("crop", ["head"])])
+def test_a_kind_that_a_model_was_trained_on_is_left_out(
+    query, left, docs, bert_retriever, bert_language_model, tmp_path
+):
+    domain = shutil.copytree(bert_language_model, tmp_path / "domain")
+    (domain / "training.json").write_text(json.dumps({"objective": "known-items", "settings": {"query": query}}))
+    trained = MergedE5Encoder(bert_retriever, domain, alpha_lower=0.5, alpha_upper=1, dtype="float32", device="cpu")
+    found = choose_unlabelled(trained, collection_of(docs), grid=[(0.5, 1)], n=40, root=tmp_path / "indexes")
+    assert list(found.sweeps) == left
+    assert "domain was trained on such items" in found.describe()
+
+
+def test_what_cannot_be_chosen_on_is_refused(merged, docs, bert_retriever):
+    with pytest.raises(TypeError, match="alphas are chosen for a MergedE5Encoder; found E5Encoder"):
+        choose_unlabelled(E5Encoder(bert_retriever, device="cpu"), collection_of(docs))
+    with pytest.raises(ValueError, match="consists of known items"):
+        choose_unlabelled(merged, known_items(collection_of(docs), 40))
+
+
+def test_texts_too_short_for_items_are_counted_and_keep_the_source(merged):
+    short = [{"docno": f"d{n}", "text": "too short"} for n in range(20)]
+    found = choose_unlabelled(merged, collection_of(short), n=20)
+    assert found.chose_source
+    assert found.best.recipe.keeps_source
+    assert "head: parent: 0 known items; passed over: 20 documents that are too short" in found.describe()
