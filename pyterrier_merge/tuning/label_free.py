@@ -110,7 +110,11 @@ def choose_unlabelled(
 
 
 def _chosen(encoder: MergedE5Encoder, sweeps: Mapping[str, Sweep], left_out: Mapping[str, str], seed: int) -> LabelFree:
-    pairs = {pair for found in sweeps.values() for pair in found.per_query.columns}
+    pairs = {
+        (float(lower), float(upper))
+        for found in sweeps.values()
+        for lower, upper in zip(found.table["alpha_lower"], found.table["alpha_upper"], strict=True)
+    }
     ordered = sorted(pairs, key=lambda pair: (-sum(pair), -pair[1]))  # nearest to the source first
     named = {f"({lower:g}, {upper:g})": (lower, upper) for lower, upper in ordered}
     values = {way: found.per_query[ordered].set_axis(list(named), axis=1) for way, found in sweeps.items()}

@@ -75,7 +75,7 @@ def choose(
     merges = pd.DataFrame(columns, index=pd.Index(names, name="merge"))
     lows = [merges[f"{kind} low"] for kind in heard]
     merges["agreed"] = np.all([low > 0 for low in lows], axis=0) if len(heard) >= KINDS else False
-    shares = [merges[f"{kind} gain"] / (1 - float(kinds.at[kind, "source"])) for kind in heard]
+    shares = [merges[f"{kind} gain"] / (1 - source[kind].mean()) for kind in heard]
     merges["share"] = np.mean(shares, axis=0) if heard else 0.0
     if not merges["agreed"].any():
         return UnlabelledChoice(None, _source_why(merges, kinds), merges, kinds)
@@ -148,8 +148,8 @@ def _source_why(merges: pd.DataFrame, kinds: pd.DataFrame) -> str:
     unheard = _unheard(kinds)
     if len(heard) < KINDS:
         return f"the source is kept: {KINDS} kinds of known items must agree, {len(heard)} can be used.{unheard}"
-    best = merges[[f"{kind} low" for kind in heard]].min(axis=1).idxmax()
-    said = _evidence(merges.loc[best], kinds)
+    nearest = int(np.argmax(merges[[f"{kind} low" for kind in heard]].min(axis=1)))
+    best, said = merges.index[nearest], _evidence(merges.iloc[nearest], kinds)
     return f"the source is kept: no merge beats it on every kind of known items; the nearest, {best}: {said}.{unheard}"
 
 
@@ -162,8 +162,7 @@ def _merge_why(merge: pd.Series[float], kinds: pd.DataFrame, best: str) -> str:
 def _evidence(merge: pd.Series[float], kinds: pd.DataFrame) -> str:
     """Tell a merge's gain on each kind that is heard."""
     told = []
-    for kind in kinds.index[kinds["heard"]]:
-        row = kinds.loc[kind]
+    for kind, row in kinds[kinds["heard"]].iterrows():
         gain, low = merge[f"{kind} gain"], merge[f"{kind} low"]
         told.append(f"{kind} {gain:+.4f} (at least {low:+.4f}; source {row['source']:.4f}, {row['queries']} items)")
     return ", ".join(told)
