@@ -33,7 +33,7 @@ from pyterrier_merge import (
 )
 from pyterrier_merge.collections.pool import pooled
 from pyterrier_merge.collections.some_queries import SomeQueries
-from pyterrier_merge.evaluation import judged, measure_runs
+from pyterrier_merge.evaluation import measure_runs
 from pyterrier_merge.storage import cache_folder
 from pyterrier_merge.tuning.score import ScoringTask, scores
 
@@ -43,7 +43,7 @@ PAIRS = ((1, 1), (0.75, 1), (0.5, 1), (0.25, 1), (0.75, 0.75), (0.5, 0.5), (0, 0
 DOMAINS = ("masked", "items", "stranger")
 LENGTHS = {"hpo": 96}  # tokens; 128 elsewhere
 STEPS = {"scifact": 300}  # of masked training; 500 elsewhere
-KINDS = ("head", "other", "crop", "title", "labels")
+KINDS = ("head", "crop", "title", "labels")
 ITEMS = 1500
 
 
@@ -52,8 +52,8 @@ def truth(collection: TestCollection, source: MergedE5Encoder) -> tuple[TestColl
     if collection.name != "hpo":
         return collection, "train"
     topics = collection.topics("dev")
-    runs = [bm25(collection, num_results=10), dense_retriever(source, collection, num_results=10)]
-    return pooled(collection, "dev", [run.transform(topics) for run in runs], depth=10), "dev"
+    runs = [bm25(collection, num_results=3), dense_retriever(source, collection, num_results=3)]
+    return pooled(collection, "dev", [run.transform(topics) for run in runs], depth=3), "dev"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -114,26 +114,32 @@ def encoder(collection: TestCollection, domain: str) -> MergedE5Encoder:
 def measure(collection: TestCollection, domain: str, kinds: tuple[str, ...]) -> None:
     """Score all merges on each kind of items, or on the labelled queries, and keep the values."""
     merged, out = encoder(collection, domain), folder(collection, domain)
-    asked: list[tuple[str, TestCollection, str]] = []
+    asked: list[tuple[str, TestCollection, tuple[str, ...]]] = []
+    splits = ("dev",) if domain == "items" else ("dev", "train")  # masked training has seen no query of either
     for kind in kinds:
         if kind == "labels":
             source = MergedE5Encoder(SOURCE, SOURCE, alpha_lower=1, alpha_upper=1, max_length=merged.max_length)
-            asked.append((kind, *truth(collection, source)))
+            on, split = truth(collection, source)
+            asked.append((kind, on, (split,)))
         elif found := kind_of(collection, kind, ITEMS):
-            asked.append((kind, found, "dev"))
-    for kind, on, split in asked:
+            asked.append((kind, found, ("dev",) if kind == "other" else splits))
+    for kind, on, of in asked:
         start = time.perf_counter()
-        task = ScoringTask(on, split, METRIC, settings=merged.settings())
-        recipes = {merged.recipe.with_alphas(*pair): pair for pair in PAIRS}
-        values = scores(list(recipes), task)
-        table = pd.DataFrame({f"{lower:g},{upper:g}": values[recipe] for recipe, (lower, upper) in recipes.items()})
-        topics, qrels = judged(on.topics(split), on.qrels(split))
-        lexical = measure_runs({"run": bm25(on, num_results=100).transform(topics)}, qrels, [METRIC])
-        table["bm25"] = lexical.set_index("qid")["value"].reindex(table.index).fillna(0)
+        table = pd.concat([values(merged, on, split) for split in of])
         table.to_csv(out / f"{kind}.csv")
         wall = time.perf_counter() - start
         print(f"{collection.name} {domain} {kind}: {len(table)} queries, {on.num_docs} documents, {wall:.0f} s")
         print(table.mean().round(4).to_dict(), flush=True)
+
+
+def values(merged: MergedE5Encoder, on: TestCollection, split: str) -> pd.DataFrame:
+    """Return the metric of each query (index ``qid``) and pair, and BM25's."""
+    task = ScoringTask(on, split, METRIC, settings=merged.settings())
+    recipes = {merged.recipe.with_alphas(*pair): f"{pair[0]:g},{pair[1]:g}" for pair in PAIRS}
+    table = pd.DataFrame({recipes[recipe]: own for recipe, own in scores(list(recipes), task).items()})
+    lexical = measure_runs({"run": bm25(on, num_results=100).transform(task.topics)}, task.qrels, [METRIC])
+    table["bm25"] = lexical.set_index("qid")["value"].reindex(table.index).fillna(0)
+    return table
 
 
 def med(path: Path) -> TestCollection:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyterrier_merge.collections.pseudo_queries import known_items
+import pandas as pd
+
+from pyterrier_merge.collections.pseudo_queries import SPLITS, known_items
 from pyterrier_merge.collections.query_parts import TITLES
 from pyterrier_merge.encoding.merged import MergedE5Encoder
+from pyterrier_merge.evaluation import measure_runs
 from pyterrier_merge.executor import Executor
 from pyterrier_merge.models.files import read_training
+from pyterrier_merge.retrieval.lexical.bm25 import bm25
 from pyterrier_merge.storage import user_path
 from pyterrier_merge.training.provenance import KNOWN_ITEMS
 from pyterrier_merge.tuning.space import PAPER_GRID, Grid
@@ -38,12 +43,12 @@ class LabelFree:
     Attributes:
         best: A new encoder with the alphas that were chosen; all ones where the source was.
         choice: The evidence: figures of each merge on each kind of items, and the reason in words.
-        sweeps: The sweep over each kind of known items that was measured.
+        sweeps: For each kind of known items that was measured the sweep over each split that chose.
     """
 
     best: MergedE5Encoder
     choice: UnlabelledChoice
-    sweeps: Mapping[str, Sweep]
+    sweeps: Mapping[str, Sequence[Sweep]]
 
     @property
     def chose_source(self) -> bool:
@@ -73,14 +78,15 @@ def choose_unlabelled(
     """Choose alphas on known items of several kinds, or keep the source where they do not agree.
 
     The kinds of :func:`~pyterrier_merge.known_items` are ``head``, ``crop`` and, where documents have one, ``title``. A
-    kind that a domain model was trained on is left out, and what is left must still be two. The rule is
-    :func:`~pyterrier_merge.tuning.unlabelled.choose`. No judgement and no query of the collection is read.
+    kind that a domain model was trained on is left out, and what is left must still be two; the items of "dev" choose
+    then, and those of both splits otherwise. The rule is :func:`~pyterrier_merge.tuning.unlabelled.choose`.
+    No judgement and no query of the collection is read.
 
     Args:
         encoder: Names the models and settings; stays as it is.
         collection: Gives documents.
         grid: Values of both alphas, of which every pair is tried, or the pairs themselves.
-        n: Documents to draw for each kind; half of their items choose.
+        n: Documents to draw for each kind.
         seed: Another seed draws other documents.
         metric: An ``ir_measures`` measure with values in [0, 1]; the collection's first when None.
         root: Folder of the indexes; the package's cache when None.
@@ -89,36 +95,49 @@ def choose_unlabelled(
 
     Raises:
         TypeError: The encoder merges nothing, or the collection is something else.
-        ValueError: As :func:`~pyterrier_merge.sweep`, ``n`` is too small, or the collection consists of known items.
+        ValueError: As :func:`~pyterrier_merge.sweep`, ``n`` is too small, the collection consists of known items, or
+            BM25, which the rule compares with, cannot read its language.
+        ModuleNotFoundError: The collection is Japanese, and the extra ``japanese`` is not installed.
     """
     if not isinstance(encoder, MergedE5Encoder):
         raise TypeError(f"alphas are chosen for a MergedE5Encoder; found {encoder!r}, which has none")
     known_items(collection, n, seed=seed)  # refuses what it refuses, whatever the kinds are
     left_out = _left_out(encoder.recipe.models, collection)
-    sweeps: dict[str, Sweep] = {}
+    splits = ("dev",) if _trained_on_items(encoder.recipe.models) else SPLITS
+    sweeps: dict[str, list[Sweep]] = {}
+    lexical: dict[str, float] = {}
     for way in WAYS:
         if way in left_out:
             continue
         items = known_items(collection, n, seed=seed, query=way)
         try:
-            items.topics("dev")
+            topics = pd.concat([items.topics(split) for split in splits])
         except ValueError as error:  # too few texts make an item of this kind
             left_out[way] = str(error)
             continue
-        sweeps[way] = sweep(encoder, items, grid=grid, metric=metric, root=root, executor=executor, verbose=verbose)
-    return _chosen(encoder, sweeps, left_out, seed)
+        on = partial(sweep, encoder, items, grid=grid, metric=metric, root=root, executor=executor, verbose=verbose)
+        sweeps[way] = [on(split=split) for split in splits]
+        run = bm25(items, num_results=100).transform(topics)
+        qrels = pd.concat([items.qrels(split) for split in splits])
+        lexical[way] = float(measure_runs({"BM25": run}, qrels, [metric or items.measures[0]])["value"].mean())
+    return _chosen(encoder, sweeps, lexical, left_out, seed)
 
 
-def _chosen(encoder: MergedE5Encoder, sweeps: Mapping[str, Sweep], left_out: Mapping[str, str], seed: int) -> LabelFree:
-    pairs = {
-        (float(lower), float(upper))
-        for found in sweeps.values()
-        for lower, upper in zip(found.table["alpha_lower"], found.table["alpha_upper"], strict=True)
-    }
+def _chosen(
+    encoder: MergedE5Encoder,
+    sweeps: Mapping[str, Sequence[Sweep]],
+    lexical: Mapping[str, float],
+    left_out: Mapping[str, str],
+    seed: int,
+) -> LabelFree:
+    rows = [found.table[["alpha_lower", "alpha_upper"]] for of in sweeps.values() for found in of]
+    pairs = {(float(lower), float(upper)) for table in rows for lower, upper in table.to_numpy()}
     ordered = sorted(pairs, key=lambda pair: (-sum(pair), -pair[1]))  # nearest to the source first
     named = {f"({lower:g}, {upper:g})": (lower, upper) for lower, upper in ordered}
-    values = {way: found.per_query[ordered].set_axis(list(named), axis=1) for way, found in sweeps.items()}
-    choice = choose(values, {way: found.source for way, found in sweeps.items()}, left_out, seed=seed)
+    values = {way: pd.concat([found.per_query[ordered] for found in of]) for way, of in sweeps.items()}
+    values = {way: frame.set_axis(list(named), axis=1) for way, frame in values.items()}
+    source = {way: pd.concat([found.source for found in of]) for way, of in sweeps.items()}
+    choice = choose(values, source, lexical, left_out, seed=seed)
     best = copy.copy(encoder)
     best.recipe = encoder.recipe.unmerged
     if choice.chosen is not None:
@@ -128,15 +147,22 @@ def _chosen(encoder: MergedE5Encoder, sweeps: Mapping[str, Sweep], left_out: Map
     return found
 
 
+def _trained_on_items(models: Iterable[str | Path]) -> dict[str, str]:
+    """Return the models that were trained on known items, each with the kind of query."""
+    reports = {str(model): read_training(user_path(model)) for model in models}
+    return {
+        model: str(report.get("settings", {}).get("query", "drawn"))
+        for model, report in reports.items()
+        if report.get("objective") == KNOWN_ITEMS
+    }
+
+
 def _left_out(models: Iterable[str | Path], collection: TestCollection) -> dict[str, str]:
     """Return the kinds of items that a model was trained on, and titles where documents have none."""
     found = {}
     if not set(TITLES) & set(collection.document_fields):
         found["title"] = f"documents of {collection.name} have neither {' nor '.join(TITLES)}"
-    for model in models:
-        training = read_training(user_path(model))
-        if training.get("objective") == KNOWN_ITEMS:
-            query = str(training.get("settings", {}).get("query", "drawn"))
-            alike = FRONTS if query in FRONTS else {query}
-            found |= {way: f"{model} was trained on such items" for way in WAYS if way in alike}
+    for model, query in _trained_on_items(models).items():
+        alike = FRONTS if query in FRONTS else {query}
+        found |= {way: f"{model} was trained on such items" for way in WAYS if way in alike}
     return found

@@ -2,12 +2,15 @@ import json
 import shutil
 
 import pandas as pd
+import pyterrier as pt
 import pytest
+from pyterrier.measures import nDCG
 
-from pyterrier_merge import E5Encoder, MergedE5Encoder, known_items
+from pyterrier_merge import E5Encoder, MergedE5Encoder, bm25, known_items
 from pyterrier_merge.collections import from_frames
-from pyterrier_merge.tuning import unlabelled
+from pyterrier_merge.tuning import label_free
 from pyterrier_merge.tuning.label_free import choose_unlabelled
+from pyterrier_merge.tuning.unlabelled import UnlabelledChoice
 
 WORDS = ["kidney", "liver", "fever", "pain", "heart", "rate", "acute", "renal", "high", "low", "chronic", "failure"]
 
@@ -37,7 +40,10 @@ def test_every_kind_is_swept_and_no_judgement_is_read(merged, docs, tmp_path, mo
     monkeypatch.setattr(type(collection), "_qrels", lambda *_: pytest.fail("judgements were read"))
     monkeypatch.setattr(type(collection), "_topics", lambda *_: pytest.fail("queries were read"))
     found = choose_unlabelled(merged, collection, grid=[(0.5, 1), (1, 1), (0, 0)], n=40, root=tmp_path)
-    assert list(found.sweeps) == ["head", "crop"]
+    assert {way: [len(sweep.per_query) for sweep in of] for way, of in found.sweeps.items()} == {
+        "head": [20, 20],
+        "crop": [20, 20],
+    }
     assert found.choice.merges.index.tolist() == ["(1, 1)", "(0.5, 1)", "(0, 0)"]
     assert found.chose_source  # fewer items than are heard
     assert found.best.recipe.keeps_source
@@ -47,20 +53,24 @@ def test_every_kind_is_swept_and_no_judgement_is_read(merged, docs, tmp_path, mo
 
 
 def test_what_the_rule_chooses_is_the_best_encoder(merged, docs, tmp_path, monkeypatch):
-    """The rule is told that anything goes: the merge with the largest share of what is left to gain is chosen."""
-    monkeypatch.setattr(unlabelled, "FEWEST", 2)
-    monkeypatch.setattr(unlabelled, "lower_bounds", lambda differences, **_: differences.mean(axis=0) + 1)
-    monkeypatch.setattr(unlabelled, "_close", lambda _, row, best: row == best)
+    heard = {}
+
+    def chooses(values, source, lexical, left_out, **_):
+        heard.update(values=values, source=source, lexical=lexical)
+        return UnlabelledChoice("(0.25, 0.75)", "", pd.DataFrame(), pd.DataFrame())
+
+    monkeypatch.setattr(label_free, "choose", chooses)
     found = choose_unlabelled(merged, collection_of(docs), grid=[0.25, 0.75], n=40, root=tmp_path)
-    shares = {}
-    for lower, upper in found.sweeps["head"].per_query.columns:
-        of = [
-            (sweep.per_query[lower, upper].mean() - sweep.source.mean()) / (1 - sweep.source.mean())
-            for sweep in found.sweeps.values()
-        ]
-        shares[lower, upper] = sum(of) / 2
-    assert (found.best.alpha_lower, found.best.alpha_upper) == max(shares, key=shares.get)
+    assert (found.best.alpha_lower, found.best.alpha_upper) == (0.25, 0.75)
     assert not found.chose_source
+    nearest_first = ["(0.75, 0.75)", "(0.25, 0.75)", "(0.75, 0.25)", "(0.25, 0.25)"]
+    assert [list(frame.columns) for frame in heard["values"].values()] == [nearest_first] * 2
+    dev, train = (sweep.per_query[0.25, 0.75] for sweep in found.sweeps["crop"])
+    assert heard["values"]["crop"]["(0.25, 0.75)"].tolist() == [*dev, *train]
+    items = known_items(collection_of(docs), 40, query="crop")
+    topics, qrels = (pd.concat([of("dev"), of("train")]) for of in (items.topics, items.qrels))
+    by_pyterrier = pt.Evaluate(bm25(items, num_results=100)(topics), qrels, [nDCG @ 10])
+    assert heard["lexical"]["crop"] == pytest.approx(by_pyterrier["nDCG@10"])
 
 
 @pytest.mark.parametrize(("query", "left"), [("drawn", ["crop"]), ("head", ["crop"]), ("crop", ["head"])])
@@ -71,7 +81,7 @@ def test_a_kind_that_a_model_was_trained_on_is_left_out(
     (domain / "training.json").write_text(json.dumps({"objective": "known-items", "settings": {"query": query}}))
     trained = MergedE5Encoder(bert_retriever, domain, alpha_lower=0.5, alpha_upper=1, dtype="float32", device="cpu")
     found = choose_unlabelled(trained, collection_of(docs), grid=[(0.5, 1)], n=40, root=tmp_path / "indexes")
-    assert list(found.sweeps) == left
+    assert [(way, len(of)) for way, of in found.sweeps.items()] == [(way, 1) for way in left]  # of "dev" alone
     assert "domain was trained on such items" in found.describe()
 
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from pyterrier_merge.tuning.unlabelled import choose, lower_bounds
+from pyterrier_merge.tuning.unlabelled import choose, documents_shares, lower_bounds
 
 
 def kind(own, **gains):
@@ -20,16 +20,15 @@ def chosen(**kinds):
 
 
 def test_a_merge_that_gains_on_every_kind_is_chosen():
-    """Its standard error is .1 / sqrt(199), so that the bound of one merge is the gain less 1.645 times .0071."""
+    """Shares of what is left: .05 / .5 and .04 / .4, so .1; they swing by .1 / .5 and .1 / .4, so by .225."""
     found = chosen(head=kind(0.5, near=0.0, far=0.05), crop=kind(0.6, near=0.0, far=0.04))
     assert found.chosen == "far"
-    assert found.merges.loc["far", "head gain"] == pytest.approx(0.05)
-    assert found.merges.loc["far", "head low"] == pytest.approx(0.05 - 1.645 * 0.1 / 199**0.5, abs=0.001)
-    assert found.merges.loc["far", "share"] == pytest.approx((0.05 / 0.5 + 0.04 / 0.4) / 2)
+    assert found.merges.loc["far", ["head", "crop", "gain"]].tolist() == pytest.approx([0.05, 0.04, 0.1])
+    assert found.merges.loc["far", "low"] == pytest.approx(0.1 - 1.645 * 0.225 / 199**0.5, abs=0.002)
     assert found.merges["agreed"].tolist() == [False, True]
     assert found.labels == 0
-    assert "far beats the source on every kind of known items: head +0.0500" in found.why
-    assert "source 0.5000, 200 items" in found.why
+    assert "far beats the source: head +0.0500 (source 0.5000, 200 items), crop +0.0400" in found.why
+    assert "together +10.0% of what the source leaves to gain, at least +7." in found.why
 
 
 def test_noise_chooses_the_source():
@@ -40,12 +39,13 @@ def test_noise_chooses_the_source():
     found = choose(kinds, dict.fromkeys(kinds, source))
     assert found.chosen is None
     assert not found.merges["agreed"].any()
-    assert "no merge beats it on every kind" in found.why
+    assert "no merge surely beats it on all kinds" in found.why
 
 
 def test_kinds_that_disagree_choose_the_source():
     found = chosen(head=kind(0.5, one=0.1), title=kind(0.5, one=-0.01))
     assert found.chosen is None
+    assert found.merges.loc["one", "low"] > 0  # together the kinds are for it
     assert "the nearest, one: head +0.1000" in found.why
     assert "title -0.0100" in found.why
 
@@ -60,22 +60,47 @@ def test_a_kind_that_the_source_finds_already_is_not_heard():
     assert found.kinds["heard"].to_dict() == {"head": True, "title": False}
 
 
+def test_items_that_bm25_finds_better_are_not_heard():
+    values, source = kind(0.5, one=0.1)
+    kinds, sources = {"head": values, "crop": values}, {"head": source, "crop": source}
+    assert choose(kinds, sources, {"head": 0.49, "crop": 0.5}).chosen == "one"
+    found = choose(kinds, sources, {"head": 0.49, "crop": 0.51})
+    assert found.chosen is None
+    assert "crop: BM25 scores 0.5100 on them, the source 0.5000: they ask for words more than for meaning" in found.why
+
+
+def test_each_kind_counts_alike_whatever_documents_it_has():
+    """As shares heads gain .2 and crops .4, so .3 in all. Of 300 documents 100 have both items, and 200 a single one.
+
+    An item of a kind with 200 of 300 documents counts 1.5 times, a half for each kind: swings of .15, and .3 for both.
+    """
+    head, source = kind(0.5, one=0.1)
+    crop = head.set_axis(range(100, 300)) + 0.1
+    shares = documents_shares(
+        {"head": head - 0.5, "crop": crop - 0.5}, {"head": source, "crop": source.set_axis(range(100, 300))}
+    )
+    swing = np.tile([0.15, -0.15], 50)
+    assert shares[:, 0] == pytest.approx(0.3 + np.concatenate([swing, 2 * swing, swing]))
+
+
 def test_too_few_items_are_not_heard():
     values, source = kind(0.5, one=0.1)
-    found = choose({"head": values, "crop": values[:99]}, {"head": source, "crop": source[:99]}, {"title": "no titles"})
+    found = choose(
+        {"head": values, "crop": values[:99]}, {"head": source, "crop": source[:99]}, left_out={"title": "no titles"}
+    )
     assert found.chosen is None
     assert "crop: 99 items are too few, 100 are needed" in found.why
     assert "title: no titles" in found.why
 
 
 def test_of_merges_within_a_standard_error_the_nearest_to_the_source_is_chosen():
-    """The swings of two merges are opposite: their difference has the standard error .2 / sqrt(199) = .0142."""
-    for gain, expected in ((0.089, "near"), (0.085, "far")):
+    """Two merges swing opposite ways: as shares, their difference has the standard error .4 / sqrt(199) = .0284."""
+    for gain, expected in ((0.087, "near"), (0.085, "far")):  # .026 and .03 less, as shares
         values, source = kind(0.5, near=gain, far=0.1)
-        values["near"] = values["near"].mean() - (values["near"] - values["near"].mean())
+        values["near"] = 2 * values["near"].mean() - values["near"]
         found = choose({"head": values, "crop": values}, {"head": source, "crop": source})
         assert found.chosen == expected
-    assert "nearer to the source" not in found.why
+        assert ("(nearer to the source than far" in found.why) == (expected == "near")
 
 
 def test_the_bounds_hold_for_all_merges_at_once():
@@ -93,7 +118,7 @@ def test_a_merge_without_a_difference_has_its_mean_as_bound():
 
 
 def test_where_no_kind_was_measured_the_source_is_kept_with_the_reasons():
-    found = choose({}, {}, {"head": "20 documents are too short", "title": "no titles"})
+    found = choose({}, {}, left_out={"head": "20 documents are too short", "title": "no titles"})
     assert found.chosen is None
     assert "0 can be used. Not used: head: 20 documents are too short. Not used: title: no titles." in found.why
     with pytest.raises(ValueError, match="nothing to choose on"):
