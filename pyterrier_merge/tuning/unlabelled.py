@@ -73,7 +73,7 @@ def choose(
     heard = list(kinds.index[kinds["heard"]])
     merges = pd.DataFrame(index=pd.Index(names, name="merge")).assign(gain=0.0, low=0.0, agreed=False)
     if len(heard) < KINDS:
-        said = f"the source is kept: {KINDS} kinds of known items must agree, {len(heard)} can be used"
+        said = f"the source is kept: {KINDS} kinds of known items must agree, and {len(heard)} can be used"
         return UnlabelledChoice(None, f"{said}.{_unheard(kinds)}", merges, kinds)
     differences = {kind: values[kind].sub(source[kind], axis=0).set_axis(names, axis=1) for kind in heard}
     merges = merges.assign(**{kind: found.mean() for kind, found in differences.items()})
@@ -136,6 +136,26 @@ def _merges(values: Mapping[str, pd.DataFrame]) -> list[str]:
     return columns[0] if columns else []
 
 
+def why_unheard(queries: int, source: float, lexical: float) -> str:
+    """Return why known items of a kind are not heard; nothing where they are.
+
+    Args:
+        queries: How many there are.
+        source: The source's mean on them.
+        lexical: BM25's mean on them.
+    """
+    if queries < FEWEST:
+        return f"{queries} items are too few, {FEWEST} are needed"
+    if source > ROOM:
+        return f"the source scores {source:.4f} on {queries} items, above {ROOM}, and leaves no room for a gain"
+    if lexical > source:
+        return (
+            f"BM25 scores {lexical:.4f} on {queries} items, the source {source:.4f}: "
+            "they ask for words more than for meaning"
+        )
+    return ""
+
+
 def _heard(
     values: Mapping[str, pd.DataFrame],
     source: Mapping[str, pd.Series[float]],
@@ -145,15 +165,8 @@ def _heard(
     """Return a row a kind: its items, the source's mean, whether it is heard and why not."""
     rows: list[tuple[str, int, float, str]] = []
     for kind, frame in values.items():
-        own, words = float(source[kind].mean()), lexical.get(kind, 0.0)
-        why = ""
-        if len(frame) < FEWEST:
-            why = f"{len(frame)} items are too few, {FEWEST} are needed"
-        elif own > ROOM:
-            why = f"the source scores {own:.4f} on them, above {ROOM}, and leaves no room for a gain"
-        elif words > own:
-            why = f"BM25 scores {words:.4f} on them, the source {own:.4f}: they ask for words more than for meaning"
-        rows.append((kind, len(frame), own, why))
+        own = float(source[kind].mean())
+        rows.append((kind, len(frame), own, why_unheard(len(frame), own, lexical.get(kind, 0.0))))
     rows += [(kind, 0, float("nan"), why) for kind, why in left_out.items()]
     kinds = pd.DataFrame(rows, columns=["kind", "queries", "source", "why"]).set_index("kind")
     kinds.insert(2, "heard", kinds["why"] == "")

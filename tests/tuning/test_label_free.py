@@ -35,7 +35,13 @@ def merged(bert_retriever, bert_language_model):
     )
 
 
-def test_every_kind_is_swept_and_no_judgement_is_read(merged, docs, tmp_path, monkeypatch):
+@pytest.fixture
+def all_heard(monkeypatch):
+    """Sixty documents make fewer items than the rule hears."""
+    monkeypatch.setattr(label_free, "why_unheard", lambda *_: "")
+
+
+def test_every_kind_is_swept_and_no_judgement_is_read(merged, docs, tmp_path, monkeypatch, all_heard):
     collection = collection_of(docs)
     monkeypatch.setattr(type(collection), "_qrels", lambda *_: pytest.fail("judgements were read"))
     monkeypatch.setattr(type(collection), "_topics", lambda *_: pytest.fail("queries were read"))
@@ -45,14 +51,14 @@ def test_every_kind_is_swept_and_no_judgement_is_read(merged, docs, tmp_path, mo
         "crop": [20, 20],
     }
     assert found.choice.merges.index.tolist() == ["(1, 1)", "(0.5, 1)", "(0, 0)"]
-    assert found.chose_source  # fewer items than are heard
+    assert found.chose_source
     assert found.best.recipe.keeps_source
     assert "Without labels (0 judgements): the source is kept" in found.describe()
     assert "title: documents of parent have neither title nor name" in found.describe()
     assert (merged.alpha_lower, merged.alpha_upper) == (0.5, 0.5)
 
 
-def test_what_the_rule_chooses_is_the_best_encoder(merged, docs, tmp_path, monkeypatch):
+def test_what_the_rule_chooses_is_the_best_encoder(merged, docs, tmp_path, monkeypatch, all_heard):
     heard = {}
 
     def chooses(values, source, lexical, left_out, **_):
@@ -73,15 +79,28 @@ def test_what_the_rule_chooses_is_the_best_encoder(merged, docs, tmp_path, monke
     assert heard["lexical"]["crop"] == pytest.approx(by_pyterrier["nDCG@10"])
 
 
-@pytest.mark.parametrize(("query", "left"), [("drawn", ["crop"]), ("head", ["crop"]), ("crop", ["head"])])
+def test_where_too_few_kinds_are_heard_no_merge_is_scored(merged, docs, tmp_path, monkeypatch):
+    monkeypatch.setattr(label_free, "sweep", lambda *_, **__: pytest.fail("a merge was scored"))
+    found = choose_unlabelled(merged, collection_of(docs), n=40, root=tmp_path)
+    assert found.chose_source
+    assert "head: 40 items are too few, 100 are needed" in found.describe()
+    heard = iter(["", "nothing to hear"])
+    monkeypatch.setattr(label_free, "why_unheard", lambda *_: next(heard))
+    found = choose_unlabelled(merged, collection_of(docs), n=40, root=tmp_path)
+    assert "crop: nothing to hear. Not used: head: no other kind is left to agree with it" in found.describe()
+
+
+@pytest.mark.parametrize(("query", "heard"), [("drawn", "crop"), ("head", "crop"), ("crop", "head")])
 def test_a_kind_that_a_model_was_trained_on_is_left_out(
-    query, left, docs, bert_retriever, bert_language_model, tmp_path
+    query, heard, docs, bert_retriever, bert_language_model, tmp_path, monkeypatch, all_heard
 ):
+    monkeypatch.setattr(label_free, "KINDS", 1)
     domain = shutil.copytree(bert_language_model, tmp_path / "domain")
     (domain / "training.json").write_text(json.dumps({"objective": "known-items", "settings": {"query": query}}))
     trained = MergedE5Encoder(bert_retriever, domain, alpha_lower=0.5, alpha_upper=1, dtype="float32", device="cpu")
     found = choose_unlabelled(trained, collection_of(docs), grid=[(0.5, 1)], n=40, root=tmp_path / "indexes")
-    assert [(way, len(of)) for way, of in found.sweeps.items()] == [(way, 1) for way in left]  # of "dev" alone
+    [(way, of)] = found.sweeps.items()
+    assert (way, len(of)) == (heard, 1)  # the split "dev" alone
     assert "domain was trained on such items" in found.describe()
 
 

@@ -55,8 +55,8 @@ def test_a_kind_that_the_source_finds_already_is_not_heard():
     assert chosen(head=heads, crop=crops, title=names).chosen == "one"
     found = chosen(head=heads, title=names)
     assert found.chosen is None
-    assert "2 kinds of known items must agree, 1 can be used" in found.why
-    assert "Not used: title: the source scores 0.9000 on them, above 0.85" in found.why
+    assert "2 kinds of known items must agree, and 1 can be used" in found.why
+    assert "Not used: title: the source scores 0.9000 on 200 items, above 0.85" in found.why
     assert found.kinds["heard"].to_dict() == {"head": True, "title": False}
 
 
@@ -66,7 +66,10 @@ def test_items_that_bm25_finds_better_are_not_heard():
     assert choose(kinds, sources, {"head": 0.49, "crop": 0.5}).chosen == "one"
     found = choose(kinds, sources, {"head": 0.49, "crop": 0.51})
     assert found.chosen is None
-    assert "crop: BM25 scores 0.5100 on them, the source 0.5000: they ask for words more than for meaning" in found.why
+    assert (
+        "crop: BM25 scores 0.5100 on 200 items, the source 0.5000: they ask for words more than for meaning"
+        in found.why
+    )
 
 
 def test_each_kind_counts_alike_whatever_documents_it_has():
@@ -120,7 +123,7 @@ def test_a_merge_without_a_difference_has_its_mean_as_bound():
 def test_where_no_kind_was_measured_the_source_is_kept_with_the_reasons():
     found = choose({}, {}, left_out={"head": "20 documents are too short", "title": "no titles"})
     assert found.chosen is None
-    assert "0 can be used. Not used: head: 20 documents are too short. Not used: title: no titles." in found.why
+    assert "and 0 can be used. Not used: head: 20 documents are too short. Not used: title: no titles." in found.why
     with pytest.raises(ValueError, match="nothing to choose on"):
         choose({}, {})
 
