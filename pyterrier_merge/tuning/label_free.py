@@ -1,0 +1,178 @@
+"""The road without a label: sweeps over several kinds of known items, and the rule that chooses on them."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from pyterrier_merge.collections.pseudo_queries import SPLITS, known_items
+from pyterrier_merge.collections.query_parts import TITLES
+from pyterrier_merge.encoding.merged import MergedE5Encoder
+from pyterrier_merge.evaluation import measure_runs
+from pyterrier_merge.executor import Executor
+from pyterrier_merge.models.files import read_training
+from pyterrier_merge.retrieval.lexical.bm25 import bm25
+from pyterrier_merge.storage import user_path
+from pyterrier_merge.training.provenance import KNOWN_ITEMS
+from pyterrier_merge.tuning.score import ScoringTask, scores
+from pyterrier_merge.tuning.space import PAPER_GRID, Grid
+from pyterrier_merge.tuning.sweep import Sweep, sweep
+from pyterrier_merge.tuning.unlabelled import KINDS, UnlabelledChoice, choose, why_unheard
+
+if TYPE_CHECKING:
+    from ir_measures.measures import Measure
+
+    from pyterrier_merge.collections.base import TestCollection
+
+logger = logging.getLogger(__name__)
+
+WAYS = ("head", "crop", "title")
+FRONTS = {"head", "drawn"}  # these queries are alike: a model that was trained on the one knows the other
+
+
+@dataclass(frozen=True, repr=False)
+class LabelFree:
+    """What was chosen without a label.
+
+    Attributes:
+        best: A new encoder with the alphas that were chosen; all ones where the source was.
+        choice: The evidence: figures of each merge on each kind of items, and the reason in words.
+        sweeps: For each kind of known items that was heard the sweep over each split that chose.
+    """
+
+    best: MergedE5Encoder
+    choice: UnlabelledChoice
+    sweeps: Mapping[str, Sequence[Sweep]]
+
+    @property
+    def chose_source(self) -> bool:
+        """Whether the evidence was not enough for a merge."""
+        return self.choice.chosen is None
+
+    def describe(self) -> str:
+        """Return what was chosen, on what, and with how many labels."""
+        return f"Without labels (0 judgements): {self.choice.why}"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.describe()}>"
+
+
+def choose_unlabelled(
+    encoder: MergedE5Encoder,
+    collection: TestCollection,
+    *,
+    grid: Grid = PAPER_GRID,
+    n: int = 2500,
+    seed: int = 0,
+    metric: Measure | None = None,
+    root: str | Path | None = None,
+    executor: Executor | None = None,
+    verbose: bool = False,
+) -> LabelFree:
+    """Choose alphas on known items of several kinds, or keep the source where they do not agree.
+
+    The kinds of :func:`~pyterrier_merge.known_items` are ``head``, ``crop`` and, where documents have one, ``title``. A
+    kind that a domain model was trained on is left out, and what is left must still be two; the items of "dev" choose
+    then, and those of both splits otherwise. The rule is :func:`~pyterrier_merge.tuning.unlabelled.choose`.
+    No judgement and no query of the collection is read.
+
+    Args:
+        encoder: Names the models and settings; stays as it is.
+        collection: Gives documents.
+        grid: Values of both alphas, of which every pair is tried, or the pairs themselves.
+        n: Documents to draw for each kind.
+        seed: Another seed draws other documents.
+        metric: An ``ir_measures`` measure with values in [0, 1]; the collection's first when None.
+        root: Folder of the indexes; the package's cache when None.
+        executor: Where groups of pairs run; in this process when None.
+        verbose: Show a progress bar.
+
+    Raises:
+        TypeError: The encoder merges nothing, or the collection is something else.
+        ValueError: As :func:`~pyterrier_merge.sweep`, ``n`` is too small, the collection consists of known items, or
+            BM25, which the rule compares with, cannot read its language.
+        ModuleNotFoundError: The collection is Japanese, and the extra ``japanese`` is not installed.
+    """
+    if not isinstance(encoder, MergedE5Encoder):
+        raise TypeError(f"alphas are chosen for a MergedE5Encoder; found {encoder!r}, which has none")
+    metric = metric or collection.measures[0]
+    folder = user_path(root) if root else None
+    left_out = _left_out(encoder.recipe.models, collection)
+    splits = ("dev",) if _trained_on_items(encoder.recipe.models) else SPLITS
+    kinds = {way: known_items(collection, n, seed=seed, query=way) for way in WAYS if way not in left_out}
+    lexical: dict[str, float] = {}
+    for way in tuple(kinds):
+        try:
+            topics = pd.concat([kinds[way].topics(split) for split in splits])
+        except ValueError as error:  # too few texts make an item of this kind
+            left_out[way] = str(error)
+        else:
+            tasks = [ScoringTask(kinds[way], split, metric, 100, folder, encoder.settings()) for split in splits]
+            own = pd.concat([scores([encoder.recipe.unmerged], task)[encoder.recipe.unmerged] for task in tasks])
+            lexical[way] = _bm25_mean(kinds[way], topics, pd.concat([task.qrels for task in tasks]), metric)
+            left_out |= {way: why} if (why := why_unheard(len(topics), own.mean(), lexical[way])) else {}
+        if way in left_out:
+            del kinds[way]
+    if len(kinds) < KINDS:  # no merge needs to be scored
+        left_out |= dict.fromkeys(kinds, "no other kind is left to agree with it")
+        kinds = {}
+    on = partial(sweep, encoder, grid=grid, metric=metric, root=root, executor=executor, verbose=verbose)
+    sweeps = {way: [on(items, split=split) for split in splits] for way, items in kinds.items()}
+    return _chosen(encoder, sweeps, lexical, left_out, seed)
+
+
+def _bm25_mean(items: TestCollection, topics: pd.DataFrame, qrels: pd.DataFrame, metric: Measure) -> float:
+    run = bm25(items, num_results=100).transform(topics)
+    return float(measure_runs({"BM25": run}, qrels, [metric])["value"].mean())
+
+
+def _chosen(
+    encoder: MergedE5Encoder,
+    sweeps: Mapping[str, Sequence[Sweep]],
+    lexical: Mapping[str, float],
+    left_out: Mapping[str, str],
+    seed: int,
+) -> LabelFree:
+    rows = [found.table[["alpha_lower", "alpha_upper"]] for of in sweeps.values() for found in of]
+    pairs = {(float(lower), float(upper)) for table in rows for lower, upper in table.to_numpy()}
+    ordered = sorted(pairs, key=lambda pair: (-sum(pair), -pair[1]))  # nearest to the source first
+    named = {f"({lower:g}, {upper:g})": (lower, upper) for lower, upper in ordered}
+    values = {way: pd.concat([found.per_query[ordered] for found in of]) for way, of in sweeps.items()}
+    values = {way: frame.set_axis(list(named), axis=1) for way, frame in values.items()}
+    source = {way: pd.concat([found.source for found in of]) for way, of in sweeps.items()}
+    choice = choose(values, source, lexical, left_out, seed=seed)
+    best = copy.copy(encoder)
+    best.recipe = encoder.recipe.unmerged
+    if choice.chosen is not None:
+        best.recipe = encoder.recipe.with_alphas(*named[choice.chosen])
+    found = LabelFree(best, choice, sweeps)
+    logger.info("%s", found.describe())
+    return found
+
+
+def _trained_on_items(models: Iterable[str | Path]) -> dict[str, str]:
+    """Return the models that were trained on known items, each with the kind of query."""
+    reports = {str(model): read_training(user_path(model)) for model in models}
+    return {
+        model: str(report.get("settings", {}).get("query", "drawn"))
+        for model, report in reports.items()
+        if report.get("objective") == KNOWN_ITEMS
+    }
+
+
+def _left_out(models: Iterable[str | Path], collection: TestCollection) -> dict[str, str]:
+    """Return the kinds of items that a model was trained on, and titles where documents have none."""
+    found = {}
+    if not set(TITLES) & set(collection.document_fields):
+        found["title"] = f"documents of {collection.name} have neither {' nor '.join(TITLES)}"
+    for model, query in _trained_on_items(models).items():
+        alike = FRONTS if query in FRONTS else {query}
+        found |= {way: f"{model} was trained on such items" for way in WAYS if way in alike}
+    return found

@@ -1,0 +1,119 @@
+import json
+import shutil
+
+import pandas as pd
+import pyterrier as pt
+import pytest
+from pyterrier.measures import nDCG
+
+from pyterrier_merge import E5Encoder, MergedE5Encoder, bm25, known_items
+from pyterrier_merge.collections import from_frames
+from pyterrier_merge.tuning import label_free
+from pyterrier_merge.tuning.label_free import choose_unlabelled
+from pyterrier_merge.tuning.unlabelled import UnlabelledChoice
+
+WORDS = ["kidney", "liver", "fever", "pain", "heart", "rate", "acute", "renal", "high", "low", "chronic", "failure"]
+
+
+def collection_of(docs):
+    """Documents and one labelled query that nothing may read."""
+    topics = pd.DataFrame([("1", "kidney")], columns=["qid", "query"])
+    qrels = pd.DataFrame([("1", docs[0]["docno"], 1)], columns=["qid", "docno", "label"])
+    return from_frames("parent", docs, topics, qrels)
+
+
+@pytest.fixture(scope="module")
+def docs():
+    texts = {n: " ".join(WORDS[(n + n // 12 * m + m) % 12] for m in range(12)) for n in range(60)}
+    return [{"docno": f"d{n}", "text": text} for n, text in texts.items()]
+
+
+@pytest.fixture
+def merged(bert_retriever, bert_language_model):
+    return MergedE5Encoder(
+        bert_retriever, bert_language_model, alpha_lower=0.5, alpha_upper=0.5, dtype="float32", device="cpu"
+    )
+
+
+@pytest.fixture
+def all_heard(monkeypatch):
+    """Sixty documents make fewer items than the rule hears."""
+    monkeypatch.setattr(label_free, "why_unheard", lambda *_: "")
+
+
+def test_every_kind_is_swept_and_no_judgement_is_read(merged, docs, tmp_path, monkeypatch, all_heard):
+    collection = collection_of(docs)
+    monkeypatch.setattr(type(collection), "_qrels", lambda *_: pytest.fail("judgements were read"))
+    monkeypatch.setattr(type(collection), "_topics", lambda *_: pytest.fail("queries were read"))
+    found = choose_unlabelled(merged, collection, grid=[(0.5, 1), (1, 1), (0, 0)], n=40, root=tmp_path)
+    assert {way: [len(sweep.per_query) for sweep in of] for way, of in found.sweeps.items()} == {
+        "head": [20, 20],
+        "crop": [20, 20],
+    }
+    assert found.choice.merges.index.tolist() == ["(1, 1)", "(0.5, 1)", "(0, 0)"]
+    assert found.chose_source
+    assert found.best.recipe.keeps_source
+    assert "Without labels (0 judgements): the source is kept" in found.describe()
+    assert "title: documents of parent have neither title nor name" in found.describe()
+    assert (merged.alpha_lower, merged.alpha_upper) == (0.5, 0.5)
+
+
+def test_what_the_rule_chooses_is_the_best_encoder(merged, docs, tmp_path, monkeypatch, all_heard):
+    heard = {}
+
+    def chooses(values, source, lexical, left_out, **_):
+        heard.update(values=values, source=source, lexical=lexical)
+        return UnlabelledChoice("(0.25, 0.75)", "", pd.DataFrame(), pd.DataFrame())
+
+    monkeypatch.setattr(label_free, "choose", chooses)
+    found = choose_unlabelled(merged, collection_of(docs), grid=[0.25, 0.75], n=40, root=tmp_path)
+    assert (found.best.alpha_lower, found.best.alpha_upper) == (0.25, 0.75)
+    assert not found.chose_source
+    nearest_first = ["(0.75, 0.75)", "(0.25, 0.75)", "(0.75, 0.25)", "(0.25, 0.25)"]
+    assert [list(frame.columns) for frame in heard["values"].values()] == [nearest_first] * 2
+    dev, train = (sweep.per_query[0.25, 0.75] for sweep in found.sweeps["crop"])
+    assert heard["values"]["crop"]["(0.25, 0.75)"].tolist() == [*dev, *train]
+    items = known_items(collection_of(docs), 40, query="crop")
+    topics, qrels = (pd.concat([of("dev"), of("train")]) for of in (items.topics, items.qrels))
+    by_pyterrier = pt.Evaluate(bm25(items, num_results=100)(topics), qrels, [nDCG @ 10])
+    assert heard["lexical"]["crop"] == pytest.approx(by_pyterrier["nDCG@10"])
+
+
+def test_where_too_few_kinds_are_heard_no_merge_is_scored(merged, docs, tmp_path, monkeypatch):
+    monkeypatch.setattr(label_free, "sweep", lambda *_, **__: pytest.fail("a merge was scored"))
+    found = choose_unlabelled(merged, collection_of(docs), n=40, root=tmp_path)
+    assert found.chose_source
+    assert "head: 40 items are too few, 100 are needed" in found.describe()
+    heard = iter(["", "nothing to hear"])
+    monkeypatch.setattr(label_free, "why_unheard", lambda *_: next(heard))
+    found = choose_unlabelled(merged, collection_of(docs), n=40, root=tmp_path)
+    assert "crop: nothing to hear. Not used: head: no other kind is left to agree with it" in found.describe()
+
+
+@pytest.mark.parametrize(("query", "heard"), [("drawn", "crop"), ("head", "crop"), ("crop", "head")])
+def test_a_kind_that_a_model_was_trained_on_is_left_out(
+    query, heard, docs, bert_retriever, bert_language_model, tmp_path, monkeypatch, all_heard
+):
+    monkeypatch.setattr(label_free, "KINDS", 1)
+    domain = shutil.copytree(bert_language_model, tmp_path / "domain")
+    (domain / "training.json").write_text(json.dumps({"objective": "known-items", "settings": {"query": query}}))
+    trained = MergedE5Encoder(bert_retriever, domain, alpha_lower=0.5, alpha_upper=1, dtype="float32", device="cpu")
+    found = choose_unlabelled(trained, collection_of(docs), grid=[(0.5, 1)], n=40, root=tmp_path / "indexes")
+    [(way, of)] = found.sweeps.items()
+    assert (way, len(of)) == (heard, 1)  # the split "dev" alone
+    assert "domain was trained on such items" in found.describe()
+
+
+def test_what_cannot_be_chosen_on_is_refused(merged, docs, bert_retriever):
+    with pytest.raises(TypeError, match="alphas are chosen for a MergedE5Encoder; found E5Encoder"):
+        choose_unlabelled(E5Encoder(bert_retriever, device="cpu"), collection_of(docs))
+    with pytest.raises(ValueError, match="consists of known items"):
+        choose_unlabelled(merged, known_items(collection_of(docs), 40))
+
+
+def test_texts_too_short_for_items_are_counted_and_keep_the_source(merged):
+    short = [{"docno": f"d{n}", "text": "too short"} for n in range(20)]
+    found = choose_unlabelled(merged, collection_of(short), n=20)
+    assert found.chose_source
+    assert found.best.recipe.keeps_source
+    assert "head: parent: 0 known items; passed over: 20 documents that are too short" in found.describe()
