@@ -68,10 +68,17 @@ def _inner(section: type, path: str) -> Iterator[tuple[str, type]]:
     """The sections that stand in fields of a section, and in theirs."""
     for name, (annotation, _) in _fields(section).items():
         for inner in _classes(annotation):
-            objective = getattr(inner, "model_fields", {}).get("objective")
-            title = f"{path}{name}" + (f", objective: {objective.default}" if objective else "")
+            title = f"{path}{name}{_told_apart(inner)}"
             yield title, inner
             yield from _inner(inner, f"{title}, ")
+
+
+def _told_apart(section: type) -> str:
+    """What says that a field holds this section and not another one."""
+    for name in ("objective", "on"):
+        if info := getattr(section, "model_fields", {}).get(name):
+            return f", {name}: {info.default if not info.is_required() else get_args(info.annotation)[0]}"
+    return ""
 
 
 def _classes(annotation: Any) -> Iterator[type]:

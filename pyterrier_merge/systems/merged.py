@@ -18,6 +18,7 @@ from pyterrier_merge.systems.dense import dense, described
 from pyterrier_merge.systems.domain import TrainedDomain
 from pyterrier_merge.systems.settings import EncoderSettings
 from pyterrier_merge.systems.sweep import SweepSection
+from pyterrier_merge.systems.unlabelled import UnlabelledSection
 from pyterrier_merge.tuning.space import in_words, points_of
 
 if TYPE_CHECKING:
@@ -38,6 +39,13 @@ def _domain(given: Any) -> Any:
     return given
 
 
+def _sweep(given: Any) -> Any:
+    """A section is read here, too: ``on`` says which one it is."""
+    if isinstance(given, Mapping):
+        return (UnlabelledSection if "on" in given else SweepSection).model_validate(dict(given))
+    return given
+
+
 class MergedSystem(EncoderSettings):
     """A merge; see :class:`pyterrier_merge.MergedE5Encoder`.
 
@@ -51,7 +59,7 @@ class MergedSystem(EncoderSettings):
         alpha_upper: Weight of the source in the upper half.
         method: mergekit's name of the method.
         parameters: The method's own besides weights.
-        sweep: Choose the alphas, on a development split or by folds.
+        sweep: Choose the alphas: on a development split, by folds, or without labels (``on: known-items``).
         mergekit: A file with a merge in mergekit's YAML, which names source and domain models itself.
     """
 
@@ -62,7 +70,7 @@ class MergedSystem(EncoderSettings):
     alpha_upper: Alpha | None = None
     method: str = "linear"
     parameters: dict[str, Any] = Field(default_factory=dict)
-    sweep: SweepSection | None = None
+    sweep: Annotated[SweepSection | UnlabelledSection | None, BeforeValidator(_sweep)] = None
     mergekit: Path | None = None
 
     @model_validator(mode="after")
@@ -155,6 +163,7 @@ class MergedSystem(EncoderSettings):
     def _merge(self, bench: Bench, domains: Sequence[str], made_from: str, asked: TestCollection | None) -> Prepared:
         from pyterrier_merge.encoding.merged import MergedE5Encoder
         from pyterrier_merge.tuning.folds import FoldedSweep
+        from pyterrier_merge.tuning.label_free import LabelFree
 
         recipe = self._recipe(domains)
         if self.sweep is None or asked is None:
@@ -162,6 +171,8 @@ class MergedSystem(EncoderSettings):
         there = bench.on(self.sweep.collection)
         encoder = MergedE5Encoder.from_recipe(recipe, **self.encoder_settings(there))
         found = self.sweep.choose(bench, encoder, asked)
+        if isinstance(self.sweep, UnlabelledSection) or isinstance(found, LabelFree):  # both, for the type checker
+            return self._unlabelled(bench, found, made_from)
         pool = [there.prepared(name) for name in (self.sweep.pool.of if self.sweep.pool else ())]
         labels = all_labels(pool)
         if labels is not None:
@@ -178,6 +189,14 @@ class MergedSystem(EncoderSettings):
         figures: dict[str, Figure] = {"sweep": found.plot}
         line = f"merged, alphas chosen on {self.sweep.split}" if self.sweep.sampled else ""
         return replace(prepared, labels=labels, line=line, tables=tables, figures=figures)
+
+    def _unlabelled(self, bench: Bench, found: Any, made_from: str) -> Prepared:
+        prepared = self._prepared(bench, found.best.recipe, f"{made_from}; {self.method}", (found.describe(),))
+        choice = found.choice
+        tables = {"sweep": choice.merges.reset_index(), "sweep_kinds": choice.kinds.reset_index(), **prepared.tables}
+        figures: dict[str, Figure] = {f"sweep-{kind}": of[-1].plot for kind, of in found.sweeps.items()}
+        line = "merged, alphas chosen without labels"
+        return replace(prepared, line=line, tables=tables, figures=figures)
 
     def _by_fold(self, bench: Bench, found: FoldedSweep, made_from: str) -> Prepared:
         """A system that answers each query of the table with the merge that the other folds chose."""

@@ -1,10 +1,11 @@
 """The kind ``merged``: alphas, a sweep, a mergekit file, a domain model that is trained."""
 
+import copy
 from dataclasses import asdict
 
 import pandas as pd
 import pytest
-from pyterrier.measures import RR
+from pyterrier.measures import RR, nDCG
 
 from pyterrier_merge import E5Encoder, MaskedTraining, MergedE5Encoder, Space, sweep, sweep_folds, train_domain_model
 from pyterrier_merge.collections import from_frames
@@ -13,7 +14,10 @@ from pyterrier_merge.recipe import MergeRecipe
 from pyterrier_merge.storage import cache_folder
 from pyterrier_merge.systems import read_system
 from pyterrier_merge.training import domain as training
+from pyterrier_merge.tuning import label_free
+from pyterrier_merge.tuning.label_free import LabelFree
 from pyterrier_merge.tuning.space import in_words
+from pyterrier_merge.tuning.unlabelled import UnlabelledChoice
 
 TRAIN = {"steps": 2, "head_steps": 1, "batch_size": 8}
 SMALLEST = ["d0", "d5", "d16"]
@@ -244,6 +248,36 @@ def test_models_that_cannot_be_merged_are_the_reason(make_bench, section, mistra
     bench = make_bench({"m": section(domain=str(mistral_language_model), alpha_lower=0.5, alpha_upper=0.5)})
     with pytest.raises(ValueError, match="these models cannot be merged"):
         bench.runs("m")
+
+
+@pytest.mark.parametrize("chosen", ["(0.25, 1)", None])
+def test_alphas_without_labels(make_bench, section, small_collection, bert_retriever, monkeypatch, chosen):
+    given = {}
+
+    def choose_unlabelled(encoder, collection, **settings):
+        given.update(settings, collection=collection)
+        best = copy.copy(encoder)
+        best.recipe = encoder.recipe.with_alphas(0.25, 1) if chosen else encoder.recipe.unmerged
+        merges = pd.DataFrame({"gain": [0.1]}, index=pd.Index(["(0.25, 1)"], name="merge"))
+        kinds = pd.DataFrame({"queries": [9]}, index=pd.Index(["head"], name="kind"))
+        return LabelFree(best, UnlabelledChoice(chosen, "so it is.", merges, kinds), {})
+
+    monkeypatch.setattr(label_free, "choose_unlabelled", choose_unlabelled)
+    sections = {"m": section(sweep={"on": "known-items", "grid": [0, 1], "items": 40, "seed": 3, "metric": "nDCG@5"})}
+    bench = make_bench(sections)
+    bench.check()
+    prepared = bench.prepared("m")
+    asked = {name: given[name] for name in ("grid", "n", "seed", "metric", "collection")}
+    assert asked == {"grid": (0, 1), "n": 40, "seed": 3, "metric": nDCG @ 5, "collection": small_collection}
+    assert prepared.labels == frozenset()
+    assert prepared.notes[-1] == "Without labels (0 judgements): so it is."
+    assert (prepared.label, type(prepared.encoder)) == ((chosen, MergedE5Encoder) if chosen else ("(1, 1)", E5Encoder))
+    assert prepared.tables["sweep_kinds"].to_dict("list") == {"kind": ["head"], "queries": [9]}
+
+
+def test_labels_have_no_place_in_a_choice_without_them(section):
+    with pytest.raises(ValueError, match="split"):
+        read_system(section(sweep={"on": "known-items", "split": "dev"}))
 
 
 def test_alphas_by_folds_of_the_tables_own_queries(
