@@ -1,5 +1,6 @@
 """``compare``: figures, tests, verdict and what it refuses."""
 
+import dataclasses
 import math
 import re
 
@@ -14,6 +15,7 @@ from pyterrier_merge import bm25, compare, evaluation
 from pyterrier_merge.collections import from_frames
 from pyterrier_merge.evaluation import in_one_order
 from pyterrier_merge.experiment import assembling
+from pyterrier_merge.experiment.report.markdown import tests_table
 from pyterrier_merge.systems import System, read_system
 
 
@@ -125,6 +127,15 @@ def test_the_verdict_in_words(collection):
     said = found.verdict()
     assert said.startswith(f"good has the highest RR, {11 / 12:.4f}, over 6 queries. good is significantly better than")
     assert f"poor ({11 / 12 - RR_POOR:+.4f}, corrected p = " in said
+
+
+def test_a_p_value_is_never_shown_as_0(collection):
+    """A paired t-test over thousands of queries gives less than a float holds."""
+    found = compare({"poor": POOR, "good": GOOD}, collection, measures=[RR], baselines=["poor"])
+    tests = found.tests.assign(p_value=0.0, corrected_p=0.0, significant=True)
+    smallest = dataclasses.replace(found, tests=tests)
+    assert "corrected p <1e-300)" in smallest.verdict()
+    assert tests_table(smallest)["corrected_p"].tolist() == ["<1e-300"]
 
 
 def test_many_baselines_have_letters(collection):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from pyterrier_merge.experiment.report.marks import explained, marked_table
+from pyterrier_merge.experiment.report.marks import explained, marked_table, p_shown
 
 if TYPE_CHECKING:
     from pyterrier_merge.experiment.comparison import Comparison
@@ -65,7 +65,7 @@ def tests_table(comparison: Comparison) -> pd.DataFrame:
     """Return the tests as text."""
     tests = _formatted(comparison.tests, ("difference", "low", "high"), "{:+.4f}")
     tests = _formatted(tests, ("effect_size",), "{:+.3f}")
-    return _formatted(tests, ("p_value", "corrected_p"), "{:.2g}")
+    return tests.assign(**{column: tests[column].map(p_shown) for column in ("p_value", "corrected_p")})
 
 
 def trials_table(comparison: Comparison) -> pd.DataFrame:

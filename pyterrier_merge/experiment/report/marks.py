@@ -10,6 +10,13 @@ import pandas as pd
 if TYPE_CHECKING:
     from pyterrier_merge.experiment.comparison import Comparison
 
+SMALLEST_P = 1e-300  # below it a float has few digits, or none
+
+
+def p_shown(p: float) -> str:
+    """Return a p-value with two digits, ``<1e-300`` where a float cannot tell it from 0."""
+    return f"<{SMALLEST_P:g}" if p < SMALLEST_P else f"{p:.2g}"
+
 
 def letter(position: int) -> str:
     """Return the sign of a baseline: a … z, aa, ab and so on."""

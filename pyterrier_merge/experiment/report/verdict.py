@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from pyterrier_merge.experiment.report.marks import p_shown
+
 if TYPE_CHECKING:
     from pyterrier_merge.experiment.comparison import Comparison
 
@@ -57,7 +59,8 @@ def _against_baselines(comparison: Comparison, best: str, measure: str) -> list[
 def _difference(row: Mapping[Any, Any], best: str) -> str:
     sign = 1 if row["system"] == best else -1
     other = row["baseline"] if row["system"] == best else row["system"]
-    return f"{other} ({sign * row['difference']:+.4f}, corrected p = {row['corrected_p']:.2g})"
+    p = p_shown(row["corrected_p"])
+    return f"{other} ({sign * row['difference']:+.4f}, corrected p {p if p[0] == '<' else f'= {p}'})"
 
 
 def _ahead(row: Mapping[Any, Any], best: str) -> bool:
