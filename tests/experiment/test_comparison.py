@@ -15,7 +15,7 @@ from pyterrier_merge import bm25, compare, evaluation
 from pyterrier_merge.collections import from_frames
 from pyterrier_merge.evaluation import in_one_order
 from pyterrier_merge.experiment import assembling
-from pyterrier_merge.experiment.report.markdown import tests_table
+from pyterrier_merge.experiment.report import markdown
 from pyterrier_merge.systems import System, read_system
 
 
@@ -135,7 +135,7 @@ def test_a_p_value_is_never_shown_as_0(collection):
     tests = found.tests.assign(p_value=0.0, corrected_p=0.0, significant=True)
     smallest = dataclasses.replace(found, tests=tests)
     assert "corrected p <1e-300)" in smallest.verdict()
-    assert tests_table(smallest)["corrected_p"].tolist() == ["<1e-300"]
+    assert markdown.tests_table(smallest)["corrected_p"].tolist() == ["<1e-300"]
 
 
 def test_many_baselines_have_letters(collection):
