@@ -13,7 +13,7 @@ a rule is tried without encoding again. The domain model ``stranger`` was made o
 What was looked at before the rule was frozen: the domain model ``masked`` on HPO (heads, crops, names, dev) and on MED
 (heads, labels), heads without the words that the rest repeats (they preferred the source on both, and with labels a
 merge is better on HPO: not used), items that BM25 does not find first, and the published figures of BM25 and the source
-on SciFact's items, from which it follows that no kind of SciFact's is heard. After it: MED's crops, the stranger on HPO,
+on SciFact's items, from which it follows that none of its kinds is heard. After it: MED's crops, the stranger on HPO,
 SciFact's labels and HPO's test queries.
 """
 
@@ -168,6 +168,8 @@ def report() -> None:
     rows = []
     for case in sorted(cache_folder("label-free").iterdir()):
         tables = {file.stem: pd.read_csv(file, index_col="qid") for file in sorted(case.glob("*.csv"))}
+        if "labels" not in tables:
+            continue
         labels = tables.pop("labels")
         kinds = {kind: table for kind in KINDS if (table := tables.get(kind)) is not None}
         lexical = {kind: float(table["bm25"].mean()) for kind, table in kinds.items()}

@@ -81,7 +81,7 @@ def choose(
     merges["gain"], merges["low"] = gains.mean(axis=0), lower_bounds(gains, seed=seed)
     merges["agreed"] = (merges[["low", *heard]] > 0).all(axis=1)
     if not merges["agreed"].any():
-        nearest = int(np.argmax(merges["low"]))
+        nearest = int(np.argmax(np.where(gains.any(axis=0), merges["low"], -np.inf)))  # the source is no merge
         said = f"the source is kept: no merge surely beats it on all kinds; the nearest, {names[nearest]}"
         return UnlabelledChoice(None, f"{said}: {_evidence(merges.iloc[nearest], kinds)}", merges, kinds)
     best = int(np.argmax(merges["gain"].where(merges["agreed"], -np.inf)))

@@ -50,6 +50,14 @@ def test_kinds_that_disagree_choose_the_source():
     assert "title -0.0100" in found.why
 
 
+def test_the_source_among_the_merges_is_not_the_nearest():
+    values, source = kind(0.5, one=-0.01)
+    values.insert(0, "(1, 1)", source)
+    found = choose({"head": values, "crop": values}, {"head": source, "crop": source})
+    assert found.chosen is None
+    assert "the nearest, one: head -0.0100" in found.why
+
+
 def test_a_kind_that_the_source_finds_already_is_not_heard():
     heads, crops, names = kind(0.5, one=0.1), kind(0.5, one=0.1), kind(0.9, one=-0.01)
     assert chosen(head=heads, crop=crops, title=names).chosen == "one"
