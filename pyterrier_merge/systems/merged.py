@@ -163,7 +163,7 @@ class MergedSystem(EncoderSettings):
     def _merge(self, bench: Bench, domains: Sequence[str], made_from: str, asked: TestCollection | None) -> Prepared:
         from pyterrier_merge.encoding.merged import MergedE5Encoder
         from pyterrier_merge.tuning.folds import FoldedSweep
-        from pyterrier_merge.tuning.label_free import LabelFree
+        from pyterrier_merge.tuning.unlabelled import LabelFree
 
         recipe = self._recipe(domains)
         if self.sweep is None or asked is None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pyterrier_merge.encoding.encoders import E5Encoder
     from pyterrier_merge.encoding.merged import MergedE5Encoder
     from pyterrier_merge.recipe import MergeRecipe
-    from pyterrier_merge.tuning.label_free import LabelFree
+    from pyterrier_merge.tuning.unlabelled import LabelFree
 
 
 class UnlabelledSection(Section):
@@ -63,7 +63,7 @@ class UnlabelledSection(Section):
 
     def choose(self, bench: Bench, encoder: MergedE5Encoder, asked: TestCollection) -> LabelFree:
         """Choose a merge, or the source."""
-        from pyterrier_merge.tuning.label_free import choose_unlabelled
+        from pyterrier_merge.tuning.unlabelled import choose_unlabelled
 
         return choose_unlabelled(
             encoder,

@@ -1,192 +1,178 @@
-"""The choice of a merge without a label: several kinds of known items must agree that it beats the source."""
+"""The road without a label: sweeps over several kinds of known items, and the rule that chooses on them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
-LEVEL = 0.95  # of the lower bounds, for all merges at once
-ROOM = 0.85  # a source that scores more on items has nothing left to learn from them
-FEWEST = 100  # items of a kind
-KINDS = 2  # that must agree
-FLIPS = 2_000
-ROUNDING = 1e-12  # differences below it are none
+from pyterrier_merge.collections.pseudo_queries import SPLITS, known_items
+from pyterrier_merge.collections.query_parts import TITLES
+from pyterrier_merge.encoding.merged import MergedE5Encoder
+from pyterrier_merge.evaluation import measure_runs
+from pyterrier_merge.executor import Executor
+from pyterrier_merge.models.files import read_training
+from pyterrier_merge.retrieval.lexical.bm25 import bm25
+from pyterrier_merge.storage import user_path
+from pyterrier_merge.training.provenance import KNOWN_ITEMS
+from pyterrier_merge.tuning.agreement import KINDS, UnlabelledChoice, choose, why_unheard
+from pyterrier_merge.tuning.score import ScoringTask, scores
+from pyterrier_merge.tuning.space import PAPER_GRID, Grid
+from pyterrier_merge.tuning.sweep import Sweep, sweep
+
+if TYPE_CHECKING:
+    from ir_measures.measures import Measure
+
+    from pyterrier_merge.collections.base import TestCollection
+
+logger = logging.getLogger(__name__)
+
+WAYS = ("head", "crop", "title")
+FRONTS = {"head", "drawn"}  # these queries are alike: a model that was trained on the one knows the other
 
 
-@dataclass(frozen=True)
-class UnlabelledChoice:
-    """What known items say of merges, and the merge that they choose.
+@dataclass(frozen=True, repr=False)
+class LabelFree:
+    """What was chosen without a label.
 
     Attributes:
-        chosen: Name of the merge; None for the source.
-        why: What was chosen, on what evidence, in sentences.
-        merges: One row a merge (index: its name). The mean difference from the source on each kind that is heard
-            (column: the kind); ``gain``, the mean over kinds as a share of what the source leaves to gain, and
-            ``low``, its lower bound; ``agreed``, whether the bound and the difference on each kind are above 0.
-        kinds: One row a kind (index: its name): ``queries``, ``source`` (its mean), ``heard``, and ``why`` it was not.
-        labels: Judgements that were used: 0.
+        best: A new encoder with the alphas that were chosen; all ones where the source was.
+        choice: The evidence: figures of each merge on each kind of items, and the reason in words.
+        sweeps: For each kind of known items that was heard the sweep over each split that chose.
     """
 
-    chosen: str | None
-    why: str
-    merges: pd.DataFrame
-    kinds: pd.DataFrame
-    labels: int = 0
+    best: MergedE5Encoder
+    choice: UnlabelledChoice
+    sweeps: Mapping[str, Sequence[Sweep]]
+
+    @property
+    def chose_source(self) -> bool:
+        """Whether the evidence was not enough for a merge."""
+        return self.choice.chosen is None
+
+    def describe(self) -> str:
+        """Return what was chosen, on what, and with how many labels."""
+        return f"Without labels (0 judgements): {self.choice.why}"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.describe()}>"
 
 
-def choose(
-    values: Mapping[str, pd.DataFrame],
-    source: Mapping[str, pd.Series[float]],
-    lexical: Mapping[str, float] | None = None,
-    left_out: Mapping[str, str] | None = None,
+def choose_unlabelled(
+    encoder: MergedE5Encoder,
+    collection: TestCollection,
     *,
+    grid: Grid = PAPER_GRID,
+    n: int = 2500,
     seed: int = 0,
-) -> UnlabelledChoice:
-    """Choose a merge that beats the source on every kind of known items, or the source.
+    metric: Measure | None = None,
+    root: str | Path | None = None,
+    executor: Executor | None = None,
+    verbose: bool = False,
+) -> LabelFree:
+    """Choose alphas on known items of several kinds, or keep the source where they do not agree.
 
-    A kind is heard if it has at least 100 items, the source scores at most .85 on them, and BM25 does not score more
-    than the source: items that BM25 finds better ask for words, and a merge that weighs words more gains on them alone.
-    Two kinds must be heard. On each, a difference from the source counts as a share of what the source leaves to gain
-    (1 less its mean), and the gain is the mean over kinds. A merge is believed if its mean difference is
-    above 0 on each kind, and the lower bound of its gain is, too: a one-sided 95 % bound that holds for all merges at
-    once (max-T, by random sign flips of documents). Of the merges that are believed, the one with the largest gain
-    is taken, or one that is nearer to the source and at most one standard error (of their difference) worse.
+    The kinds of :func:`~pyterrier_merge.known_items` are ``head``, ``crop`` and, where documents have one, ``title``. A
+    kind that a domain model was trained on is left out, and what is left must still be two; the items of "dev" choose
+    then, and those of both splits otherwise. The rule is :func:`~pyterrier_merge.tuning.agreement.choose`.
+    No judgement and no query of the collection is read.
 
     Args:
-        values: For each kind one row a query (the same qid is the same document), one column a merge, with values in
-            [0, 1]; the same columns, those nearest to the source first.
-        source: For each kind the source's value for each of these queries.
-        lexical: For each kind BM25's mean; kinds without one are not compared.
-        left_out: Kinds that were not measured, with the reason.
-        seed: Of the sign flips.
+        encoder: Names the models and settings; stays as it is.
+        collection: Gives documents.
+        grid: Values of both alphas, of which every pair is tried, or the pairs themselves.
+        n: Documents to draw for each kind.
+        seed: Another seed draws other documents.
+        metric: An ``ir_measures`` measure with values in [0, 1]; the collection's first when None.
+        root: Folder of the indexes; the package's cache when None.
+        executor: Where groups of pairs run; in this process when None.
+        verbose: Show a progress bar.
 
     Raises:
-        ValueError: The kinds have different merges, or there is neither a kind nor a reason.
+        TypeError: The encoder merges nothing, or the collection is something else.
+        ValueError: As :func:`~pyterrier_merge.sweep`, ``n`` is too small, the collection consists of known items, or
+            BM25, which the rule compares with, cannot read its language.
+        ModuleNotFoundError: The collection is Japanese, and the extra ``japanese`` is not installed.
     """
-    if not values and not left_out:
-        raise ValueError("there is nothing to choose on: no kind of known items was measured")
-    names = _merges(values)
-    kinds = _heard(values, source, lexical or {}, left_out or {})
-    heard = list(kinds.index[kinds["heard"]])
-    merges = pd.DataFrame(index=pd.Index(names, name="merge")).assign(gain=0.0, low=0.0, agreed=False)
-    if len(heard) < KINDS:
-        said = f"the source is kept: {KINDS} kinds of known items must agree, and {len(heard)} can be used"
-        return UnlabelledChoice(None, f"{said}.{_unheard(kinds)}", merges, kinds)
-    differences = {kind: values[kind].sub(source[kind], axis=0).set_axis(names, axis=1) for kind in heard}
-    merges = merges.assign(**{kind: found.mean() for kind, found in differences.items()})
-    gains = documents_shares(differences, source)
-    merges["gain"], merges["low"] = gains.mean(axis=0), lower_bounds(gains, seed=seed)
-    merges["agreed"] = (merges[["low", *heard]] > 0).all(axis=1)
-    if not merges["agreed"].any():
-        nearest = int(np.argmax(np.where(gains.any(axis=0), merges["low"], -np.inf)))  # the source is no merge
-        said = f"the source is kept: no merge surely beats it on all kinds; the nearest, {names[nearest]}"
-        return UnlabelledChoice(None, f"{said}: {_evidence(merges.iloc[nearest], kinds)}", merges, kinds)
-    best = int(np.argmax(merges["gain"].where(merges["agreed"], -np.inf)))
-    row = next(
-        row for row in range(len(names)) if merges["agreed"].iloc[row] and _close(gains[:, best] - gains[:, row])
-    )
-    nearer = "" if row == best else f" (nearer to the source than {names[best]}, and not worse by a standard error)"
-    said = f"{names[row]} beats the source{nearer}: {_evidence(merges.iloc[row], kinds)}"
-    return UnlabelledChoice(names[row], said, merges, kinds)
+    if not isinstance(encoder, MergedE5Encoder):
+        raise TypeError(f"alphas are chosen for a MergedE5Encoder; found {encoder!r}, which has none")
+    metric = metric or collection.measures[0]
+    folder = user_path(root) if root else None
+    left_out = _left_out(encoder.recipe.models, collection)
+    splits = ("dev",) if _trained_on_items(encoder.recipe.models) else SPLITS
+    kinds = {way: known_items(collection, n, seed=seed, query=way) for way in WAYS if way not in left_out}
+    lexical: dict[str, float] = {}
+    for way in tuple(kinds):
+        try:
+            topics = pd.concat([kinds[way].topics(split) for split in splits])
+        except ValueError as error:  # too few texts make an item of this kind
+            left_out[way] = str(error)
+        else:
+            tasks = [ScoringTask(kinds[way], split, metric, 100, folder, encoder.settings()) for split in splits]
+            own = pd.concat([scores([encoder.recipe.unmerged], task)[encoder.recipe.unmerged] for task in tasks])
+            lexical[way] = _bm25_mean(kinds[way], topics, pd.concat([task.qrels for task in tasks]), metric)
+            left_out |= {way: why} if (why := why_unheard(len(topics), own.mean(), lexical[way])) else {}
+        if way in left_out:
+            del kinds[way]
+    if len(kinds) < KINDS:  # no merge needs to be scored
+        left_out |= dict.fromkeys(kinds, "no other kind is left to agree with it")
+        kinds = {}
+    on = partial(sweep, encoder, grid=grid, metric=metric, root=root, executor=executor, verbose=verbose)
+    sweeps = {way: [on(items, split=split) for split in splits] for way, items in kinds.items()}
+    return _chosen(encoder, sweeps, lexical, left_out, seed)
 
 
-def documents_shares(differences: Mapping[str, pd.DataFrame], source: Mapping[str, pd.Series[float]]) -> np.ndarray:
-    """Return what each document adds to the mean over kinds of the mean share of what the source leaves to gain.
-
-    Returns:
-        ``(documents, merges)``, in the order of their qids. The mean over documents is that mean. A document without an
-        item of some kind adds that kind's mean, so that it neither weighs more nor varies more than it knows.
-    """
-    kinds = {kind: found / (1 - source[kind].mean()) for kind, found in differences.items()}
-    qids = sorted(set().union(*(found.index for found in kinds.values())))
-    filled = np.zeros((len(qids), next(iter(kinds.values())).shape[1]))
-    for found in kinds.values():
-        mean = found.mean()
-        weight = len(qids) / len(found)  # each kind's mean is over its own items
-        filled += mean.to_numpy() + weight * (found - mean).reindex(qids).fillna(0.0).to_numpy(dtype=float)
-    shares = filled / len(kinds)
-    return np.where(np.abs(shares) < ROUNDING, 0, shares)
+def _bm25_mean(items: TestCollection, topics: pd.DataFrame, qrels: pd.DataFrame, metric: Measure) -> float:
+    run = bm25(items, num_results=100).transform(topics)
+    return float(measure_runs({"BM25": run}, qrels, [metric])["value"].mean())
 
 
-def lower_bounds(gains: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """Return the lower bound of each column's mean: all hold at once in 95 % of samples (max-T, random sign flips).
-
-    Args:
-        gains: ``(documents, merges)``.
-        seed: Of the signs.
-    """
-    means = gains.mean(axis=0)
-    errors = gains.std(axis=0, ddof=1) / np.sqrt(len(gains))
-    varied = errors > ROUNDING
-    if not varied.any():
-        return np.asarray(means)
-    centred = (gains - means)[:, varied] / (len(gains) * errors[varied])
-    signs = 2.0 * np.random.default_rng(seed).integers(0, 2, size=(FLIPS, len(gains))) - 1
-    critical = np.quantile((signs @ centred).max(axis=1), LEVEL)
-    return np.asarray(means - critical * errors)
-
-
-def _merges(values: Mapping[str, pd.DataFrame]) -> list[str]:
-    columns = [[str(name) for name in frame.columns] for frame in values.values()]
-    if any(names != columns[0] for names in columns):
-        raise ValueError(f"each kind of known items needs the same merges in the same order, found {columns}")
-    return columns[0] if columns else []
-
-
-def why_unheard(queries: int, source: float, lexical: float) -> str:
-    """Return why known items of a kind are not heard; nothing where they are.
-
-    Args:
-        queries: How many there are.
-        source: The source's mean on them.
-        lexical: BM25's mean on them.
-    """
-    if queries < FEWEST:
-        return f"{queries} items are too few, {FEWEST} are needed"
-    if source > ROOM:
-        return f"the source scores {source:.4f} on {queries} items, above {ROOM}, and leaves no room for a gain"
-    if lexical > source:
-        return (
-            f"BM25 scores {lexical:.4f} on {queries} items, the source {source:.4f}: "
-            "they ask for words more than for meaning"
-        )
-    return ""
-
-
-def _heard(
-    values: Mapping[str, pd.DataFrame],
-    source: Mapping[str, pd.Series[float]],
+def _chosen(
+    encoder: MergedE5Encoder,
+    sweeps: Mapping[str, Sequence[Sweep]],
     lexical: Mapping[str, float],
     left_out: Mapping[str, str],
-) -> pd.DataFrame:
-    """Return a row a kind: its items, the source's mean, whether it is heard and why not."""
-    rows: list[tuple[str, int, float, str]] = []
-    for kind, frame in values.items():
-        own = float(source[kind].mean())
-        rows.append((kind, len(frame), own, why_unheard(len(frame), own, lexical.get(kind, 0.0))))
-    rows += [(kind, 0, float("nan"), why) for kind, why in left_out.items()]
-    kinds = pd.DataFrame(rows, columns=["kind", "queries", "source", "why"]).set_index("kind")
-    kinds.insert(2, "heard", kinds["why"] == "")
-    return kinds
+    seed: int,
+) -> LabelFree:
+    rows = [found.table[["alpha_lower", "alpha_upper"]] for of in sweeps.values() for found in of]
+    pairs = {(float(lower), float(upper)) for table in rows for lower, upper in table.to_numpy()}
+    ordered = sorted(pairs, key=lambda pair: (-sum(pair), -pair[1]))  # nearest to the source first
+    named = {f"({lower:g}, {upper:g})": (lower, upper) for lower, upper in ordered}
+    values = {way: pd.concat([found.per_query[ordered] for found in of]) for way, of in sweeps.items()}
+    values = {way: frame.set_axis(list(named), axis=1) for way, frame in values.items()}
+    source = {way: pd.concat([found.source for found in of]) for way, of in sweeps.items()}
+    choice = choose(values, source, lexical, left_out, seed=seed)
+    best = copy.copy(encoder)
+    best.recipe = encoder.recipe.unmerged
+    if choice.chosen is not None:
+        best.recipe = encoder.recipe.with_alphas(*named[choice.chosen])
+    found = LabelFree(best, choice, sweeps)
+    logger.info("%s", found.describe())
+    return found
 
 
-def _close(lost: np.ndarray) -> bool:
-    """Whether the mean is at most its standard error."""
-    return bool(lost.mean() <= lost.std(ddof=1) / np.sqrt(len(lost)))
+def _trained_on_items(models: Iterable[str | Path]) -> dict[str, str]:
+    """Return the models that were trained on known items, each with the kind of query."""
+    reports = {str(model): read_training(user_path(model)) for model in models}
+    return {
+        model: str(report.get("settings", {}).get("query", "drawn"))
+        for model, report in reports.items()
+        if report.get("objective") == KNOWN_ITEMS
+    }
 
 
-def _evidence(merge: pd.Series[float], kinds: pd.DataFrame) -> str:
-    """Tell a merge's gain, and its difference from the source on each kind that is heard."""
-    told = [
-        f"{kind} {merge[str(kind)]:+.4f} (source {row['source']:.4f}, {row['queries']} items)"
-        for kind, row in kinds[kinds["heard"]].iterrows()
-    ]
-    share = f"{merge['gain']:+.1%} of what the source leaves to gain, at least {merge['low']:+.1%}"
-    return f"{', '.join(told)}; together {share}.{_unheard(kinds)}"
-
-
-def _unheard(kinds: pd.DataFrame) -> str:
-    return "".join(f" Not used: {kind}: {why.rstrip('.')}." for kind, why in kinds["why"].items() if why)
+def _left_out(models: Iterable[str | Path], collection: TestCollection) -> dict[str, str]:
+    """Return the kinds of items that a model was trained on, and titles where documents have none."""
+    found = {}
+    if not set(TITLES) & set(collection.document_fields):
+        found["title"] = f"documents of {collection.name} have neither {' nor '.join(TITLES)}"
+    for model, query in _trained_on_items(models).items():
+        alike = FRONTS if query in FRONTS else {query}
+        found |= {way: f"{model} was trained on such items" for way in WAYS if way in alike}
+    return found

@@ -14,10 +14,10 @@ from pyterrier_merge.recipe import MergeRecipe
 from pyterrier_merge.storage import cache_folder
 from pyterrier_merge.systems import read_system
 from pyterrier_merge.training import domain as training
-from pyterrier_merge.tuning import label_free
-from pyterrier_merge.tuning.label_free import LabelFree
+from pyterrier_merge.tuning import unlabelled
+from pyterrier_merge.tuning.agreement import UnlabelledChoice
 from pyterrier_merge.tuning.space import in_words
-from pyterrier_merge.tuning.unlabelled import UnlabelledChoice
+from pyterrier_merge.tuning.unlabelled import LabelFree
 
 TRAIN = {"steps": 2, "head_steps": 1, "batch_size": 8}
 SMALLEST = ["d0", "d5", "d16"]
@@ -262,7 +262,7 @@ def test_alphas_without_labels(make_bench, section, small_collection, bert_retri
         kinds = pd.DataFrame({"queries": [9]}, index=pd.Index(["head"], name="kind"))
         return LabelFree(best, UnlabelledChoice(chosen, "so it is.", merges, kinds), {})
 
-    monkeypatch.setattr(label_free, "choose_unlabelled", choose_unlabelled)
+    monkeypatch.setattr(unlabelled, "choose_unlabelled", choose_unlabelled)
     sections = {"m": section(sweep={"on": "known-items", "grid": [0, 1], "items": 40, "seed": 3, "metric": "nDCG@5"})}
     bench = make_bench(sections)
     bench.check()

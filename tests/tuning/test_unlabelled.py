@@ -1,142 +1,119 @@
-import numpy as np
+import json
+import shutil
+
 import pandas as pd
+import pyterrier as pt
 import pytest
-from scipy import stats
+from pyterrier.measures import nDCG
 
-from pyterrier_merge.tuning.unlabelled import choose, documents_shares, lower_bounds
+from pyterrier_merge import E5Encoder, MergedE5Encoder, bm25, known_items
+from pyterrier_merge.collections import from_frames
+from pyterrier_merge.tuning import unlabelled
+from pyterrier_merge.tuning.agreement import UnlabelledChoice
+from pyterrier_merge.tuning.unlabelled import choose_unlabelled
+
+WORDS = ["kidney", "liver", "fever", "pain", "heart", "rate", "acute", "renal", "high", "low", "chronic", "failure"]
 
 
-def kind(own, **gains):
-    """200 queries on which the source scores ``own``; a merge gains ``gain`` on average, .1 more or less on each."""
-    source = pd.Series(np.full(200, own))
-    swing = np.tile([0.1, -0.1], 100)
-    return pd.DataFrame({name: source + gain + swing for name, gain in gains.items()}), source
+def collection_of(docs):
+    """Documents and one labelled query that nothing may read."""
+    topics = pd.DataFrame([("1", "kidney")], columns=["qid", "query"])
+    qrels = pd.DataFrame([("1", docs[0]["docno"], 1)], columns=["qid", "docno", "label"])
+    return from_frames("parent", docs, topics, qrels)
 
 
-def chosen(**kinds):
-    return choose(
-        {name: values for name, (values, _) in kinds.items()}, {name: own for name, (_, own) in kinds.items()}
+@pytest.fixture(scope="module")
+def docs():
+    texts = {n: " ".join(WORDS[(n + n // 12 * m + m) % 12] for m in range(12)) for n in range(60)}
+    return [{"docno": f"d{n}", "text": text} for n, text in texts.items()]
+
+
+@pytest.fixture
+def merged(bert_retriever, bert_language_model):
+    return MergedE5Encoder(
+        bert_retriever, bert_language_model, alpha_lower=0.5, alpha_upper=0.5, dtype="float32", device="cpu"
     )
 
 
-def test_a_merge_that_gains_on_every_kind_is_chosen():
-    """Shares of what is left: .05 / .5 and .04 / .4, so .1; they swing by .1 / .5 and .1 / .4, so by .225."""
-    found = chosen(head=kind(0.5, near=0.0, far=0.05), crop=kind(0.6, near=0.0, far=0.04))
-    assert found.chosen == "far"
-    assert found.merges.loc["far", ["head", "crop", "gain"]].tolist() == pytest.approx([0.05, 0.04, 0.1])
-    assert found.merges.loc["far", "low"] == pytest.approx(0.1 - 1.645 * 0.225 / 199**0.5, abs=0.002)
-    assert found.merges["agreed"].tolist() == [False, True]
-    assert found.labels == 0
-    assert "far beats the source: head +0.0500 (source 0.5000, 200 items), crop +0.0400" in found.why
-    assert "together +10.0% of what the source leaves to gain, at least +7." in found.why
+@pytest.fixture
+def all_heard(monkeypatch):
+    """Sixty documents make fewer items than the rule hears."""
+    monkeypatch.setattr(unlabelled, "why_unheard", lambda *_: "")
 
 
-def test_noise_chooses_the_source():
-    rng = np.random.default_rng(0)
-    source = pd.Series(rng.uniform(0, 0.8, size=300))
-    kinds = {name: pd.DataFrame(rng.normal(0, 0.2, size=(300, 25))).add(source, axis=0) for name in ("head", "crop")}
-    assert max(kinds["head"].mean()) > source.mean() + 0.015
-    found = choose(kinds, dict.fromkeys(kinds, source))
-    assert found.chosen is None
-    assert not found.merges["agreed"].any()
-    assert "no merge surely beats it on all kinds" in found.why
+def test_every_kind_is_swept_and_no_judgement_is_read(merged, docs, tmp_path, monkeypatch, all_heard):
+    collection = collection_of(docs)
+    monkeypatch.setattr(type(collection), "_qrels", lambda *_: pytest.fail("judgements were read"))
+    monkeypatch.setattr(type(collection), "_topics", lambda *_: pytest.fail("queries were read"))
+    found = choose_unlabelled(merged, collection, grid=[(0.5, 1), (1, 1), (0, 0)], n=40, root=tmp_path)
+    assert {way: [len(sweep.per_query) for sweep in of] for way, of in found.sweeps.items()} == {
+        "head": [20, 20],
+        "crop": [20, 20],
+    }
+    assert found.choice.merges.index.tolist() == ["(1, 1)", "(0.5, 1)", "(0, 0)"]
+    assert found.chose_source
+    assert found.best.recipe.keeps_source
+    assert "Without labels (0 judgements): the source is kept" in found.describe()
+    assert "title: documents of parent have neither title nor name" in found.describe()
+    assert (merged.alpha_lower, merged.alpha_upper) == (0.5, 0.5)
 
 
-def test_kinds_that_disagree_choose_the_source():
-    found = chosen(head=kind(0.5, one=0.1), title=kind(0.5, one=-0.01))
-    assert found.chosen is None
-    assert found.merges.loc["one", "low"] > 0  # together the kinds are for it
-    assert "the nearest, one: head +0.1000" in found.why
-    assert "title -0.0100" in found.why
+def test_what_the_rule_chooses_is_the_best_encoder(merged, docs, tmp_path, monkeypatch, all_heard):
+    heard = {}
+
+    def chooses(values, source, lexical, left_out, **_):
+        heard.update(values=values, source=source, lexical=lexical)
+        return UnlabelledChoice("(0.25, 0.75)", "", pd.DataFrame(), pd.DataFrame())
+
+    monkeypatch.setattr(unlabelled, "choose", chooses)
+    found = choose_unlabelled(merged, collection_of(docs), grid=[0.25, 0.75], n=40, root=tmp_path)
+    assert (found.best.alpha_lower, found.best.alpha_upper) == (0.25, 0.75)
+    assert not found.chose_source
+    nearest_first = ["(0.75, 0.75)", "(0.25, 0.75)", "(0.75, 0.25)", "(0.25, 0.25)"]
+    assert [list(frame.columns) for frame in heard["values"].values()] == [nearest_first] * 2
+    dev, train = (sweep.per_query[0.25, 0.75] for sweep in found.sweeps["crop"])
+    assert heard["values"]["crop"]["(0.25, 0.75)"].tolist() == [*dev, *train]
+    items = known_items(collection_of(docs), 40, query="crop")
+    topics, qrels = (pd.concat([of("dev"), of("train")]) for of in (items.topics, items.qrels))
+    by_pyterrier = pt.Evaluate(bm25(items, num_results=100)(topics), qrels, [nDCG @ 10])
+    assert heard["lexical"]["crop"] == pytest.approx(by_pyterrier["nDCG@10"])
 
 
-def test_the_source_among_the_merges_is_not_the_nearest():
-    values, source = kind(0.5, one=-0.01)
-    values.insert(0, "(1, 1)", source)
-    found = choose({"head": values, "crop": values}, {"head": source, "crop": source})
-    assert found.chosen is None
-    assert "the nearest, one: head -0.0100" in found.why
+def test_where_too_few_kinds_are_heard_no_merge_is_scored(merged, docs, tmp_path, monkeypatch):
+    monkeypatch.setattr(unlabelled, "sweep", lambda *_, **__: pytest.fail("a merge was scored"))
+    found = choose_unlabelled(merged, collection_of(docs), n=40, root=tmp_path)
+    assert found.chose_source
+    assert "head: 40 items are too few, 100 are needed" in found.describe()
+    heard = iter(["", "nothing to hear"])
+    monkeypatch.setattr(unlabelled, "why_unheard", lambda *_: next(heard))
+    found = choose_unlabelled(merged, collection_of(docs), n=40, root=tmp_path)
+    assert "crop: nothing to hear. Not used: head: no other kind is left to agree with it" in found.describe()
 
 
-def test_a_kind_that_the_source_finds_already_is_not_heard():
-    heads, crops, names = kind(0.5, one=0.1), kind(0.5, one=0.1), kind(0.9, one=-0.01)
-    assert chosen(head=heads, crop=crops, title=names).chosen == "one"
-    found = chosen(head=heads, title=names)
-    assert found.chosen is None
-    assert "2 kinds of known items must agree, and 1 can be used" in found.why
-    assert "Not used: title: the source scores 0.9000 on 200 items, above 0.85" in found.why
-    assert found.kinds["heard"].to_dict() == {"head": True, "title": False}
+@pytest.mark.parametrize(("query", "heard"), [("drawn", "crop"), ("head", "crop"), ("crop", "head")])
+def test_a_kind_that_a_model_was_trained_on_is_left_out(
+    query, heard, docs, bert_retriever, bert_language_model, tmp_path, monkeypatch, all_heard
+):
+    monkeypatch.setattr(unlabelled, "KINDS", 1)
+    domain = shutil.copytree(bert_language_model, tmp_path / "domain")
+    (domain / "training.json").write_text(json.dumps({"objective": "known-items", "settings": {"query": query}}))
+    trained = MergedE5Encoder(bert_retriever, domain, alpha_lower=0.5, alpha_upper=1, dtype="float32", device="cpu")
+    found = choose_unlabelled(trained, collection_of(docs), grid=[(0.5, 1)], n=40, root=tmp_path / "indexes")
+    [(way, of)] = found.sweeps.items()
+    assert (way, len(of)) == (heard, 1)  # the split "dev" alone
+    assert "domain was trained on such items" in found.describe()
 
 
-def test_items_that_bm25_finds_better_are_not_heard():
-    values, source = kind(0.5, one=0.1)
-    kinds, sources = {"head": values, "crop": values}, {"head": source, "crop": source}
-    assert choose(kinds, sources, {"head": 0.49, "crop": 0.5}).chosen == "one"
-    found = choose(kinds, sources, {"head": 0.49, "crop": 0.51})
-    assert found.chosen is None
-    assert (
-        "crop: BM25 scores 0.5100 on 200 items, the source 0.5000: they ask for words more than for meaning"
-        in found.why
-    )
+def test_what_cannot_be_chosen_on_is_refused(merged, docs, bert_retriever):
+    with pytest.raises(TypeError, match="alphas are chosen for a MergedE5Encoder; found E5Encoder"):
+        choose_unlabelled(E5Encoder(bert_retriever, device="cpu"), collection_of(docs))
+    with pytest.raises(ValueError, match="consists of known items"):
+        choose_unlabelled(merged, known_items(collection_of(docs), 40))
 
 
-def test_each_kind_counts_alike_whatever_documents_it_has():
-    """As shares heads gain .2 and crops .4, so .3 in all. Of 300 documents 100 have both items, and 200 a single one.
-
-    An item of a kind with 200 of 300 documents counts 1.5 times, a half for each kind: swings of .15, and .3 for both.
-    """
-    head, source = kind(0.5, one=0.1)
-    crop = head.set_axis(range(100, 300)) + 0.1
-    shares = documents_shares(
-        {"head": head - 0.5, "crop": crop - 0.5}, {"head": source, "crop": source.set_axis(range(100, 300))}
-    )
-    swing = np.tile([0.15, -0.15], 50)
-    assert shares[:, 0] == pytest.approx(0.3 + np.concatenate([swing, 2 * swing, swing]))
-
-
-def test_too_few_items_are_not_heard():
-    values, source = kind(0.5, one=0.1)
-    found = choose(
-        {"head": values, "crop": values[:99]}, {"head": source, "crop": source[:99]}, left_out={"title": "no titles"}
-    )
-    assert found.chosen is None
-    assert "crop: 99 items are too few, 100 are needed" in found.why
-    assert "title: no titles" in found.why
-
-
-def test_of_merges_within_a_standard_error_the_nearest_to_the_source_is_chosen():
-    """Two merges swing opposite ways: as shares, their difference has the standard error .4 / sqrt(199) = .0284."""
-    for gain, expected in ((0.087, "near"), (0.085, "far")):  # .026 and .03 less, as shares
-        values, source = kind(0.5, near=gain, far=0.1)
-        values["near"] = 2 * values["near"].mean() - values["near"]
-        found = choose({"head": values, "crop": values}, {"head": source, "crop": source})
-        assert found.chosen == expected
-        assert ("(nearer to the source than far" in found.why) == (expected == "near")
-
-
-def test_the_bounds_hold_for_all_merges_at_once():
-    """The critical value of independent merges is that of Šidák: the .95 ** (1 / 20) quantile of the normal."""
-    differences = np.random.default_rng(1).normal(size=(400, 20))
-    means, errors = differences.mean(axis=0), differences.std(axis=0, ddof=1) / 20
-    critical = (means - lower_bounds(differences)) / errors
-    assert critical == pytest.approx(np.full(20, stats.norm.ppf(0.95 ** (1 / 20))), abs=0.12)
-
-
-def test_a_merge_without_a_difference_has_its_mean_as_bound():
-    assert lower_bounds(np.zeros((5, 2))).tolist() == [0, 0]
-    mixed = np.column_stack([np.zeros(200), np.tile([0.0, 0.2], 100)])
-    assert lower_bounds(mixed)[0] == 0
-
-
-def test_where_no_kind_was_measured_the_source_is_kept_with_the_reasons():
-    found = choose({}, {}, left_out={"head": "20 documents are too short", "title": "no titles"})
-    assert found.chosen is None
-    assert "and 0 can be used. Not used: head: 20 documents are too short. Not used: title: no titles." in found.why
-    with pytest.raises(ValueError, match="nothing to choose on"):
-        choose({}, {})
-
-
-def test_kinds_have_the_same_merges():
-    one, other = kind(0.5, a=0.1), kind(0.5, b=0.1)
-    with pytest.raises(ValueError, match="the same merges"):
-        chosen(head=one, crop=other)
+def test_texts_too_short_for_items_are_counted_and_keep_the_source(merged):
+    short = [{"docno": f"d{n}", "text": "too short"} for n in range(20)]
+    found = choose_unlabelled(merged, collection_of(short), n=20)
+    assert found.chose_source
+    assert found.best.recipe.keeps_source
+    assert "head: parent: 0 known items; passed over: 20 documents that are too short" in found.describe()

@@ -1,0 +1,192 @@
+"""The choice of a merge without a label: several kinds of known items must agree that it beats the source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+LEVEL = 0.95  # of the lower bounds, for all merges at once
+ROOM = 0.85  # a source that scores more on items has nothing left to learn from them
+FEWEST = 100  # items of a kind
+KINDS = 2  # that must agree
+FLIPS = 2_000
+ROUNDING = 1e-12  # differences below it are none
+
+
+@dataclass(frozen=True)
+class UnlabelledChoice:
+    """What known items say of merges, and the merge that they choose.
+
+    Attributes:
+        chosen: Name of the merge; None for the source.
+        why: What was chosen, on what evidence, in sentences.
+        merges: One row a merge (index: its name). The mean difference from the source on each kind that is heard
+            (column: the kind); ``gain``, the mean over kinds as a share of what the source leaves to gain, and
+            ``low``, its lower bound; ``agreed``, whether the bound and the difference on each kind are above 0.
+        kinds: One row a kind (index: its name): ``queries``, ``source`` (its mean), ``heard``, and ``why`` it was not.
+        labels: Judgements that were used: 0.
+    """
+
+    chosen: str | None
+    why: str
+    merges: pd.DataFrame
+    kinds: pd.DataFrame
+    labels: int = 0
+
+
+def choose(
+    values: Mapping[str, pd.DataFrame],
+    source: Mapping[str, pd.Series[float]],
+    lexical: Mapping[str, float] | None = None,
+    left_out: Mapping[str, str] | None = None,
+    *,
+    seed: int = 0,
+) -> UnlabelledChoice:
+    """Choose a merge that beats the source on every kind of known items, or the source.
+
+    A kind is heard if it has at least 100 items, the source scores at most .85 on them, and BM25 does not score more
+    than the source: items that BM25 finds better ask for words, and a merge that weighs words more gains on them alone.
+    Two kinds must be heard. On each, a difference from the source counts as a share of what the source leaves to gain
+    (1 less its mean), and the gain is the mean over kinds. A merge is believed if its mean difference is
+    above 0 on each kind, and the lower bound of its gain is, too: a one-sided 95 % bound that holds for all merges at
+    once (max-T, by random sign flips of documents). Of the merges that are believed, the one with the largest gain
+    is taken, or one that is nearer to the source and at most one standard error (of their difference) worse.
+
+    Args:
+        values: For each kind one row a query (the same qid is the same document), one column a merge, with values in
+            [0, 1]; the same columns, those nearest to the source first.
+        source: For each kind the source's value for each of these queries.
+        lexical: For each kind BM25's mean; kinds without one are not compared.
+        left_out: Kinds that were not measured, with the reason.
+        seed: Of the sign flips.
+
+    Raises:
+        ValueError: The kinds have different merges, or there is neither a kind nor a reason.
+    """
+    if not values and not left_out:
+        raise ValueError("there is nothing to choose on: no kind of known items was measured")
+    names = _merges(values)
+    kinds = _heard(values, source, lexical or {}, left_out or {})
+    heard = list(kinds.index[kinds["heard"]])
+    merges = pd.DataFrame(index=pd.Index(names, name="merge")).assign(gain=0.0, low=0.0, agreed=False)
+    if len(heard) < KINDS:
+        said = f"the source is kept: {KINDS} kinds of known items must agree, and {len(heard)} can be used"
+        return UnlabelledChoice(None, f"{said}.{_unheard(kinds)}", merges, kinds)
+    differences = {kind: values[kind].sub(source[kind], axis=0).set_axis(names, axis=1) for kind in heard}
+    merges = merges.assign(**{kind: found.mean() for kind, found in differences.items()})
+    gains = documents_shares(differences, source)
+    merges["gain"], merges["low"] = gains.mean(axis=0), lower_bounds(gains, seed=seed)
+    merges["agreed"] = (merges[["low", *heard]] > 0).all(axis=1)
+    if not merges["agreed"].any():
+        nearest = int(np.argmax(np.where(gains.any(axis=0), merges["low"], -np.inf)))  # the source is no merge
+        said = f"the source is kept: no merge surely beats it on all kinds; the nearest, {names[nearest]}"
+        return UnlabelledChoice(None, f"{said}: {_evidence(merges.iloc[nearest], kinds)}", merges, kinds)
+    best = int(np.argmax(merges["gain"].where(merges["agreed"], -np.inf)))
+    row = next(
+        row for row in range(len(names)) if merges["agreed"].iloc[row] and _close(gains[:, best] - gains[:, row])
+    )
+    nearer = "" if row == best else f" (nearer to the source than {names[best]}, and not worse by a standard error)"
+    said = f"{names[row]} beats the source{nearer}: {_evidence(merges.iloc[row], kinds)}"
+    return UnlabelledChoice(names[row], said, merges, kinds)
+
+
+def documents_shares(differences: Mapping[str, pd.DataFrame], source: Mapping[str, pd.Series[float]]) -> np.ndarray:
+    """Return what each document adds to the mean over kinds of the mean share of what the source leaves to gain.
+
+    Returns:
+        ``(documents, merges)``, in the order of their qids. The mean over documents is that mean. A document without an
+        item of some kind adds that kind's mean, so that it neither weighs more nor varies more than it knows.
+    """
+    kinds = {kind: found / (1 - source[kind].mean()) for kind, found in differences.items()}
+    qids = sorted(set().union(*(found.index for found in kinds.values())))
+    filled = np.zeros((len(qids), next(iter(kinds.values())).shape[1]))
+    for found in kinds.values():
+        mean = found.mean()
+        weight = len(qids) / len(found)  # each kind's mean is over its own items
+        filled += mean.to_numpy() + weight * (found - mean).reindex(qids).fillna(0.0).to_numpy(dtype=float)
+    shares = filled / len(kinds)
+    return np.where(np.abs(shares) < ROUNDING, 0, shares)
+
+
+def lower_bounds(gains: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Return the lower bound of each column's mean: all hold at once in 95 % of samples (max-T, random sign flips).
+
+    Args:
+        gains: ``(documents, merges)``.
+        seed: Of the signs.
+    """
+    means = gains.mean(axis=0)
+    errors = gains.std(axis=0, ddof=1) / np.sqrt(len(gains))
+    varied = errors > ROUNDING
+    if not varied.any():
+        return np.asarray(means)
+    centred = (gains - means)[:, varied] / (len(gains) * errors[varied])
+    signs = 2.0 * np.random.default_rng(seed).integers(0, 2, size=(FLIPS, len(gains))) - 1
+    critical = np.quantile((signs @ centred).max(axis=1), LEVEL)
+    return np.asarray(means - critical * errors)
+
+
+def _merges(values: Mapping[str, pd.DataFrame]) -> list[str]:
+    columns = [[str(name) for name in frame.columns] for frame in values.values()]
+    if any(names != columns[0] for names in columns):
+        raise ValueError(f"each kind of known items needs the same merges in the same order, found {columns}")
+    return columns[0] if columns else []
+
+
+def why_unheard(queries: int, source: float, lexical: float) -> str:
+    """Return why known items of a kind are not heard; nothing where they are.
+
+    Args:
+        queries: How many there are.
+        source: The source's mean on them.
+        lexical: BM25's mean on them.
+    """
+    if queries < FEWEST:
+        return f"{queries} items are too few, {FEWEST} are needed"
+    if source > ROOM:
+        return f"the source scores {source:.4f} on {queries} items, above {ROOM}, and leaves no room for a gain"
+    if lexical > source:
+        return (
+            f"BM25 scores {lexical:.4f} on {queries} items, the source {source:.4f}: "
+            "they ask for words more than for meaning"
+        )
+    return ""
+
+
+def _heard(
+    values: Mapping[str, pd.DataFrame],
+    source: Mapping[str, pd.Series[float]],
+    lexical: Mapping[str, float],
+    left_out: Mapping[str, str],
+) -> pd.DataFrame:
+    """Return a row a kind: its items, the source's mean, whether it is heard and why not."""
+    rows: list[tuple[str, int, float, str]] = []
+    for kind, frame in values.items():
+        own = float(source[kind].mean())
+        rows.append((kind, len(frame), own, why_unheard(len(frame), own, lexical.get(kind, 0.0))))
+    rows += [(kind, 0, float("nan"), why) for kind, why in left_out.items()]
+    kinds = pd.DataFrame(rows, columns=["kind", "queries", "source", "why"]).set_index("kind")
+    kinds.insert(2, "heard", kinds["why"] == "")
+    return kinds
+
+
+def _close(lost: np.ndarray) -> bool:
+    """Whether the mean is at most its standard error."""
+    return bool(lost.mean() <= lost.std(ddof=1) / np.sqrt(len(lost)))
+
+
+def _evidence(merge: pd.Series[float], kinds: pd.DataFrame) -> str:
+    """Tell a merge's gain, and its difference from the source on each kind that is heard."""
+    told = [
+        f"{kind} {merge[str(kind)]:+.4f} (source {row['source']:.4f}, {row['queries']} items)"
+        for kind, row in kinds[kinds["heard"]].iterrows()
+    ]
+    share = f"{merge['gain']:+.1%} of what the source leaves to gain, at least {merge['low']:+.1%}"
+    return f"{', '.join(told)}; together {share}.{_unheard(kinds)}"
+
+
+def _unheard(kinds: pd.DataFrame) -> str:
+    return "".join(f" Not used: {kind}: {why.rstrip('.')}." for kind, why in kinds["why"].items() if why)
