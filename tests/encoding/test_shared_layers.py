@@ -3,6 +3,7 @@
 import copy
 import random
 import shutil
+import threading
 from collections import Counter
 from itertools import product
 
@@ -137,7 +138,12 @@ def layer_calls(monkeypatch, encoder, name="bert"):
     return calls
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+QUICK = ("bert", "qwen", "mpt, which returns attention weights too", "deberta, a convolution between layers")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in FAMILIES]
+)
 def test_every_family_gives_what_it_gives_alone(name, pair, words):
     encoder = make(pair(name, FAMILIES[name]))
     assert not require_equal(encoder, halves(encoder, 0, 1), texts(words)).reason
@@ -159,14 +165,14 @@ def test_layers_that_take_more_than_states_are_run_alone(pair, words, caplog):
 def test_layers_that_read_what_others_left_are_run_alone(encoder, words, monkeypatch, caplog):
     """As Gemma 3n's do: the upper layers read keys and values of a lower one, which a walk would not have run."""
     layers = encoder.open()[0].body.encoder.layer
-    left = {}
+    left = threading.local()  # batches run in threads
     real = type(layers[0]).forward
 
     def reads(self, hidden_states, *args, **kwargs):
         if self is layers[0]:
-            left["sum"] = hidden_states.sum(dim=1, keepdim=True)
+            left.sum = hidden_states.sum(dim=1, keepdim=True)
         elif self is layers[3]:
-            hidden_states = hidden_states + left.pop("sum")
+            hidden_states = hidden_states + left.__dict__.pop("sum")
         return real(self, hidden_states, *args, **kwargs)
 
     monkeypatch.setattr(type(layers[0]), "forward", reads)
