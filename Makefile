@@ -4,16 +4,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all lint format clean
+# Two processes, each with the tests of a file at a time; 2 GB of memory each.
+TWO := --numprocesses 2 --dist loadfile
+
+.PHONY: demo test test-all jars lint format clean
 
 demo: $(INSTALLED)  ## The embedded default, end to end: prints the table, says where the report is.
 	$(BIN)/pyterrier-merge run experiments/demo.yaml
 
-test: lint  ## Lint, types and the suite, without what takes minutes alone.
-	$(BIN)/pytest -m "not slow"
+test: lint jars  ## Lint, types and the suite, without what takes minutes alone.
+	$(BIN)/pytest $(TWO) -m "not slow"
 
-test-all: lint  ## Lint, types and the whole suite.
-	$(BIN)/pytest
+test-all: lint jars  ## Lint, types and the whole suite.
+	$(BIN)/pytest $(TWO)
+
+jars: $(INSTALLED)  ## Terrier's jars, where there is Java: two processes would fetch them at the same time.
+	@! command -v java > /dev/null || $(BIN)/python -c "from pyterrier_merge.retrieval.lexical.engines import start_java as start; start()"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

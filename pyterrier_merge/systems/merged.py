@@ -43,6 +43,8 @@ def _sweep(given: Any) -> Any:
     """A section is read here, too: ``on`` says which one it is."""
     if isinstance(given, Mapping):
         return (UnlabelledSection if "on" in given else SweepSection).model_validate(dict(given))
+    if given is not None and not isinstance(given, (SweepSection, UnlabelledSection)):
+        raise ValueError(f"expected fields ({', '.join(SweepSection.model_fields)}), found {given!r}")
     return given
 
 

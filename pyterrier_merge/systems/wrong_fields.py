@@ -75,12 +75,16 @@ def _described(problem: ErrorDetails, spec: type[BaseModel], content: Mapping[An
 
 def _fields(spec: type[BaseModel], path: Sequence[int | str], content: Mapping[Any, Any]) -> list[str]:
     """The fields of the section at a path; of its sections, where one of several may stand there."""
-    found = [spec]
+    found: list[type[BaseModel]] = [spec]
+    given: Mapping[Any, Any] = content
     if len(path) > 1 and path[0] == "systems":
-        found, path = [system_class(content["systems"][path[1]]["kind"])], path[2:]
+        given = content["systems"][path[1]]
+        found, path = [system_class(given["kind"])], path[2:]
     for name in path:
         if inner := [one for section in found if name in section.model_fields for one in _sections(section, str(name))]:
-            found = inner
+            below = given.get(str(name)) if isinstance(given, Mapping) else None
+            given = below if isinstance(below, Mapping) else {}
+            found = [one for one in inner if ("on" in one.model_fields) == ("on" in given)] or inner
         else:  # the kind of training, which stands in a path and in no file
             found = [
                 one for one in found if getattr(one.model_fields.get("objective"), "default", None) == name

@@ -109,9 +109,10 @@ def write_pairs(file):
 
 
 def runs(file):
-    """What the small twin of a file runs too is left to ``make test-all``."""
-    twin = file.with_name(f"{file.stem}-small.yaml").is_file()
-    return pytest.param(file, id=str(file.relative_to(FOLDER).with_suffix("")), marks=[pytest.mark.slow] * twin)
+    """What the small twin of a file runs too, or another one of LoRA, is left to ``make test-all``."""
+    alike = file.with_name(f"{file.stem}-small.yaml").is_file() or file.parent.name == "lora"
+    slow = alike and file != FOLDER / "lora" / "miracl-ja.yaml"
+    return pytest.param(file, id=str(file.relative_to(FOLDER).with_suffix("")), marks=[pytest.mark.slow] * slow)
 
 
 @pytest.mark.parametrize("file", map(runs, FILES))
