@@ -125,6 +125,7 @@ def test_the_exit_status_says_whether_every_system_ran(experiment):
     assert again.exit_code == 0
     assert re.search(r"\] flat: R@20 [\d.]+ \(kept\)\n", again.stdout)
     assert "] broken: failed: broken_pipeline:make returned int" in failed.stdout
+    assert failed.stdout.count("returned int") == failed.stderr.count("returned int") == 1
 
 
 def test_only_runs_some_systems_and_the_folder_goes_on(experiment):
