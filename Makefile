@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# Two processes, each with the tests of a file at a time; 2 GB of memory each.
-TWO := --numprocesses 2 --dist loadfile
+# Two processes of one thread and 2 GB of memory each, which share the files of tests.
+SUITE = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 .PHONY: demo test test-all jars lint format clean
 
@@ -13,10 +13,10 @@ demo: $(INSTALLED)  ## The embedded default, end to end: prints the table, says 
 	$(BIN)/pyterrier-merge run experiments/demo.yaml
 
 test: lint jars  ## Lint, types and the suite, without what takes minutes alone.
-	$(BIN)/pytest $(TWO) -m "not slow"
+	$(SUITE) -m "not slow"
 
 test-all: lint jars  ## Lint, types and the whole suite.
-	$(BIN)/pytest $(TWO)
+	$(SUITE)
 
 jars: $(INSTALLED)  ## Terrier's jars, where there is Java: two processes would fetch them at the same time.
 	@! command -v java > /dev/null || $(BIN)/python -c "from pyterrier_merge.retrieval.lexical.engines import start_java as start; start()"
