@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import textwrap
 from collections.abc import Sequence
 from functools import cache
 
@@ -15,6 +16,7 @@ from matplotlib.font_manager import FontProperties, findfont, fontManager, get_f
 logger = logging.getLogger(__name__)
 
 DPI = 150
+CHARACTERS = 11  # of a title, in an inch
 SHOWN_DPI = 100  # of a notebook: a picture is sharp there, and no wider than the page
 BOX = "□"  # in place of a character that no installed font has
 
@@ -31,11 +33,24 @@ class Picture(Figure):
         super().__init__(figsize=(width, height), dpi=DPI, layout="constrained")
         FigureCanvasAgg(self)
 
+    def entitle(self, words: str) -> None:
+        """Put a title of any script above all, in as many lines as it needs."""
+        width, _ = self.get_size_inches()
+        [title], fonts = drawable(textwrap.fill(words, int(width * CHARACTERS)))
+        self.suptitle(title, fontsize="medium", fontfamily=fonts, parse_math=False)  # a name may hold a $
+
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         data = io.BytesIO()
         self.savefig(data, format="png")
         width, height = (round(inches * SHOWN_DPI) for inches in self.get_size_inches())
         return data.getvalue(), {"width": width, "height": height}
+
+
+def as_svg(figure: Figure) -> str:
+    """Return a figure as an SVG element, for HTML."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg")
+    return text.getvalue()[text.getvalue().index("<svg") :]
 
 
 def drawable(*texts: str) -> tuple[list[str], list[str]]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pyterrier_merge.encoding.encoders import E5Encoder
     from pyterrier_merge.recipe import MergeRecipe
     from pyterrier_merge.tuning.folds import FoldedSweep
+    from pyterrier_merge.tuning.unlabelled import LabelFree
 
 Alpha = Annotated[float, Field(ge=0, le=1)]
 
@@ -165,16 +166,15 @@ class MergedSystem(EncoderSettings):
     def _merge(self, bench: Bench, domains: Sequence[str], made_from: str, asked: TestCollection | None) -> Prepared:
         from pyterrier_merge.encoding.merged import MergedE5Encoder
         from pyterrier_merge.tuning.folds import FoldedSweep
-        from pyterrier_merge.tuning.unlabelled import LabelFree
 
         recipe = self._recipe(domains)
         if self.sweep is None or asked is None:
             return self._prepared(bench, recipe, f"{made_from}; {self.method}, alphas as given", ())
         there = bench.on(self.sweep.collection)
         encoder = MergedE5Encoder.from_recipe(recipe, **self.encoder_settings(there))
+        if isinstance(self.sweep, UnlabelledSection):
+            return self._unlabelled(bench, self.sweep.choose(bench, encoder, asked), made_from)
         found = self.sweep.choose(bench, encoder, asked)
-        if isinstance(self.sweep, UnlabelledSection) or isinstance(found, LabelFree):  # both, for the type checker
-            return self._unlabelled(bench, found, made_from)
         pool = [there.prepared(name) for name in (self.sweep.pool.of if self.sweep.pool else ())]
         labels = all_labels(pool)
         if labels is not None:
@@ -192,7 +192,7 @@ class MergedSystem(EncoderSettings):
         line = f"merged, alphas chosen on {self.sweep.split}" if self.sweep.sampled else ""
         return replace(prepared, labels=labels, line=line, tables=tables, figures=figures)
 
-    def _unlabelled(self, bench: Bench, found: Any, made_from: str) -> Prepared:
+    def _unlabelled(self, bench: Bench, found: LabelFree, made_from: str) -> Prepared:
         prepared = self._prepared(bench, found.best.recipe, f"{made_from}; {self.method}", (found.describe(),))
         choice = found.choice
         tables = {"sweep": choice.merges.reset_index(), "sweep_kinds": choice.kinds.reset_index(), **prepared.tables}

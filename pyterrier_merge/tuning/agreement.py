@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from pyterrier_merge.tuning import rule
+
 LEVEL = 0.95  # of the lower bounds, for all merges at once
 ROOM = 0.85  # a source that scores more on items has nothing left to learn from them
 FEWEST = 100  # items of a kind
@@ -84,10 +86,9 @@ def choose(
         nearest = int(np.argmax(np.where(gains.any(axis=0), merges["low"], -np.inf)))  # the source is no merge
         said = f"the source is kept: no merge surely beats it on all kinds; the nearest, {names[nearest]}"
         return UnlabelledChoice(None, f"{said}: {_evidence(merges.iloc[nearest], kinds)}", merges, kinds)
-    best = int(np.argmax(merges["gain"].where(merges["agreed"], -np.inf)))
-    row = next(
-        row for row in range(len(names)) if merges["agreed"].iloc[row] and _close(gains[:, best] - gains[:, row])
-    )
+    agreed = np.flatnonzero(merges["agreed"])
+    best = int(agreed[rule.choose(gains[:, agreed], -agreed)])
+    row = int(agreed[rule.choose(gains[:, agreed], -agreed, "one-standard-error")])
     nearer = "" if row == best else f" (nearer to the source than {names[best]}, and not worse by a standard error)"
     said = f"{names[row]} beats the source{nearer}: {_evidence(merges.iloc[row], kinds)}"
     return UnlabelledChoice(names[row], said, merges, kinds)
@@ -171,11 +172,6 @@ def _heard(
     kinds = pd.DataFrame(rows, columns=["kind", "queries", "source", "why"]).set_index("kind")
     kinds.insert(2, "heard", kinds["why"] == "")
     return kinds
-
-
-def _close(lost: np.ndarray) -> bool:
-    """Whether the mean is at most its standard error."""
-    return bool(lost.mean() <= lost.std(ddof=1) / np.sqrt(len(lost)))
 
 
 def _evidence(merge: pd.Series[float], kinds: pd.DataFrame) -> str:

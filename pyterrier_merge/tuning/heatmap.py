@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEAST_WIDTH = 4.2  # inches, which the labels of the axes need
-CHARACTERS = 11  # of the title, in an inch
 MOST_CELLS = 3  # of a grid, for each that was measured: a search leaves more of them empty
 _WHOSE = {"alpha_upper": "'s upper layers"}
 
@@ -35,7 +32,7 @@ def alpha_heatmap(
     """
     from matplotlib.patches import Rectangle
 
-    from pyterrier_merge.pictures import Picture, drawable
+    from pyterrier_merge.pictures import Picture
 
     down, across = table.columns[:2]
     lowers = sorted(set(table[down]), reverse=True)
@@ -51,8 +48,7 @@ def alpha_heatmap(
     axes.set_yticks(range(rows), [f"{alpha:g}" for alpha in lowers])
     axes.set_xlabel(f"{across} (1 = the source{_WHOSE.get(across, '')})")
     axes.set_ylabel(down)
-    [title], fonts = drawable(textwrap.fill(f"{metric} on {on}", int(width * CHARACTERS)))
-    figure.suptitle(title, fontsize="medium", fontfamily=fonts, parse_math=False)  # a name may hold a $
+    figure.entitle(f"{metric} on {on}")
     middle = (np.nanmax(values) + np.nanmin(values)) / 2
     for (row, column), score in np.ndenumerate(values):
         if not np.isnan(score):
@@ -74,10 +70,3 @@ def is_grid(points: pd.DataFrame) -> bool:
         return False
     rows, columns = (points[name].nunique() for name in points)
     return rows * columns <= MOST_CELLS * len(points)
-
-
-def as_svg(figure: Figure) -> str:
-    """Return a figure as an SVG element, for HTML."""
-    text = io.StringIO()
-    figure.savefig(text, format="svg")
-    return text.getvalue()[text.getvalue().index("<svg") :]

@@ -98,6 +98,11 @@ class ScoringTask:
         """Whether the values of an encoder are kept already; nothing is encoded."""
         return self.file(encoder).is_file()
 
+    @cached_property
+    def _data(self) -> list[str]:
+        """Fingerprints of documents, topics and judgements, which are those of every merge."""
+        return [self.collection.fingerprint, fingerprint_frame(self.topics), fingerprint_frame(self.qrels)]
+
     @property
     def _indexes(self) -> Path:
         return Path(self.root or cache_folder("indexes"))
@@ -106,8 +111,7 @@ class ScoringTask:
         """Return where the values of an encoder are kept; its model is loaded, and nothing is merged or encoded."""
         rules = ["ignore_identical_ids"] * self.collection.ignore_identical_ids
         rules += [f"text_field={encoder.text_field}"] * (encoder.text_field != "text")
-        data = [*rules, self.collection.fingerprint, fingerprint_frame(self.topics), fingerprint_frame(self.qrels)]
-        key = fingerprint([encoder.fingerprint, *data, str(self.metric), self.num_results, ORDER])
+        key = fingerprint([encoder.fingerprint, *rules, *self._data, str(self.metric), self.num_results, ORDER])
         return self._indexes / "scores" / f"{key}.json"
 
     def kept(self, file: Path) -> pd.Series[float]:
@@ -189,7 +193,7 @@ def score(recipes: Sequence[MergeRecipe], task: ScoringTask, *, verbose: bool = 
         encoder.recipe = recipe
         file = task.file(encoder)
         file_of.append(file)
-        if task.scored(encoder):
+        if file.is_file():
             means.append(task.kept(file).mean())
         elif index_of(encoder, task.collection, root=task.root).built():
             means.append(task.score(encoder).mean())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from pyterrier_merge.tuning.sweep import Sweep
 
 WIDTH = 7.5  # inches
-CHARACTERS = 11  # of the title, in an inch
 
 
 def score_plot(found: Sweep, path: str | Path | None = None) -> Figure:
@@ -27,15 +25,13 @@ def score_plot(found: Sweep, path: str | Path | None = None) -> Figure:
         found: The sweep.
         path: A file to save it to; the ending says the format: ``.png``, ``.pdf``, ``.svg``.
     """
-    from pyterrier_merge.pictures import Picture, drawable
+    from pyterrier_merge.pictures import Picture
 
     figure = Picture(WIDTH, 3.6)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     _draw_scores(left, found)
     _draw_alphas(right, found.best.recipe)
-    words = f"{found.metric} on {found.on}: {in_words(found.point)}"
-    [title], fonts = drawable(textwrap.fill(words, int(WIDTH * CHARACTERS)))
-    figure.suptitle(title, fontsize="medium", fontfamily=fonts, parse_math=False)  # a name may hold a $
+    figure.entitle(f"{found.metric} on {found.on}: {in_words(found.point)}")
     if path is not None:
         figure.savefig(user_path(path))
     return figure

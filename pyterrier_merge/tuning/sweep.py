@@ -134,7 +134,7 @@ class Sweep:
         return "" if self.screening is None else self.screening.describe()
 
     def _repr_html_(self) -> str:
-        from pyterrier_merge.tuning.heatmap import as_svg
+        from pyterrier_merge.pictures import as_svg
 
         return f"<p>{self.describe()}</p>{as_svg(self.plot())}"
 

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -182,15 +183,16 @@ class Walk:
         return block
 
     def _query_batches(self) -> list[Batch]:
-        return list(self._encoder.batches(self._queries()[0], kind="query"))
+        return list(self._encoder.batches(self._queries[0], kind="query"))
 
     def _query_vectors(self, found: Encoded) -> FloatArray:
-        texts, places = self._queries()
+        texts, places = self._queries
         vectors = np.empty((len(texts), self._dim), dtype=np.float32)
         for rows, some in found:
             vectors[rows] = some
         return vectors[places]
 
+    @cached_property
     def _queries(self) -> tuple[list[str], np.ndarray]:
         """The queries as the encoder of ``dense_retriever`` gets them, each once, and that of each topic."""
         texts, places = np.unique(self._task.topics["query"].to_numpy(dtype=object), return_inverse=True)
