@@ -171,9 +171,15 @@ class ExperimentSpec(Section):
 
 
 class _EachFieldOnce(yaml.SafeLoader):
-    """YAML in which a field that is given twice is an error; PyYAML takes the last and says nothing."""
+    """YAML in which a field that is given twice is an error; PyYAML takes the last and says nothing.
+
+    Names of fields are text: ``on`` is no truth value there, as YAML 1.1 has it.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:bool":
+                key.tag = "tag:yaml.org,2002:str"
         fields = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for number, field in enumerate(fields):
             if field in fields[:number]:

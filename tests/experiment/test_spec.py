@@ -186,6 +186,19 @@ def test_each_wrong_field_is_named(tmp_path, change, message):
         read_spec(write(tmp_path, {**SMALLEST, **change}))
 
 
+def test_a_field_may_be_called_on(tmp_path):
+    """YAML 1.1, as PyYAML reads it, takes the word for a truth value; as a value it still is one."""
+    text = yaml.safe_dump(SMALLEST).replace("sweep: {}", "sweep: {on: known-items, items: 50}")
+    spec = read_spec(write(tmp_path, text))
+    sweep = spec.systems["merged"].sweep
+    assert (sweep.on, sweep.items) == ("known-items", 50)
+    assert ExperimentSpec.model_validate(spec.model_dump(mode="json")) == spec
+    with pytest.raises(ValueError, match=r"systems\.merged\.sweep\.pool: unknown field; there are on, grid, items"):
+        read_spec(write(tmp_path, text.replace("items: 50", "pool: {of: [BM25]}")))
+    with pytest.raises(ValueError, match="'on' is given twice"):
+        read_spec(write(tmp_path, text.replace("items: 50", "on: known-items")))
+
+
 def test_a_circle_of_systems_is_refused(tmp_path):
     first = {"kind": "fusion", "of": ["BM25", "second"]}
     second = {"kind": "rerank", "first": "first", "by": "source"}
