@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-# Chosen on HPO's dev queries (see docs/encoding.md): for 16 to 1,024 lists the exact ten are found to .97 at least.
+# Chosen on HPO's dev queries (see docs/measurements.md): for 16 to 1,024 lists, at least .97 of the exact top 10.
 ROOTS = 2  # lists that are searched, in square roots of their number
 IN_LISTS = 4  # documents in them, on average, for each that is wanted
 EF_SEARCH = 64
