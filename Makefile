@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # Two processes of one thread and 2 GB of memory each, which share the files of tests.
 SUITE = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
-.PHONY: demo test test-all jars lint format clean
+.PHONY: demo test test-all jars lint format notebooks docs clean
 
 demo: $(INSTALLED)  ## The embedded default, end to end: prints the table, says where the report is.
 	$(BIN)/pyterrier-merge run experiments/demo.yaml
@@ -30,8 +30,14 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+notebooks: $(INSTALLED)  ## Run all notebooks, and keep their outputs: about an hour without a cache.
+	$(BIN)/python notebooks/run_notebooks.py
+
+docs: $(INSTALLED)  ## The site, in site/html/index.html; a warning is an error.
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . site/html
+
 clean:
-	rm -rf $(VENV) runs *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) runs site *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed; say which with make PYTHON=python3.11")'

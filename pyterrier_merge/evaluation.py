@@ -87,8 +87,8 @@ def check_measure(measure: Measure, num_results: int, qids: Sequence[str] = ("1"
         qids: The topics' names, which gdeval (``ERR``) reads as numbers.
 
     Raises:
-        ValueError: It is the name of a measure, the cutoff is no number from 1 to ``num_results``, or ``ir_measures``
-            cannot compute the measure.
+        ValueError: It is the name of a measure, the cutoff is not a number from 1 to ``num_results``, or
+            ``ir_measures`` cannot compute the measure.
     """
     if not isinstance(measure, Measure):
         raise ValueError(f"expected a measure of ir_measures, such as nDCG @ 10, found {measure!r}")  # noqa: TRY004

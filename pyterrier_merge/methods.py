@@ -62,7 +62,7 @@ class MergeMethod:
         """Return the parameters as mergekit reads them: of ``normalize``, 0 and ``"no"`` are False.
 
         Raises:
-            ValueError: The models or the parameters are none for this method.
+            ValueError: This method does not take these models or parameters.
         """
         if has_base and self.base == "none":
             raise ValueError(f"{self.name} takes no base model: leave 'base' out")

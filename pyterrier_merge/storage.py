@@ -21,7 +21,7 @@ _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 def user_path(path: str | Path) -> Path:
     """Return a path that a user gave, with the home folder for ``~``, or another user's for ``~NAME``.
 
-    Every public function that takes a path reads it with this. A name that begins with ``~`` and is no user's stays.
+    Every public function that takes a path reads it with this. A name that begins with ``~`` and is not a user's stays.
     """
     return Path(os.path.expanduser(path))  # noqa: PTH111 (the method of Path raises where there is no such user)
 

@@ -1,9 +1,11 @@
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -121,6 +123,10 @@ def test_the_exit_status_says_whether_every_system_ran(experiment):
     assert "broken failed: broken_pipeline:make returned int, expected a PyTerrier transformer" in failed.stderr
     assert "flat" in failed.stdout  # the others are measured all the same
     assert (experiment / "runs" / "tiny" / "report.md").is_file()
+    told = json.loads(call("run", "spec.yaml", "--quiet", "--json").stdout)["hpo"]
+    assert [row["name"] for row in told["table"]] == ["BM25", "flat"]
+    assert told["failed"]["broken"].startswith("broken_pipeline:make returned int")
+    assert told["verdict"]
     again = call("run", "spec.yaml", "--quiet", "--only", "flat")
     assert again.exit_code == 0
     assert re.search(r"\] flat: R@20 [\d.]+ \(kept\)\n", again.stdout)
@@ -180,6 +186,8 @@ def test_sweep_chooses_and_searches_nothing_for_the_table(experiment, bert_retri
     assert not (folder / "runs").exists()
     assert re.search(r"\n│\s+0\.5 ", result.stdout)
     assert "max-T test over the grid" in result.stdout
+    [[one]] = json.loads(call("sweep", "spec.yaml", "--json").stdout)["hpo"].values()
+    assert [row["alpha_lower"] for row in one["sweep"]] == [0.5, 0.5, 1, 1]
     assert call("run", "spec.yaml", "--quiet", "--only", "merged").stdout.count("merged") > 1  # it goes on from there
 
 
@@ -389,3 +397,22 @@ def test_run_gives_advice_as_fields_of_the_file(pair, tmp_path, monkeypatch, sma
     refused = call("run", tmp_path / "spec.yaml", "--out", tmp_path / "run", "--quiet")
     assert refused.exit_code == 1
     assert "such as pooling: mean (" in refused.output.replace("\n", " ")
+
+
+def test_results_are_json_on_demand(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTERRIER_MERGE_CACHE", str(tmp_path))
+    listed = json.loads(call("collections", "--json").stdout)
+    assert {"name", "documents", "licence"} <= set(listed[0])
+    assert json.loads(call("cache", "--json").stdout) == []
+
+
+def test_the_page_of_the_commands_is_what_they_say(tmp_path):
+    page = Path(__file__).resolve().parents[1] / "docs" / "command-line.md"
+    options = ["--name", "pyterrier-merge", "--title", "Command line", "--output", tmp_path / "page.md"]
+    subprocess.run(
+        [sys.executable, "-m", "typer", "pyterrier_merge.cli", "utils", "docs", *options],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "COLUMNS": "120"},
+    )
+    assert (tmp_path / "page.md").read_text() == page.read_text()

@@ -450,8 +450,8 @@ def test_models_written_out_in_full_are_named(written, name, read):
         ("{model: {revision: v1}}", "model.model.path: expected a name, found None"),
         ("{lora: a}", "model.model: expected a name, found None"),
         ("{model: {path: s}, lora: {path: ''}}", "model.lora.path: expected a name, found ''"),
-        ("{model: {path: a+b}}", r"model.model.path: 'a\+b' is no folder here, .* fields of their own, 'lora'"),
-        ("{model: {path: a@b}}", "'a@b' is no folder here"),
+        ("{model: {path: a+b}}", r"model.model.path: 'a\+b' is not a folder here, .* fields of their own, 'lora'"),
+        ("{model: {path: a@b}}", "'a@b' is not a folder here"),
     ],
 )
 def test_fields_of_a_model_that_a_recipe_cannot_keep_are_named(written, message, read):
@@ -612,7 +612,7 @@ def test_models_that_do_not_fit_the_method_are_refused(text, message, read):
 
 
 def test_arguments_that_do_not_fit_the_file_are_refused(read, tmp_path):
-    with pytest.raises(ValueError, match="source='e5' is none of the file's models: intfloat/e5"):
+    with pytest.raises(ValueError, match="source='e5' is not one of the file's models: intfloat/e5"):
         read(PAPER, source="e5")
     with pytest.raises(ValueError, match="'method' is the file's to say; read_recipe takes"):
         read(PAPER, method="slerp")

@@ -18,9 +18,7 @@ from pyterrier_merge.version import __version__
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    help="Domain-specific retrieval by model merging, in PyTerrier.", no_args_is_help=True, add_completion=False
-)
+app = typer.Typer(no_args_is_help=True)
 for command in (run, sweep, check, merge, train_lora, train_domain, collections, cache):
     app.command()(command)
 
@@ -37,4 +35,9 @@ def main(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
-    """Domain-specific retrieval by model merging, in PyTerrier."""
+    """Domain-specific retrieval by model merging, in PyTerrier.
+
+    Exit status: 0 when everything was done; 1 when something failed, with the reason on standard error; 2 for wrong
+    arguments, and for models that cannot be merged; 130 after Ctrl-C, 143 after SIGTERM. Progress bars and colours are
+    shown in a terminal only.
+    """

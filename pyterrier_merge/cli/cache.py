@@ -8,7 +8,7 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from pyterrier_merge.cli.console import print_table, reported_errors
+from pyterrier_merge.cli.console import AsJson, print_json, print_table, reported_errors
 
 DAY = 24 * 60 * 60  # seconds
 
@@ -22,6 +22,7 @@ def cache(
         float, typer.Option(metavar="DAYS", min=0, help="Only entries that have not changed for so many days.")
     ] = 0,
     yes: Annotated[bool, typer.Option("--yes", help="Delete without a question.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the cache: indexes, trained models, scores of sweeps. Or delete what is no longer needed.
 
@@ -35,7 +36,7 @@ def cache(
 
         if clean and not kinds:
             raise ValueError("--clean needs the kinds to delete, such as: pyterrier-merge cache indexes --clean")
-        console, now = Console(), time.time()
+        console, now = Console(stderr=as_json), time.time()
         found = [entry for entry in entries(*kinds or ()) if now - entry.changed >= older_than * DAY]
         table = pd.DataFrame(
             [(entry.kind, entry.path.name, entry.size, entry.changed) for entry in found],
@@ -48,6 +49,8 @@ def cache(
         shown = table.assign(
             size=table["size"].map(in_bytes), changed=pd.to_datetime(table["changed"], unit="s").dt.strftime("%Y-%m-%d")
         )
+        if as_json:
+            print_json(table)
         print_table(console, str(cache_folder()), shown)
         console.print(f"{len(found)} entries, {total}", markup=False, highlight=False)
         if clean and found and (yes or typer.confirm(f"Delete these {len(found)} entries ({total})?")):

@@ -37,7 +37,7 @@ def check(
 
         folders = [locate_model(name) for name in (source, domain)]
         try:
-            report = check_compatible(*folders, verbose=not quiet)
+            report = check_compatible(*folders, verbose=False if quiet else None)
         except ValueError as error:  # quantised, damaged, of an architecture without a stack of layers
             typer.secho(f"cannot be merged: {error}", fg="red", err=True)
             raise typer.Exit(2) from error

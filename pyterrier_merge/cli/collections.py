@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pyterrier_merge.cli.console import reported_errors
+from pyterrier_merge.cli.console import AsJson, print_json, reported_errors
 
 
 @reported_errors()
-def collections() -> None:
+def collections(as_json: AsJson = False) -> None:
     """List the test collections: what each is, how large, how it is measured, and where it is read from."""
     from rich import box
     from rich.console import Console
@@ -17,6 +17,9 @@ def collections() -> None:
 
     console = Console()
     table = catalogue()
+    if as_json:
+        print_json(table)
+        return
     halves = (["name", "language", "documents", "queries", "measures", "download"], ["name", "what", "from", "licence"])
     for columns in halves:  # all of them side by side fit on no screen
         shown = Table(box=box.SIMPLE, show_edge=False)

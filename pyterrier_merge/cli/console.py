@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 logger = logging.getLogger(__name__)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON; all else goes to standard error.")]
 
 _ANY_WIDTH = 10_000  # columns of text that no table needs
 
@@ -56,6 +59,16 @@ class _Reworded(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return self._reworded(super().format(record))
+
+
+def print_json(result: Any) -> None:
+    """Print a result, whose frames become lists of rows, to standard output."""
+    typer.echo(json.dumps(result, indent=1, ensure_ascii=False, default=_rows))
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(frame.to_json(orient="records", double_precision=15))  # NaN becomes null
+    return rows
 
 
 def print_table(console: Console, title: str, table: pd.DataFrame) -> None:

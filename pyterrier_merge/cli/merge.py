@@ -60,8 +60,9 @@ def merge(
     with reported_errors(
         in_flags, stopped="OUT appears when it is whole, and is as it was; give the same command again"
     ):
-        from pyterrier_merge.encoding.saving.folder import RECORD, save_merge
+        from pyterrier_merge.encoding.saving.folder import save_merge
         from pyterrier_merge.encoding.saving.publishing import require_token, upload
+        from pyterrier_merge.models.files import MERGE
         from pyterrier_merge.precision import default_device
 
         *models, out = names
@@ -82,7 +83,7 @@ def merge(
             device=default_device(),
             overwrite=overwrite,
             title=push,
-            verbose=not quiet,
+            verbose=False if quiet else None,
             task=task,
             query_prompt=query_prompt,
             document_prompt=document_prompt,
@@ -90,7 +91,7 @@ def merge(
             pooling=pooling,
             normalize=normalize,
         )
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = json.loads((folder / MERGE).read_text(encoding="utf-8"))
         print_table(console, str(recipe), _merge_table(record["segments"], recipe.domains))
         typer.echo(f"model: {folder}  ({record['dtype']}; README.md says what it is made of)")
         if push:

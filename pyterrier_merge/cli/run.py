@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pyterrier_merge.advice import in_fields
-from pyterrier_merge.cli.console import print_table, reported_errors
+from pyterrier_merge.cli.console import AsJson, print_json, print_table, reported_errors
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pyterrier_merge.experiment.comparison import Comparison
     from pyterrier_merge.experiment.spec import ExperimentSpec
 
 _STOPPED = (
@@ -55,11 +56,12 @@ def run(
         typer.Option("--fields", callback=_print_fields, is_eager=True, help="Print what a file may say, and leave."),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run an experiment: every system over every collection, compared with significance tests."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(stderr=as_json)
     started = time.monotonic()
     with reported_errors(in_fields, stopped=_STOPPED):
         from pyterrier_merge.experiment.report.marks import legend
@@ -77,7 +79,7 @@ def run(
             console.print(f"[{time.monotonic() - started:.0f} s] {name}: {figures}", markup=False, highlight=False)
 
         found = run_experiment(
-            experiment, folder, only=tuple(only or ()), overwrite=overwrite, show=show, verbose=not quiet
+            experiment, folder, only=tuple(only or ()), overwrite=overwrite, show=show, verbose=False if quiet else None
         )
     failed = False
     for name, comparison in found.items():
@@ -91,8 +93,20 @@ def run(
         console.print(
             f"report: {report}  (report.md, tables and TREC runs are beside it)", markup=False, highlight=False
         )
+    if as_json:
+        print_json({name: _as_record(comparison) for name, comparison in found.items()})
     if failed:
         raise typer.Exit(1)
+
+
+def _as_record(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "table": comparison.table,
+        "tests": comparison.tests,
+        "failed": dict(comparison.failed),
+        "notes": comparison.notes,
+        "verdict": comparison.verdict(),
+    }
 
 
 def _print_plan(

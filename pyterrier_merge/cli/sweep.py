@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pyterrier_merge.advice import in_fields
-from pyterrier_merge.cli.console import print_table, reported_errors
+from pyterrier_merge.cli.console import AsJson, print_json, print_table, reported_errors
 from pyterrier_merge.cli.run import Only, Out, Overwrite, Spec
 from pyterrier_merge.cli.training import QuietOption
 
@@ -13,24 +13,43 @@ _STOPPED = "merges that were measured are kept; give the same command again to g
 
 
 def sweep(
-    spec: Spec, out: Out = None, only: Only = None, overwrite: Overwrite = False, quiet: QuietOption = False
+    spec: Spec,
+    out: Out = None,
+    only: Only = None,
+    overwrite: Overwrite = False,
+    quiet: QuietOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """Choose the merges of an experiment (its 'sweep' sections); nothing is searched for the table."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(stderr=as_json)
     with reported_errors(in_fields, stopped=_STOPPED):
         from pyterrier_merge.experiment.run import choose_merges, collection_folder
         from pyterrier_merge.experiment.spec import read_spec
 
         experiment = read_spec(spec)
         folder = out or Path("runs") / experiment.name
-        found = choose_merges(experiment, folder, only=tuple(only or ()), overwrite=overwrite, verbose=not quiet)
+        found = choose_merges(
+            experiment, folder, only=tuple(only or ()), overwrite=overwrite, verbose=False if quiet else None
+        )
     for label, systems in found.items():
         for name, trials in systems.items():
             for number, prepared in enumerate(trials, 1):
                 title = f"{name} {prepared.label}" + (f", trial {number}" if len(trials) > 1 else "")
-                print_table(console, title, prepared.tables["sweep"].round(4))
+                for table in map(prepared.tables.get, ("sweep", "sweep_kinds")):
+                    if table is not None and len(table):
+                        print_table(console, title, table.round(4))
                 console.print(*prepared.notes, sep="\n", markup=False, highlight=False)
         path = collection_folder(folder, experiment, label)
         console.print(f"tables and pictures: {path}", markup=False, highlight=False)
+    if as_json:
+        print_json(
+            {
+                label: {
+                    name: [{"label": one.label, "notes": one.notes, "sweep": one.tables["sweep"]} for one in trials]
+                    for name, trials in systems.items()
+                }
+                for label, systems in found.items()
+            }
+        )

@@ -45,6 +45,6 @@ def train_domain(
         told = read_settings(OBJECTIVES[objective], settings or ())
         folder = train_domain_model(
             read_collection(collection), base, user_path(out),
-            settings=told, device=device, overwrite=overwrite, verbose=not quiet,
+            settings=told, device=device, overwrite=overwrite, verbose=False if quiet else None,
         )  # fmt: skip
         tell_trained(folder)

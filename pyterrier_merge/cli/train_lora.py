@@ -65,7 +65,7 @@ def train_lora(
         chosen_on = _dev(given, dev, pool) if dev is not None else None
         folder = train(
             encoder, pairs, user_path(out), told,
-            dev=chosen_on, split=dev or "dev", overwrite=overwrite, verbose=not quiet,
+            dev=chosen_on, split=dev or "dev", overwrite=overwrite, verbose=False if quiet else None,
         )  # fmt: skip
         tell_trained(folder)
 

@@ -55,7 +55,7 @@ def get_collection(name: str, /, **options: Any) -> TestCollection:
 
     Raises:
         ValueError: There is no collection of that name, or it has no such option, or needs one that was not given, or
-            its path is no name.
+            its path is not a name.
     """
     check_options(name, options)
     make = _maker(name)
@@ -72,7 +72,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: There is no collection of that name, or it has no such option, or needs one that was not given, or
-            its path is no name.
+            its path is not a name.
     """
     known = inspect.signature(_maker(name)).parameters
     if unknown := [option for option in options if option not in known]:

@@ -130,12 +130,12 @@ class TestCollection(ABC):
                 if not left:
                     return
 
-    def text_loader(self, fields: Sequence[str] | str = ALL, *, verbose: bool = False) -> TextLoader:
+    def text_loader(self, fields: Sequence[str] | str = ALL, *, verbose: bool | None = None) -> TextLoader:
         """Return the transformer that adds text to results (see :class:`TextLoader`).
 
         Args:
             fields: Names of fields, or one name; all that the documents have when ``"*"``.
-            verbose: Show a progress bar.
+            verbose: Show a progress bar; in terminals and notebooks when None.
 
         Raises:
             ValueError: The documents have no such field.

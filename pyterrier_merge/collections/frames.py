@@ -47,9 +47,9 @@ def from_frames(
             :func:`~pyterrier_merge.collections.description.described`.
 
     Raises:
-        ValueError: The name is none for a folder, there is no document, a column is missing, a docno, a qid or a
-            judgement occurs twice or is no name, a text or a query is not a string, a label is no whole number, the
-            splits of topics and judgements differ, or the measures are names.
+        ValueError: The name cannot name a folder, there is no document, a column is missing, a docno, a qid or a
+            judgement occurs twice or is not a name, a text or a query is not a string, a label is not a whole number,
+            the splits of topics and judgements differ, or the measures are names.
     """
     checked_name(name)
     about = described(**description)

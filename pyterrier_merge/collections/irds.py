@@ -126,7 +126,7 @@ def _splits(dataset: str) -> dict[str, str]:
 
 def _judged(dataset: str) -> str:
     if not _is_judged(dataset):
-        raise ValueError(f"{dataset!r} is no data set of ir_datasets with topics and judgements")
+        raise ValueError(f"{dataset!r} is not a data set of ir_datasets with topics and judgements")
     return dataset
 
 

@@ -60,7 +60,7 @@ def from_folder(
 
     Raises:
         FileNotFoundError: There is no such folder, or it lacks documents, topics or judgements.
-        ValueError: A file is not what its name says; the message has the file and the line. The name is none for a
+        ValueError: A file is not what its name says; the message has the file and the line. The name cannot name a
             folder, or the measures are names.
     """
     about = described(**description)

@@ -86,12 +86,12 @@ class CollectionDataset(pt.datasets.Dataset):
             raise NotImplementedError(f"{self!r} gives no candidates to re-rank")
         return self.collection.candidates(variant or DEFAULT_SPLIT)
 
-    def text_loader(self, fields: Sequence[str] | str = ALL, *, verbose: bool = False) -> TextLoader:
+    def text_loader(self, fields: Sequence[str] | str = ALL, *, verbose: bool | None = None) -> TextLoader:
         """Return the transformer that adds the documents' texts: ``pt.text.get_text(dataset)`` returns it too.
 
         Args:
             fields: Names of fields, or one name; all that the documents have when ``"*"``.
-            verbose: Show a progress bar.
+            verbose: Show a progress bar; in terminals and notebooks when None.
 
         Raises:
             ValueError: The documents have no such field.

@@ -9,6 +9,8 @@ import pandas as pd
 import pyterrier as pt
 
 from pyterrier_merge.equality import EqualByIdentity
+from pyterrier_merge.progress import progress
+from pyterrier_merge.schematic import labelled
 
 if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
@@ -25,9 +27,11 @@ class TextLoader(EqualByIdentity, pt.Transformer):
     else in one pass over the files, which ends with the last document that is needed. Nothing else is held.
     """
 
-    schematic: ClassVar = {"label": "TextLoader"}
+    schematic: ClassVar = labelled("TextLoader")
 
-    def __init__(self, collection: TestCollection, fields: Sequence[str] | str = ALL, *, verbose: bool = False) -> None:
+    def __init__(
+        self, collection: TestCollection, fields: Sequence[str] | str = ALL, *, verbose: bool | None = None
+    ) -> None:
         """Describe the stage; documents are read at the first row.
 
         Args:
@@ -69,7 +73,7 @@ class TextLoader(EqualByIdentity, pt.Transformer):
     def _fetch(self, docnos: Iterable[str]) -> dict[str, tuple[Any, ...]]:
         wanted = dict.fromkeys(docnos)
         documents = self.collection.documents_of(set(wanted))
-        shown = pt.tqdm(documents, total=len(wanted), desc="TextLoader", unit="doc", disable=not self.verbose)
+        shown = progress(documents, total=len(wanted), desc="TextLoader", unit="doc", verbose=self.verbose)
         found = {doc["docno"]: tuple(doc.get(field, "") for field in self.fields) for doc in shown}
         if missing := [docno for docno in wanted if docno not in found]:
             named = ", ".join(map(repr, missing[:NAMED])) + (" ..." if len(missing) > NAMED else "")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyterrier_merge.encoding.families import INSTRUCTION, RECORD, TASK, Family, known_family
+from pyterrier_merge.encoding.families import INSTRUCTION, TASK, Family, known_family
 from pyterrier_merge.models import count_positions, transformer_folder
-from pyterrier_merge.models.files import read_json
+from pyterrier_merge.models.files import MERGE, read_json
 from pyterrier_merge.spelling import did_you_mean
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class RetrieverContract:
         pooling = "+".join(_pooling_modes(model))
         given = query_prompt is not None or document_prompt is not None
         own_query, own_document, follows = _prompts(model, name, family, pooling, task, given=given)
-        if folder is not None and (folder / RECORD).is_file():  # a merge that was saved says what an empty prompt is
+        if folder is not None and (folder / MERGE).is_file():  # a merge that was saved says what an empty prompt is
             own_document = model.prompts.get("document") or ""
         if follows and not task and query_prompt is None and not own_query:
             logger.warning("%s follows instructions and was given no task: queries are encoded without one", name)

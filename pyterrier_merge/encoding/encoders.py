@@ -8,7 +8,7 @@ from dataclasses import asdict
 from numbers import Integral
 from pathlib import Path
 from threading import Lock, RLock
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import more_itertools
 import numpy as np
@@ -21,8 +21,9 @@ from pyterrier_merge.encoding.encoded_vector import Encoded
 from pyterrier_merge.encoding.stages import DocEncoder, QueryEncoder, TextScorer
 from pyterrier_merge.encoding.text_model import Batch, TextModel
 from pyterrier_merge.fingerprint import fingerprint
-from pyterrier_merge.models import ModelParts, locate_parts
+from pyterrier_merge.models import ModelParts, locate_parts, short_name
 from pyterrier_merge.precision import DTYPES, default_device, multiplies_bfloat16
+from pyterrier_merge.schematic import labelled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +49,8 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         truncated: How many texts were longer than the maximum length and cut, of all that were encoded so far.
     """
 
+    schematic: ClassVar = labelled()
+
     def __init__(
         self,
         model: str | Path,
@@ -62,7 +65,7 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         device: str | Sequence[str] | None = None,
         batch_size: int | None = None,
         text_field: str = "text",
-        verbose: bool = False,
+        verbose: bool | None = None,
     ) -> None:
         r"""Describe the encoder; nothing is loaded yet.
 
@@ -83,7 +86,7 @@ class E5Encoder(pyterrier_dr.BiEncoder):
             batch_size: How many texts of the maximum length a batch holds; shorter texts share the same token budget.
                 When None, what suits the device.
             text_field: Column with a document's text.
-            verbose: Show progress bars.
+            verbose: Show progress bars; in terminals and notebooks when None.
 
         Raises:
             ValueError: An unknown dtype or pooling, or sizes below 1.
@@ -165,8 +168,8 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         Raises:
             pt.validate.InputValidationError: Results to re-rank (``docno`` and ``score``) lack ``query`` or the text,
                 and the vectors of either.
-            ValueError: A query or a text is no string; the message names its ``qid`` or ``docno``. Or a vector that is
-                there already, and would be scored, is another encoder's.
+            ValueError: A query or a text is not a string; the message names its ``qid`` or ``docno``. Or a vector that
+                is there already, and would be scored, is another encoder's.
         """
         self._require_text(inp)
         result: pd.DataFrame = super().transform(inp)
@@ -334,6 +337,9 @@ class E5Encoder(pyterrier_dr.BiEncoder):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model_name})"
+
+    def __str__(self) -> str:  # what PyTerrier's tables call it
+        return short_name(self.model)
 
 
 def _require_size(name: str, value: Any) -> None:

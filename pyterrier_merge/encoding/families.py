@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyterrier_merge.models import transformer_folder
-from pyterrier_merge.models.files import read_json
-
-RECORD = "merge.json"  # lies in a folder that this package saved, and whose files say everything
+from pyterrier_merge.models.files import MERGE, read_json
 
 TASK = "{task}"  # stands in a prompt where the user's task goes
 INSTRUCTION = f"Instruct: {TASK}\nQuery: "
@@ -75,7 +73,7 @@ def known_family(name: str, folder: Path | None = None) -> Family | None:
         name: What the user called the model.
         folder: Where its files lie.
     """
-    if folder is not None and (folder / RECORD).is_file():
+    if folder is not None and (folder / MERGE).is_file():
         return None
     names = [*reversed(name.split("+")), *([] if folder is None else _origin(folder))]
     return next((family for name in names for family in FAMILIES if _is_of(name, family)), None)

@@ -118,7 +118,7 @@ def _from_plain_checkpoint(
         pooling = family.pooling
     if pooling is None:
         raise ValueError(
-            f"{name!r} is no retrieval model: {folder} has no modules.json, so its pooling is unknown; give a model "
+            f"{name!r} is not a retrieval model: {folder} has no modules.json, so its pooling is unknown; give a model "
             "that sentence-transformers saved, or say how its token vectors become one, such as pooling='mean' (a "
             "plain language model goes in as the domain model)"
         )

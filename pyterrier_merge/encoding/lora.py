@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pyterrier_merge.encoding.encoders import E5Encoder
-from pyterrier_merge.models import ModelParts, locate_parts
+from pyterrier_merge.models import ModelParts, locate_parts, short_name
 from pyterrier_merge.signatures import takes_options_of
 
 
@@ -54,6 +54,9 @@ class LoRAE5Encoder(E5Encoder):
 
     def _name(self) -> str:
         return f"{self.model}+{self.adapter}"
+
+    def __str__(self) -> str:
+        return f"LoRA({short_name(self.model)}+{short_name(self.adapter)})"
 
     def _parts(self) -> ModelParts:
         return locate_parts(self.model, self.adapter)

@@ -14,7 +14,7 @@ from pyterrier_merge.merging.blending import TensorMerge
 from pyterrier_merge.merging.identity import merge_fingerprint
 from pyterrier_merge.merging.merger import Merger
 from pyterrier_merge.merging.parents import Parents
-from pyterrier_merge.models import ModelParts, fingerprint_model, locate_model
+from pyterrier_merge.models import ModelParts, fingerprint_model, locate_model, short_name
 from pyterrier_merge.recipe import MergeRecipe, check_alpha
 from pyterrier_merge.signatures import takes_options_of
 from pyterrier_merge.storage import cache_folder
@@ -251,6 +251,11 @@ class MergedE5Encoder(E5Encoder):
     def _unload(self) -> None:
         super()._unload()
         self._merger = self._merged = None
+
+    def __str__(self) -> str:
+        models = "+".join(map(short_name, self.recipe.models))
+        alphas = ", ".join("-" if segment.alpha is None else f"{segment.alpha:g}" for segment in self.recipe.segments)
+        return f"merged({models}; {alphas})"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_merger": None, "_merged": None, "_tensor_merges": ()}

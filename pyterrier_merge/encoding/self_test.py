@@ -25,7 +25,7 @@ def may_be_padded_left(config: Any) -> bool:
     """Whether padding in front of a text may not change its vector: where positions are rotary.
 
     These count from token to token. A table of absolute positions (BERT's) counts from the first place of the batch,
-    so that padding in front moves the text, and a vector that changes then is no fault.
+    so that padding in front moves the text, and a vector that changes then is not a fault.
 
     Args:
         config: The transformer's configuration.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -11,23 +11,27 @@ import pyterrier as pt
 from pyterrier_dr.biencoder import BiDocEncoder, BiQueryEncoder, BiScorer
 
 from pyterrier_merge.encoding.encoded_vector import TRUNCATED, Encoded, EncodedVector, encoders_of
+from pyterrier_merge.progress import progress
+from pyterrier_merge.schematic import labelled
 
 
 class QueryEncoder(BiQueryEncoder):
     """Adds ``query_vec``, which knows its encoder. Frames carry in their ``attrs`` how many texts were cut."""
 
+    schematic: ClassVar = labelled()
+
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Encode ``query``.
 
         Raises:
-            ValueError: A query is no string; the message names its ``qid``.
+            ValueError: A query is not a string; the message names its ``qid``.
         """
         with pt.validate.any(inp) as v:
             v.query_frame(extra_columns=["query"])
             v.columns(includes=["query"])
         _require_strings(inp, "query", "qid")
         queries, places = np.unique(inp["query"].to_numpy(dtype=object), return_inverse=True)
-        shown = pt.tqdm(queries, desc="Encoding Queries", unit="query", disable=not self.verbose)
+        shown = progress(queries, desc="Encoding Queries", unit="query", verbose=self.verbose)
         found = self.bi_encoder_model.encode(shown, kind="query", batch_size=self.batch_size)
         return _with_vectors(inp, "query_vec", Encoded(found.vectors[places], found.truncated), self.bi_encoder_model)
 
@@ -35,11 +39,13 @@ class QueryEncoder(BiQueryEncoder):
 class DocEncoder(BiDocEncoder):
     """Adds ``doc_vec``, which knows its encoder. Frames carry in their ``attrs`` how many texts were cut."""
 
+    schematic: ClassVar = labelled()
+
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Encode the column with the text.
 
         Raises:
-            ValueError: A text is no string; the message names its ``docno``.
+            ValueError: A text is not a string; the message names its ``docno``.
         """
         with pt.validate.any(inp) as v:
             v.document_frame(extra_columns=[self.text_field])
@@ -50,7 +56,7 @@ class DocEncoder(BiDocEncoder):
 
     def encode_texts(self, texts: Iterable[str]) -> Encoded:
         """Encode texts that are in no frame."""
-        shown = pt.tqdm(texts, desc="Encoding Docs", unit="doc", disable=not self.verbose)
+        shown = progress(texts, desc="Encoding Docs", unit="doc", verbose=self.verbose)
         found: Encoded = self.bi_encoder_model.encode(shown, kind="document", batch_size=self.batch_size)
         return found
 
@@ -58,11 +64,13 @@ class DocEncoder(BiDocEncoder):
 class TextScorer(BiScorer):
     """Scores texts for queries; vectors that are there already are not computed again."""
 
+    schematic: ClassVar = labelled()
+
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Set ``score`` and ``rank``, from ``query_vec`` or ``query`` and ``doc_vec`` or the column with the text.
 
         Raises:
-            ValueError: A query or a text is no string, or a vector is another encoder's.
+            ValueError: A query or a text is not a string, or a vector is another encoder's.
         """
         for column in ("query_vec", "doc_vec"):
             self._require_own(inp, column)

@@ -64,7 +64,7 @@ def tokenise(tokenizer: Any, texts: list[str], prompt: str, contract: RetrieverC
     full = [row for row, tokens in enumerate(ids) if len(tokens) >= limit]
     if encoded.encodings is not None:
         cut = sum(bool(encoded.encodings[row].overflowing) for row in full)
-    else:  # a tokenizer that is no Rust one does not say
+    else:  # a tokenizer that is not a Rust one does not say
         cut = sum(len(tokenizer(prompted[row])["input_ids"]) > limit for row in full)
     before, after = list(contract.prepended), list(contract.appended)
     return [before + row + after or _nothing(tokenizer) for row in ids], cut

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
-import pyterrier as pt
 from ir_measures import Judged
 from ir_measures.measures import Measure
 
@@ -17,6 +16,7 @@ from pyterrier_merge.experiment.bootstrap import trial_notes
 from pyterrier_merge.experiment.comparison import PER_TRIAL, Comparison
 from pyterrier_merge.experiment.significance import DEFAULT_PLAN, TestPlan, paired_tests
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_rows
+from pyterrier_merge.progress import progress
 from pyterrier_merge.spelling import did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -51,8 +51,8 @@ def compared(
     failed: dict[str, str] = {}
     contents: dict[str, str] = {}
     values = []
-    hidden = bench.tell is not None or not bench.verbose
-    for name in pt.tqdm(bench.systems, desc="comparing", unit="system", disable=hidden):
+    watched = False if bench.tell is not None else bench.verbose
+    for name in progress(bench.systems, desc="comparing", unit="system", verbose=watched):
         try:
             runs = bench.runs(name)
         except (UnusableCollectionError, UnusableStoreError):
@@ -134,6 +134,7 @@ def _assembled(
         same=same,
         failed=failed,
         unanswered=_unanswered(found, topics),
+        seconds=dict(_seconds(bench, names)),
         notes=(*_notes(bench, topics, names), *intervals, *_depths(bench, found)),
     )
 
@@ -158,6 +159,14 @@ def _same_results(contents: Mapping[str, str], baselines: Sequence[str]) -> dict
         if (other := first.setdefault(contents[name], name)) != name:
             same[name] = other
     return same
+
+
+def _seconds(bench: ExperimentBench, names: Mapping[str, str]) -> Iterator[tuple[str, float]]:
+    for name, shown in names.items():
+        trials = [bench.seconds.get((name, bench.split, trial)) for trial in range(bench.trials(name))]
+        known = [seconds for seconds in trials if seconds is not None]
+        if known and len(known) == len(trials):
+            yield shown, sum(known) / len(known)
 
 
 def _unanswered(found: Mapping[str, list[pd.DataFrame]], topics: pd.DataFrame) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,8 +19,10 @@ from pyterrier_merge.evaluation import check_measure, judged
 from pyterrier_merge.executor import Executor, InProcess
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
 from pyterrier_merge.models import locate_parts
+from pyterrier_merge.schematic import labelled
 from pyterrier_merge.spelling import did_you_mean
 from pyterrier_merge.systems.base import Prepared, System
+from pyterrier_merge.systems.given import KeptResults
 
 if TYPE_CHECKING:
     from ir_measures.measures import Measure
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
 
 logger = logging.getLogger(__name__)
+
+
+SECONDS = "seconds"  # attribute of results: what the search took
 
 
 class SystemFailedError(RuntimeError):
@@ -46,7 +52,7 @@ class ResultStore(Protocol):
     """Keeps results by a key."""
 
     def results(self, name: str, key: str, search: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        """Return the results kept under ``key``, else those of ``search``, which are kept then."""
+        """Return the results kept under ``key``, else those of ``search``, which are kept then, ``attrs`` too."""
 
 
 class InMemory:
@@ -77,8 +83,10 @@ class ExperimentBench:
         executor: Where work items run.
         before_search: Called once, before the first search: kept results need no search.
         tell: Called with a system's name and what is done with it, or what it scores.
-        verbose: Show progress bars.
+        verbose: Show progress bars; in terminals and notebooks when None.
         searched: Systems and splits that were searched on this bench; results of the others were kept before.
+        seconds: Of each search, by system, split and trial: the wall-clock time for all queries, the loading of a model
+            included, and for what is made of other systems' results that of theirs, too. None where it is not known.
     """
 
     systems: Mapping[str, System]
@@ -91,13 +99,15 @@ class ExperimentBench:
     executor: Executor = field(default_factory=InProcess)
     before_search: Callable[[], None] | None = None
     tell: Callable[[str, str], None] | None = None
-    verbose: bool = False
+    verbose: bool | None = None
     searched: set[tuple[str, str]] = field(default_factory=set)
+    seconds: dict[tuple[str, str, int], float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._ready: dict[str, tuple[Prepared, ...]] = {}
         self.failed: dict[str, str] = {}  # system -> why it cannot be prepared
         self._splits: dict[str, pd.DataFrame] = {}  # whose topics were searched: a stage knows them again
+        self._kept_parts: list[float | None] = []  # for each search in progress: seconds of kept results that it read
         require_known_uses(self.systems)
 
     def check(self) -> None:
@@ -151,16 +161,35 @@ class ExperimentBench:
         file = f"{self.stem(name, trial)}.{split}"
         self._splits[split] = topics
 
+        kept = True
+
         def search() -> pd.DataFrame:
+            nonlocal kept
+            kept = False
             self.searched.add((name, split))
             if self.tell is not None:
                 numbered = f", trial {trial + 1}" if self.trials(name) > 1 else ""
                 self.tell(name, f"searching {len(topics):,} {split} queries{numbered}")
-            return self.answer(system.transformer, topics, name)
+            return self._timed(system.transformer, topics, name)
 
         with self._failing(name):
             found = self._stored(file, key, search)
+        if self._kept_parts and kept:  # else the search that reads it has waited for it
+            self._kept_parts[-1] = _added(self._kept_parts[-1], found.attrs.get(SECONDS))
+        self.seconds[name, split, trial] = found.attrs.get(SECONDS)
         return found[["qid", "docno", "score", "rank"]].merge(topics, on="qid", how="left")
+
+    def _timed(self, transformer: pt.Transformer, topics: pd.DataFrame, name: str) -> pd.DataFrame:
+        """Search, and note the seconds that it took, with those of kept results that it is made of."""
+        self._kept_parts.append(0.0)
+        started = time.perf_counter()
+        try:
+            found = self.answer(transformer, topics, name)
+        finally:
+            parts = self._kept_parts.pop()
+        own = None if isinstance(transformer, KeptResults) else time.perf_counter() - started
+        found.attrs[SECONDS] = _added(own, parts)
+        return found
 
     def _stored(self, file: str, key: str, search: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         return self.store.results(file, key, search)
@@ -237,6 +266,10 @@ class ExperimentBench:
         return next((split for split, known in self._splits.items() if topics.equals(known)), None)
 
 
+def _added(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other
+
+
 class KeptStage(pt.Transformer):
     """A system of the experiment as a pipeline stage: the topics of a split are answered from kept results.
 
@@ -246,7 +279,7 @@ class KeptStage(pt.Transformer):
         trial: Number of the trial.
     """
 
-    schematic: ClassVar = {"label": "KeptStage"}
+    schematic: ClassVar = labelled("KeptStage")
 
     def __init__(self, bench: ExperimentBench, name: str, trial: int) -> None:
         self.bench = bench

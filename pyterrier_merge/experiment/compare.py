@@ -40,7 +40,7 @@ def compare(
     level: float = 0.05,
     simultaneous: bool = False,
     num_results: int = 100,
-    verbose: bool = False,
+    verbose: bool | None = None,
 ) -> Comparison:
     """Compare systems on one split of a collection: figures, paired tests, and a verdict in words.
 
@@ -62,7 +62,7 @@ def compare(
         level: A corrected p-value below it is significant; ``1 - level`` is the level of the intervals.
         simultaneous: Widen the intervals so that all of a family hold together (Bonferroni).
         num_results: Results for each query of every system; more are cut.
-        verbose: Show progress bars.
+        verbose: Show progress bars; in terminals and notebooks when None.
 
     Raises:
         TypeError: A system is something else, or the collection is.
@@ -103,7 +103,7 @@ def as_system(name: str, given: Any) -> System:
     """Return the system that a caller of ``compare`` means.
 
     Raises:
-        TypeError: It is none of what can be compared.
+        TypeError: It cannot be compared.
     """
     if isinstance(given, System):
         return given

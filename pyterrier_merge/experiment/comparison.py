@@ -46,6 +46,8 @@ class Comparison:
         failed: System -> the reason why it is not measured.
         untested: Baselines that were asked for and failed.
         unanswered: System -> number of measured queries for which it returned nothing, where there are any.
+        seconds: System -> wall-clock seconds to answer all queries, the mean over trials; systems whose search was not
+            timed, such as run files, are missing.
         notes: What is to be known of the systems and the collection, one sentence each.
     """
 
@@ -67,6 +69,7 @@ class Comparison:
     failed: Mapping[str, str] = field(default_factory=dict)
     untested: tuple[str, ...] = ()
     unanswered: Mapping[str, int] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property

@@ -83,7 +83,7 @@ class PlanBench(ExperimentBench):
                 self.check_models(name)
 
     def check_models(self, name: str) -> None:
-        """Raise ``ValueError`` where a model of a system that is no model of the hub cannot be found."""
+        """Raise ``ValueError`` where a model of a system that is not a model of the hub cannot be found."""
         with blamed(name):
             for model in self.systems[name].models():
                 self.facts(model)
@@ -140,7 +140,7 @@ class PlanBench(ExperimentBench):
 
     @contextmanager
     def _failing(self, name: str) -> Iterator[None]:
-        """What is not there yet is no failure."""
+        """What is not there yet is not a failure."""
         try:
             with super()._failing(name):
                 yield

@@ -35,7 +35,7 @@ def run_experiment(
     only: tuple[str, ...] = (),
     overwrite: bool = False,
     show: Show | None = None,
-    verbose: bool = False,
+    verbose: bool | None = None,
 ) -> dict[str, Comparison]:
     """Run every system over every collection, and write everything that a paper's table needs into a folder.
 
@@ -55,7 +55,7 @@ def run_experiment(
             has the systems that were run last.
         overwrite: Take a folder that holds the run of another spec; what this run does not make of it is deleted.
         show: Called with the name of each system when it is searched, and with its figures as soon as it is measured.
-        verbose: Show progress bars.
+        verbose: Show progress bars; in terminals and notebooks when None.
 
     Returns:
         The comparison of each collection, by its label. A system that failed is in ``failed`` with its reason.
@@ -94,7 +94,7 @@ def choose_merges(
     only: tuple[str, ...] = (),
     overwrite: bool = False,
     show: Show | None = None,
-    verbose: bool = False,
+    verbose: bool | None = None,
 ) -> dict[str, dict[str, list[Prepared]]]:
     """Choose the merges of an experiment, and search nothing with them: its sweeps alone are run.
 
@@ -125,7 +125,12 @@ def choose_merges(
 
 
 def _opened(
-    spec: ExperimentSpec, folder: str | Path, only: tuple[str, ...], overwrite: bool, show: Show | None, verbose: bool
+    spec: ExperimentSpec,
+    folder: str | Path,
+    only: tuple[str, ...],
+    overwrite: bool,
+    show: Show | None,
+    verbose: bool | None,
 ) -> tuple[dict[str, RunFolder], dict[str, ExperimentBench]]:
     """The folder and the bench of each collection, by its label."""
     every = bench_settings(spec, only)

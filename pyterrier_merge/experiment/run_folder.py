@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from pyterrier_merge.collections.reading.runs import read_kept_run, write_run
-from pyterrier_merge.experiment.bench import UnusableStoreError
+from pyterrier_merge.experiment.bench import SECONDS, UnusableStoreError
 from pyterrier_merge.experiment.environment import environment
 from pyterrier_merge.storage import user_path, write_file
 
@@ -95,7 +95,7 @@ class RunFolder:
             if results is not None:
                 self.note()
                 self._keep(name, key, results)
-        return read_kept_run(file, _read_json(note).get("results"))
+        return _read_kept(file, note)
 
     def _keep(self, name: str, key: str, results: pd.DataFrame) -> None:
         file, note = (self.path / f"runs/{name}{ending}" for ending in (".res.gz", ".json"))
@@ -107,14 +107,14 @@ class RunFolder:
             beside.replace(file)
         finally:
             beside.unlink(missing_ok=True)
-        write_file(note, json.dumps({"key": key, "results": len(results), **environment()}, indent=2) + "\n")
+        about = {"key": key, "results": len(results), SECONDS: results.attrs.get(SECONDS), **environment()}
+        write_file(note, json.dumps(about, indent=2) + "\n")
 
     def kept(self, name: str, key: str) -> pd.DataFrame | None:
         """Return the results that are kept under the key, None where there are none; nothing is written."""
         if not self._holds(name, key):
             return None
-        note = _read_json(self.path / f"runs/{name}.json")
-        return read_kept_run(self.path / f"runs/{name}.res.gz", note.get("results"))
+        return _read_kept(self.path / f"runs/{name}.res.gz", self.path / f"runs/{name}.json")
 
     def _holds(self, name: str, key: str) -> bool:
         file, note = (self.path / f"runs/{name}{ending}" for ending in (".res.gz", ".json"))
@@ -159,6 +159,13 @@ class RunFolder:
     def _delete(self, names: set[str]) -> None:
         for name in names:
             (self.path / name).unlink(missing_ok=True)
+
+
+def _read_kept(file: Path, note: Path) -> pd.DataFrame:
+    about = _read_json(note)
+    results = read_kept_run(file, about.get("results"))
+    results.attrs[SECONDS] = about.get(SECONDS)
+    return results
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -173,7 +173,7 @@ class ExperimentSpec(Section):
 class _EachFieldOnce(yaml.SafeLoader):
     """YAML in which a field that is given twice is an error; PyYAML takes the last and says nothing.
 
-    Names of fields are text: ``on`` is no truth value there, as YAML 1.1 has it.
+    Names of fields are text: ``on`` is not a truth value there, as YAML 1.1 has it.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

@@ -39,7 +39,7 @@ def limited_data_trials(
     measures: Sequence[Measure] | None = None,
     baselines: Sequence[str] = ("source",),
     num_results: int = 100,
-    verbose: bool = False,
+    verbose: bool | None = None,
 ) -> Comparison:
     """Compare a source, a merge, LoRA, and LoRA on top of the merge, with samples of the labels, as arXiv 2509.21966.
 
@@ -70,7 +70,7 @@ def limited_data_trials(
         measures: The first is what alphas and steps are chosen by; the collection's when None.
         baselines: Of the rows ``BM25``, ``source``, ``merged``, ``LoRA`` and ``LoRA on merged``.
         num_results: Results for each query.
-        verbose: Show progress bars.
+        verbose: Show progress bars; in terminals and notebooks when None.
 
     Returns:
         The comparison. :func:`~pyterrier_merge.experiment.report.labels_plot.labels_plot` draws several of them.

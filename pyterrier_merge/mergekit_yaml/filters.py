@@ -35,7 +35,7 @@ def place_of(name: Any, where: str) -> str | None:
     """Return the part of a model that a filter lets through; None for all of it.
 
     Raises:
-        ValueError: The filter is no string, or means one thing to mergekit and another in a recipe.
+        ValueError: The filter is not a string, or means one thing to mergekit and another in a recipe.
     """
     if name is None or name == "*":
         return None
@@ -130,7 +130,7 @@ def named_parts(parts: Sequence[tuple[str, Segment]]) -> tuple[tuple[str, Segmen
 
 
 def _conditions(setting: Any, where: str) -> list[tuple[str, Mapping[str, Any]]]:
-    """A setting's conditions with their places; what is none of them lets everything through."""
+    """A setting's conditions with their places; anything else matches all tensors."""
     items = setting if isinstance(setting, list) else [setting]
     return [(f"{where}[{index}]", item if isinstance(item, Mapping) else {}) for index, item in enumerate(items)]
 

@@ -202,8 +202,8 @@ def _path(value: Any, place: str) -> str:
     path, revision = _text(value.get("path"), f"{place}.path").rstrip("/") or "/", value.get("revision")
     if {"+", "@"} & {*path} and not Path(path).exists():
         raise ValueError(
-            f"{place}.path: {path!r} is no folder here, and a recipe takes '+' and '@' in a name for an adapter and a "
-            "revision; give these as fields of their own, 'lora' and 'revision'"
+            f"{place}.path: {path!r} is not a folder here, and a recipe takes '+' and '@' in a name for an adapter and "
+            "a revision; give these as fields of their own, 'lora' and 'revision'"
         )
     return path if revision is None else f"{path}@{_text(revision, f'{place}.revision')}"
 

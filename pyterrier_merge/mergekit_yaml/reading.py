@@ -56,7 +56,7 @@ def read_recipe(path: str | Path, *, source: str | None = None, **settings: Any)
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: It is no YAML, or no merge that a recipe can say; the message names the place. Frankenmerges
+        ValueError: It is not YAML, or no merge that a recipe can say; the message names the place. Frankenmerges
             (layers left out, repeated or moved), other parameters for parts of layers, a tokenizer that is neither the
             source's nor the base's, and the modules of multimodal models are none. Whether slices cover all layers of
             the source is checked where its files are at hand.
@@ -126,7 +126,7 @@ class _Reading:
         models = self._file.models
         if wanted is not None:
             if str(wanted).rstrip("/") not in models:
-                raise ValueError(f"source={str(wanted)!r} is none of the file's models: {', '.join(models)}")
+                raise ValueError(f"source={str(wanted)!r} is not one of the file's models: {', '.join(models)}")
             return str(wanted).rstrip("/")
         return self._base if self._base in models and len(models) == 2 else models[0]
 

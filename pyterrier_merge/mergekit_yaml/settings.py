@@ -23,7 +23,7 @@ def evaluate(setting: Any, where: str, place: str, t: float, *, number: bool) ->
         number: Whether nothing but a number will do.
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: It is neither.
     """
     from mergekit.config import evaluate_setting
 
@@ -54,7 +54,7 @@ def is_gradient(setting: Any) -> bool:
 
 
 def check_keys(item: Any, known: Collection[str], where: str, what: str = "fields") -> None:
-    """Raise ``ValueError`` where ``item`` is no mapping, or has a key that is not known."""
+    """Raise ``ValueError`` where ``item`` is not a mapping, or has a key that is not known."""
     if not isinstance(item, Mapping):
         names = ", ".join(known) or "none"
         raise ValueError(f"{where}: expected {what} ({names}), found {item!r}")  # noqa: TRY004 (the file's fault)

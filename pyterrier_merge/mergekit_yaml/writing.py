@@ -43,7 +43,7 @@ def recipe_yaml(recipe: MergeRecipe, num_layers: int) -> str:
         if recipe.models.count(name) > 1:
             raise ValueError(f"mergekit takes each model once; the recipe names {name!r} more than once: {recipe!r}")
     content: dict[str, Any] = {"merge_method": recipe.method}
-    if recipe.base or method.base != "optional":  # also where it is no base: the configuration is taken from it
+    if recipe.base or method.base != "optional":  # also where it is not a base: the configuration is taken from it
         content["base_model"] = _reference(recipe.base or recipe.source)
     content["slices"] = list(_slices(recipe, method, num_layers))
     shared = {name: value for name, value in recipe.parameters if not isinstance(value, tuple)}

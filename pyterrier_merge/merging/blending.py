@@ -123,7 +123,7 @@ class Blender:
             return squares[0].double() if len(squares) == 1 else torch.stack(squares).double().sum(dim=0)
 
     def _in_one_pass(self, out: torch.Tensor, tensors: list[torch.Tensor], segment: Segment) -> torch.Tensor | None:
-        """Blend by the kernel and return all squares; None, and nothing done, where the merge is none that it does."""
+        """Blend with the one-pass kernel; return all squares, or None if the kernel does not support this merge."""
         weights = segment.weights(1)
         if not out.is_cuda or self._method.name != "linear" or weights is None or len(tensors) != 2:
             return None

@@ -51,7 +51,7 @@ class Compatibility:
     dropped: tuple[str, ...]
     problems: tuple[str, ...]
     notes: tuple[str, ...]
-    verbose: bool = False
+    verbose: bool | None = None
 
     @cached_property
     def vocabulary(self) -> VocabularyComparison:
@@ -185,7 +185,7 @@ class Compatibility:
 
 
 def check_compatible(
-    source: Checkpoint | str | Path, domain: Checkpoint | str | Path, *, verbose: bool = False
+    source: Checkpoint | str | Path, domain: Checkpoint | str | Path, *, verbose: bool | None = None
 ) -> Compatibility:
     """Compare two checkpoints. Headers and configurations are read now, tokenizers and weights when they are asked for.
 

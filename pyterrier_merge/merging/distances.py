@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import pyterrier as pt
-
 from pyterrier_merge.merging.checkpoint import Checkpoint
 from pyterrier_merge.merging.places import Place, place_of
+from pyterrier_merge.progress import progress
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +39,7 @@ class Distance:
 
 
 def measure_distances(
-    source: Checkpoint, domain: Checkpoint, names: Iterable[str], *, verbose: bool = False
+    source: Checkpoint, domain: Checkpoint, names: Iterable[str], *, verbose: bool | None = None
 ) -> tuple[Distance, ...]:
     """Read tensors of both checkpoints, one by one, and measure place by place.
 
@@ -51,7 +50,7 @@ def measure_distances(
         source: The checkpoint that distances are relative to.
         domain: The other.
         names: Canonical names of tensors that both have, in one shape.
-        verbose: Show a progress bar.
+        verbose: Show a progress bar; in terminals and notebooks when None.
 
     Returns:
         Embeddings first, then the layers in order, then the final norm; those of them that ``names`` has.
@@ -60,7 +59,7 @@ def measure_distances(
         ValueError: A tensor holds NaN or infinity, or cannot be read.
     """
     places: dict[Place, list[_Sums]] = {}
-    for name in pt.tqdm(list(names), desc="distances", unit="tensor", disable=not verbose):
+    for name in progress(list(names), desc="distances", unit="tensor", verbose=verbose):
         sums = _sums(source.tensor(name), domain.tensor(name))
         for checkpoint, norm in ((source, sums.source), (domain, sums.domain)):
             if not math.isfinite(norm):

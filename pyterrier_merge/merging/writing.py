@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyterrier as pt
-
 from pyterrier_merge.merging.blending import Blender, TensorMerge, misfit
 from pyterrier_merge.merging.change import require_change
 from pyterrier_merge.merging.distances import relative_distance
@@ -18,6 +16,7 @@ from pyterrier_merge.merging.places import Place, place_of
 from pyterrier_merge.models import locate_model
 from pyterrier_merge.models.files import projection_folders
 from pyterrier_merge.models.weights import TensorReader, stored_tensors, writing_weights
+from pyterrier_merge.progress import progress
 from pyterrier_merge.recipe import MergeRecipe
 from pyterrier_merge.storage import write_file
 
@@ -103,12 +102,12 @@ class MergedWeights:
         self.num_bytes = sum(tensor.nbytes for plan in self._planned.values() for tensor in plan.values())
         self.dtype = _most_common_dtype(self._planned[self.folders[0]].values())
 
-    def write(self, folder: Path, *, verbose: bool = False) -> tuple[WrittenTensor, ...]:
+    def write(self, folder: Path, *, verbose: bool | None = None) -> tuple[WrittenTensor, ...]:
         """Write ``model.safetensors``, or shards and their index where there are more than ``SHARD_BYTES``.
 
         Args:
             folder: The new model's folder; the ``folders`` in it are there.
-            verbose: Show a progress bar.
+            verbose: Show a progress bar; in terminals and notebooks when None.
 
         Returns:
             What happened to each tensor that the recipe merges.
@@ -122,8 +121,8 @@ class MergedWeights:
         from safetensors.torch import save_file
 
         written: list[WrittenTensor] = []
-        with pt.tqdm(
-            total=self.num_bytes, desc="merging", unit="B", unit_scale=True, unit_divisor=1000, disable=not verbose
+        with progress(
+            total=self.num_bytes, desc="merging", unit="B", unit_scale=True, unit_divisor=1000, verbose=verbose
         ) as bar:
             for part, plan in self._planned.items():
                 split = split_torch_state_dict_into_shards(plan, max_shard_size=SHARD_BYTES)

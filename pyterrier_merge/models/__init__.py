@@ -9,7 +9,16 @@ from pyterrier_merge.models.files import (
     transformer_folder,
 )
 from pyterrier_merge.models.live import count_positions, quiet_loading
-from pyterrier_merge.models.names import PACKAGE_SCHEME, ModelParts, locate_model, locate_parts, pinned_name, places
+from pyterrier_merge.models.names import (
+    PACKAGE_SCHEME,
+    ModelParts,
+    locate_model,
+    locate_parts,
+    pinned_name,
+    places,
+    short_name,
+    training_reports,
+)
 
 __all__ = [
     "PACKAGE_SCHEME",
@@ -25,5 +34,7 @@ __all__ = [
     "projection_folders",
     "quiet_loading",
     "read_config",
+    "short_name",
+    "training_reports",
     "transformer_folder",
 ]

@@ -128,7 +128,7 @@ def _read_lora_config(folder: Path) -> Any:
     try:
         config = LoraConfig.from_pretrained(str(folder))
     except (ValueError, TypeError, KeyError, OSError) as error:
-        raise ValueError(f"{file} is no configuration that peft reads: {error}") from error
+        raise ValueError(f"{file} is not a configuration that peft reads: {error}") from error
     for field, reason in _NOT_WEIGHTS.items():
         if getattr(config, field, None):
             raise ValueError(f"{file}: {field} {reason}; it is not supported: train a LoRA without it")

@@ -152,7 +152,7 @@ def _config_of_body(adapter: Adapter, modules: set[str]) -> Any:
         layers_pattern=None,
         rank_pattern={f"^{re.escape(name)}": rank for name, rank in ranks.items() if rank != adapter.config.r},
         alpha_pattern=alphas,
-        modules_to_save=None,  # what is no LoRA is written by this package
+        modules_to_save=None,  # what is not LoRA is written by this package
         trainable_token_indices=None,
         bias="none",
         lora_bias=False,

@@ -20,9 +20,10 @@ _DIGEST = re.compile(r"^[0-9a-f]{64}$")
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _BESIDE_WEIGHTS = ("*.json", "*.txt", "*.model")
 TRAINING = "training.json"  # what this package's training writes down
+MERGE = "merge.json"  # lies in the folder of a saved merge
 # What a model was made from, how, and in how many seconds: of this package and of transformers' Trainer.
-_PROVENANCE = frozenset(
-    {TRAINING, "merge.json", "trainer_state.json", "all_results.json", "train_results.json", "eval_results.json"}
+PROVENANCE = frozenset(
+    {TRAINING, MERGE, "trainer_state.json", "all_results.json", "train_results.json", "eval_results.json"}
 )
 _DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
@@ -36,7 +37,7 @@ def fingerprint_model(folder: Path) -> str:
     Files are read once in a process and again only when their size, time or inode changes; files in the hub's cache are
     named by their SHA-256 and are not read at all.
     """
-    files = [file for file in defining_files(folder) if file.name not in _PROVENANCE]
+    files = [file for file in defining_files(folder) if file.name not in PROVENANCE]
     return fingerprint({str(file.relative_to(folder)): file_digest(file) for file in files})
 
 
@@ -103,7 +104,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: It cannot be read, or is no JSON object.
+        ValueError: It cannot be read, or is not a JSON object.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} has no {path.name}")
@@ -114,7 +115,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is no JSON object but a {type(content).__name__}")  # noqa: TRY004 (data, not a call)
+        raise ValueError(f"{path} is not a JSON object but a {type(content).__name__}")  # noqa: TRY004 (data, not a call)
     return content
 
 
@@ -123,7 +124,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: It is no JSON object.
+        ValueError: It is not a JSON object.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -135,9 +136,19 @@ def read_training(folder: Path) -> dict[str, Any]:
     """Return what this package's training wrote into a model's folder; nothing for a model of others.
 
     Raises:
-        ValueError: ``training.json`` cannot be read, or is no JSON object.
+        ValueError: ``training.json`` cannot be read, or is not a JSON object.
     """
     file = folder / TRAINING
+    return read_json(file) if file.is_file() else {}
+
+
+def read_merge(folder: Path) -> dict[str, Any]:
+    """Return what was written into the folder of a saved merge; nothing for other folders.
+
+    Raises:
+        ValueError: ``merge.json`` cannot be read, or is not a JSON object.
+    """
+    file = folder / MERGE
     return read_json(file) if file.is_file() else {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,14 +24,18 @@ def count_positions(body: Any) -> int | None:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Keep transformers from reporting, at length and with bars, what it loads: callers check what matters to them."""
+    """Keep transformers and sentence-transformers from reporting what they load: callers check what matters to them."""
     log: Any = importlib.import_module("transformers.utils.logging")
     verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    others = logging.getLogger("sentence_transformers")
+    level = others.level
     log.set_verbosity_error()
+    others.setLevel(logging.ERROR)
     log.disable_progress_bar()
     try:
         yield
     finally:
         log.set_verbosity(verbosity)
+        others.setLevel(level)
         if bars:
             log.enable_progress_bar()

@@ -6,11 +6,19 @@ import importlib.util
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pyterrier_merge.models.adapter_checks import require_source
 from pyterrier_merge.models.adapter_files import base_of, is_adapter
 from pyterrier_merge.models.adapters import fingerprint_adapted, with_adapter
-from pyterrier_merge.models.files import WEIGHT_FILES, fingerprint_model, first_module, has_weights
+from pyterrier_merge.models.files import (
+    WEIGHT_FILES,
+    fingerprint_model,
+    first_module,
+    has_weights,
+    read_merge,
+    read_training,
+)
 from pyterrier_merge.models.gguf import convert_gguf
 from pyterrier_merge.models.hub import hub_snapshot
 from pyterrier_merge.storage import user_path
@@ -95,9 +103,41 @@ def pinned_name(name: str | Path) -> str:
     return "+".join(part.pinned for part in _parts(name))
 
 
+def short_name(name: str | Path) -> str:
+    """Return a model's name without its organisation or folder, for tables: ``e5-mistral-7b-instruct``."""
+    text = str(name)
+    if text.startswith(PACKAGE_SCHEME):
+        return text.removeprefix(PACKAGE_SCHEME).partition("/")[0]
+    parts = _split(text) if isinstance(name, str) and _existing(text) is None else None
+    return "+".join(map(short_name, parts)) if parts else Path(text).name
+
+
 def places(name: str | Path) -> list[Path]:
     """Return what a model is made from, as it lies on disk: its folder or ``.gguf`` file, and those of its adapters."""
     return [part.place for part in _parts(name)]
+
+
+def training_reports(name: str | Path) -> list[dict[str, Any]]:
+    """Return what this package's training wrote of a model on this disk.
+
+    Returns:
+        The ``training.json`` of the model, of each of its adapters, and of each model that was merged into it
+        (:meth:`~pyterrier_merge.MergedE5Encoder.save` keeps them in ``merge.json``). Hub ids have none.
+
+    Raises:
+        ValueError: A report cannot be read.
+    """
+    text = str(name)
+    place = _existing(text)
+    if place is None:
+        parts = _split(text) if isinstance(name, str) else None
+        return [report for part in parts or () for report in training_reports(part)]
+    if place.is_file():
+        return []
+    reports = [read_training(place), *read_merge(place).get("training", [])]
+    if is_adapter(place) and not has_weights(place):
+        reports += training_reports(base_of(place))
+    return [report for report in reports if report]
 
 
 @dataclass(frozen=True)
@@ -168,7 +208,7 @@ def _is_named(text: str) -> bool:
 def _adapter(name: str | Path) -> _Part:
     part = _part(name)
     if part.place.is_file() or not is_adapter(part.place):
-        raise ValueError(f"{name!r} is no adapter: {part.place} holds no adapter_config.json")
+        raise ValueError(f"{name!r} is not an adapter: {part.place} holds no adapter_config.json")
     return part
 
 

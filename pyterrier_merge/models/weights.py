@@ -58,8 +58,8 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 
     Raises:
         FileNotFoundError: No weights, or a shard that the index names is missing.
-        ValueError: A file is corrupt, truncated, not readable or holds more than tensors, the index is no index, or a
-            tensor that it names is not in its shard.
+        ValueError: A file is corrupt, truncated, not readable or holds more than tensors, the index is not an index, or
+            a tensor that it names is not in its shard.
     """
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (folder / name).is_file():
@@ -71,7 +71,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 @contextmanager
 def writing_weights(place: Path) -> Iterator[None]:
-    """Raise ``OSError`` where safetensors cannot write a file, or into a folder: its own error is none of Python's."""
+    """Raise ``OSError`` if safetensors cannot write: its own error is not an ``OSError``."""
     from safetensors import SafetensorError
 
     try:

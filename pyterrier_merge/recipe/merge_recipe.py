@@ -28,7 +28,7 @@ class MergeRecipe:
         segments: At least one; :meth:`halves` makes the paper's two. The final norm belongs to no part of the last.
         method: mergekit's name, see :func:`pyterrier_merge.methods.list_methods`.
         parameters: The method's own besides weights, such as ``{"density": 0.5}``; kept as sorted pairs, as mergekit
-            reads them. A sequence gives each model that is no base its own value, the source first.
+            reads them. A sequence gives each model that is not a base its own value, the source first.
         base: The model that differences are taken from, for ``task_arithmetic``, ``ties`` and their kin; the source
             where None is given.
         embeddings: Alpha (or a segment) of the token embeddings and what stands beside them.
@@ -37,8 +37,8 @@ class MergeRecipe:
         seed: Of methods that drop weights at random.
 
     Raises:
-        ValueError: A weight is no number or out of range, the method is unknown, or it does not go with the number of
-            models, the weights or the parameters.
+        ValueError: A weight is not a number or out of range, the method is unknown, or it does not go with the number
+            of models, the weights or the parameters.
     """
 
     source: str

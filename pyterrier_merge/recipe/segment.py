@@ -126,7 +126,7 @@ def _check_weight(weight: Any) -> float:
 
 
 def _number(value: Any) -> float:
-    """NaN where it is none."""
+    """NaN if it is not a number."""
     try:
         return math.nan if isinstance(value, (bool, str)) else float(value)
     except (TypeError, OverflowError):

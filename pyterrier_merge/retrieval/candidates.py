@@ -9,6 +9,7 @@ import pandas as pd
 import pyterrier as pt
 
 from pyterrier_merge.equality import EqualByIdentity
+from pyterrier_merge.schematic import labelled
 
 if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
@@ -19,7 +20,7 @@ NAMED = 3  # unknown qids that an error names
 class GivenCandidates(EqualByIdentity, pt.Transformer):
     """Adds ``docno``: a row for each document that a collection gives to be ranked for a topic of any split."""
 
-    schematic: ClassVar = {"label": "GivenCandidates"}
+    schematic: ClassVar = labelled("GivenCandidates")
 
     def __init__(self, collection: TestCollection) -> None:
         """Describe the stage; candidates are read at the first topic.
@@ -44,7 +45,7 @@ class GivenCandidates(EqualByIdentity, pt.Transformer):
         """Return a row for each query and candidate, the queries in their order.
 
         Raises:
-            ValueError: A query is none of the collection's topics.
+            ValueError: A query is not one of the collection's topics.
         """
         pt.validate.query_frame(inp, context=self)
         if inp.empty:
@@ -53,7 +54,7 @@ class GivenCandidates(EqualByIdentity, pt.Transformer):
         if len(unknown):
             raise ValueError(
                 f"{self.collection.name} gives candidates for its own topics alone, and {len(unknown)} of {len(inp)} "
-                f"queries are none of them: {', '.join(map(repr, unknown[:NAMED]))} ..."
+                f"queries are not among them: {', '.join(map(repr, unknown[:NAMED]))} ..."
             )
         return inp.merge(self.candidates, on="qid", how="left")
 

@@ -9,6 +9,7 @@ import pyterrier as pt
 
 from pyterrier_merge.collections.identical_ids import without_identical_ids
 from pyterrier_merge.equality import EqualByIdentity
+from pyterrier_merge.schematic import labelled
 
 
 class WithoutIdenticalIds(EqualByIdentity, pt.Transformer):
@@ -18,7 +19,7 @@ class WithoutIdenticalIds(EqualByIdentity, pt.Transformer):
     it behind a retriever of one result more: ``encoder >> index.retriever(101) >> WithoutIdenticalIds(100)``.
     """
 
-    schematic: ClassVar = {"label": "WithoutIdenticalIds"}
+    schematic: ClassVar = labelled("WithoutIdenticalIds")
 
     def __init__(self, num_results: int = 1000) -> None:
         """Describe the stage.

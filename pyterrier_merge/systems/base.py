@@ -78,8 +78,8 @@ class Bench(Protocol):
         """Where work items are mapped over."""
 
     @property
-    def verbose(self) -> bool:
-        """Whether to show progress bars."""
+    def verbose(self) -> bool | None:
+        """Whether to show progress bars; in terminals and notebooks when None."""
 
     def trials(self, name: str) -> int:
         """Return how many trials (seeds) another system has."""

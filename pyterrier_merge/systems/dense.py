@@ -10,6 +10,7 @@ import pyterrier as pt
 
 from pyterrier_merge.models import locate_parts, pinned_name
 from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
+from pyterrier_merge.schematic import labelled
 from pyterrier_merge.systems.base import Bench, Prepared
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Dense(pt.Transformer):
         bench: Gives the collection and the number of results.
     """
 
-    schematic: ClassVar = {"label": "Dense"}
+    schematic: ClassVar = labelled("Dense")
 
     def __init__(self, encoder: E5Encoder, bench: Bench) -> None:
         self.encoder = encoder

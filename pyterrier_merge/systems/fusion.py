@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from pyterrier_merge.evaluation import check_measure, judged, measure_runs, parsed_measure
 from pyterrier_merge.fingerprint import fingerprint
+from pyterrier_merge.schematic import labelled
 from pyterrier_merge.systems.base import Bench, Prepared, System, all_labels, all_trials, shared_trials
 from pyterrier_merge.systems.choosing import require_answers, require_other_queries, used_labels
 
@@ -120,7 +121,7 @@ class Fusion(pt.Transformer):
         num_results: Results for each query.
     """
 
-    schematic: ClassVar = {"label": "Fusion"}
+    schematic: ClassVar = labelled("Fusion")
 
     def __init__(
         self, parts: Sequence[pt.Transformer], *, weights: Sequence[float] | None, k: float, num_results: int

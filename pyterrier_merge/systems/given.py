@@ -15,6 +15,7 @@ import pyterrier as pt
 from pydantic import ConfigDict
 
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_rows
+from pyterrier_merge.schematic import labelled
 from pyterrier_merge.storage import cache_folder
 from pyterrier_merge.systems.base import Bench, Prepared, System
 
@@ -53,7 +54,7 @@ class UsersStage(pt.Transformer):
         transformer: The stage.
     """
 
-    schematic: ClassVar = {"label": "UsersStage"}
+    schematic: ClassVar = labelled("UsersStage")
 
     def __init__(self, transformer: pt.Transformer) -> None:
         self.transformer = transformer
@@ -87,7 +88,7 @@ def users_errors(doing: str) -> Iterator[None]:
 
 
 def _users_own(line: traceback.FrameSummary) -> bool:
-    """Whether a line of a traceback is none of a library's."""
+    """Whether a line of a traceback is outside all libraries."""
     standard = Path(line.filename).is_relative_to(sysconfig.get_path("stdlib")) or line.filename.startswith("<frozen")
     return not standard and not {"site-packages", "pyterrier_merge"} & set(Path(line.filename).parts)
 
@@ -121,7 +122,7 @@ class KeptResults(pt.Transformer):
         ValueError: A column is missing.
     """
 
-    schematic: ClassVar = {"label": "KeptResults"}
+    schematic: ClassVar = labelled("KeptResults")
 
     def __init__(self, results: pd.DataFrame) -> None:
         if missing := [column for column in ("qid", "docno", "score") if column not in results]:

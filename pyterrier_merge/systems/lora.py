@@ -105,7 +105,9 @@ class LoRASystem(Sampling, EncoderSettings):
             require_other_queries(bench, self.split, "split")
         if self.negatives is not None:
             self.negatives.check(bench)
-        pairs = self._pairs(bench)
+        pairs, left_out = self._pairs(bench)
+        if left_out:
+            logger.warning("%s", left_out)
         if self.pairs is not None:
             require_unasked(bench, pairs.queries, "pairs", f"queries in {self.pairs.name}")
         samples = self.samples(pairs)
@@ -177,26 +179,28 @@ class LoRASystem(Sampling, EncoderSettings):
             return MergedE5Encoder.from_recipe(encoder.recipe, **(encoder.settings() | given))
         return E5Encoder(encoder.model, **(encoder.settings() | given))
 
-    def _pairs(self, bench: Bench) -> TrainingPairs:
-        """What is trained on, without queries that ask what a query asks that steps are chosen on."""
+    def _pairs(self, bench: Bench) -> tuple[TrainingPairs, str]:
+        """Return what is trained on, and a note on queries left out because steps are chosen on the same ones."""
         if self.pairs is not None:
             pairs = pairs_from_tevatron(self.pairs, bench.collection)
         else:
             pairs = pairs_from_collection(bench.collection, self.split, min_label=self.min_label)
         trained_on = self.split if self.pairs is None else None
         if self.choose is None or self.choose.split in (None, trained_on):
-            return pairs
+            return pairs, ""
         again = set(asked_again(pairs.queries, bench.collection.topics(self.choose.split)))
-        if again:
-            logger.warning(
-                "%s: %d of %d queries ask what a query of %s asks, such as qid %r: they are not trained on",
-                pairs.name, len(again), len(pairs), self.choose.split, min(again),
-            )  # fmt: skip
-        return pairs.only([qid for qid in pairs.queries["qid"] if qid not in again]) if again else pairs
+        if not again:
+            return pairs, ""
+        left_out = (
+            f"{len(again)} of {len(pairs):,} queries of {pairs.name} also occur in {self.choose.split}, such as qid "
+            f"{min(again)!r}: they are not trained on."
+        )
+        return pairs.only([qid for qid in pairs.queries["qid"] if qid not in again]), left_out
 
     def _trainings(self, bench: Bench) -> list[Training]:
         """What each trial is trained on: trial k of the sample on trial k of the system below."""
-        bases, pairs = self._bases(bench), self._pairs(bench)
+        bases = self._bases(bench)
+        pairs, left_out = self._pairs(bench)
         samples = self.samples(pairs)
         trials = max(len(bases), len(samples))
         if {len(bases), len(samples)} - {1, trials}:
@@ -206,13 +210,16 @@ class LoRASystem(Sampling, EncoderSettings):
         found = []
         for trial in range(trials):
             number = trial % len(samples)
-            what = f"{len(samples[number]):,} of {len(pairs):,} queries of {pairs.name}"
-            found.append(self._training(bench, bases[trial % len(bases)], samples[number], number, what))
+            notes = [
+                f"Trained on {len(samples[number]):,} of {len(pairs):,} queries of {pairs.name}, "
+                f"with {len(samples[number].positives):,} relevant texts.",
+                *([left_out] if left_out else []),
+            ]
+            found.append(self._training(bench, bases[trial % len(bases)], samples[number], number, notes))
         return found
 
-    def _training(self, bench: Bench, base: Base, sample: TrainingPairs, number: int, what: str) -> Training:
+    def _training(self, bench: Bench, base: Base, sample: TrainingPairs, number: int, notes: list[str]) -> Training:
         assert self.train is not None  # noqa: S101 (for the type checker)
-        notes = [f"Trained on {what}, with {len(sample.positives):,} relevant texts."]
         if self.negatives is not None:
             used = self.train.negatives
             sample, said = self.negatives.mined(bench, sample, self.split, seed=self.seed, used=used)

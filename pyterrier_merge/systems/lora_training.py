@@ -133,7 +133,7 @@ class Training:
         choice: What the steps are chosen on; None where they are fixed.
         notes: What is to be said of the pairs.
         name: Of the collection, for the folder.
-        verbose: Show progress bars.
+        verbose: Show progress bars; in terminals and notebooks when None.
     """
 
     base: Base
@@ -142,7 +142,7 @@ class Training:
     choice: Choice | None
     notes: tuple[str, ...]
     name: str
-    verbose: bool
+    verbose: bool | None
 
     @cached_property
     def root(self) -> Path:

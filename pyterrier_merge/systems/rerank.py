@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, SerializationInfo, field_serializer
 from pyterrier_merge.collections.pool import documents_alone
 from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.retrieval.dense.pipeline import dense_index
+from pyterrier_merge.schematic import labelled
 from pyterrier_merge.systems import system_of
 from pyterrier_merge.systems.base import (
     Bench,
@@ -128,7 +129,7 @@ class Rerank(pt.Transformer):
         whole: Use the index of the whole collection; else one of the results alone.
     """
 
-    schematic: ClassVar = {"label": "Rerank"}
+    schematic: ClassVar = labelled("Rerank")
 
     def __init__(self, first: pt.Transformer, encoder: E5Encoder, bench: Bench, *, depth: int, whole: bool) -> None:
         self.first = first

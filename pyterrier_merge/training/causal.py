@@ -67,7 +67,7 @@ class CausalLM:
         """Load the base model: in float32, or as it is stored where an adapter is trained in ``dtype``, a shorter type.
 
         Raises:
-            ValueError: The base is no decoder with a language-model head, or weights are missing.
+            ValueError: The base is not a decoder with a language-model head, or weights are missing.
         """
         require_decoder(base)
         self._base, self._name = base, name
@@ -109,7 +109,7 @@ class CausalLM:
 
 
 def train_causal(
-    model: CausalLM, windows: WindowBatches, loop: Loop, checkpoints: Checkpoints, *, verbose: bool = False
+    model: CausalLM, windows: WindowBatches, loop: Loop, checkpoints: Checkpoints, *, verbose: bool | None = None
 ) -> Course:
     """Train a decoder on windows."""
     batches = CausalBatches(windows, loop.steps)

@@ -81,7 +81,7 @@ def train_on_pairs(
     stop_at: int | None = None,
     dev: Dev | None = None,
     description: str,
-    verbose: bool,
+    verbose: bool | None,
 ) -> Course:
     """Train what wants gradients of a model on pairs."""
     steps = min(settings.steps, stop_at or settings.steps)

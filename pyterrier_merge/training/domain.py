@@ -53,7 +53,7 @@ def train_domain_model(
     device: str | None = None,
     checkpoint_every: int = 200,
     overwrite: bool = False,
-    verbose: bool = False,
+    verbose: bool | None = None,
 ) -> Path:
     """Train a model further on unlabelled text and return the folder of the domain model.
 
@@ -88,7 +88,7 @@ def train_domain_model(
         device: ``cpu`` or ``cuda``; a GPU where there is one, when None.
         checkpoint_every: Steps between checkpoints (three times the size of the trained weights, beside ``out``).
         overwrite: Replace another model, or whatever else stands at ``out``.
-        verbose: Show a progress bar with the loss.
+        verbose: Show a progress bar with the loss; in terminals and notebooks when None.
 
     Raises:
         ValueError: An unknown objective or one that does not suit the base, settings of another one, no text to learn
@@ -128,7 +128,7 @@ class _OnTexts:
         settings: MaskedTraining | CausalTraining,
         contract: RetrieverContract | None,
         device: str | None,
-        verbose: bool,
+        verbose: bool | None,
     ) -> None:
         if count_processes() > 1:
             raise ValueError(
@@ -185,7 +185,7 @@ class _OnItems:
         settings: KnownItemTraining,
         contract: RetrieverContract | None,
         device: str | None,
-        verbose: bool,
+        verbose: bool | None,
     ) -> None:
         self._pairs = _items(given, settings)
         self._settings, self._device, self._verbose = settings, one_device(device), verbose

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
-import pyterrier as pt
 import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from pyterrier_merge.progress import progress
 from pyterrier_merge.training.checkpoints import WEIGHTS, Checkpoints, DivergedError, best_of, step_of
 from pyterrier_merge.training.kept import kept_generators, kept_memory
 from pyterrier_merge.training.processes import agreed, count_processes, is_main, meet
@@ -116,7 +116,7 @@ def fit(
     *,
     dev: Dev | None = None,
     description: str = "training",
-    verbose: bool = False,
+    verbose: bool | None = None,
 ) -> Course:
     """Train the weights of a model that want gradients, from the last checkpoint where there is one.
 
@@ -130,7 +130,7 @@ def fit(
         checkpoints: Where they are; :meth:`Checkpoints.alone` holds.
         dev: Keeps the model's best state by a measure.
         description: Of the progress bar.
-        verbose: Show one.
+        verbose: Show one; in terminals and notebooks when None.
 
     Raises:
         DivergedError: The loss or a weight is no longer finite, and no measure tells a good state.
@@ -142,8 +142,8 @@ def fit(
     with kept_generators(), kept_memory(loop.device):
         done = 0 if resumed is None else step_of(resumed)
         last = loop.stop_at or loop.steps
-        hidden = not (verbose and is_main())
-        with pt.tqdm(total=last, initial=done, desc=description, unit="step", disable=hidden) as bar:
+        watched = verbose if is_main() else False
+        with progress(total=last, initial=done, desc=description, unit="step", verbose=watched) as bar:
             trainer = _Trainer(model, loss, batches, loop, checkpoints, dev, bar)
             trainer.remove_callback(PrinterCallback)
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)

@@ -51,7 +51,7 @@ def cross_validate(
     split: str,
     folds: int,
     metric: Measure,
-    verbose: bool = False,
+    verbose: bool | None = None,
 ) -> CrossValidation:
     """Train on all folds but one, measure on that one every ``evaluate_every`` steps, and average over the folds.
 
@@ -67,7 +67,7 @@ def cross_validate(
         split: The split of ``collection`` that the queries belong to.
         folds: Their number.
         metric: What is measured, over 100 results of each query.
-        verbose: Show progress bars.
+        verbose: Show progress bars; in terminals and notebooks when None.
 
     Raises:
         ValueError: See :func:`~pyterrier_merge.training.fold_queries.split_into_folds`.

@@ -44,7 +44,7 @@ def train_lora(
     metric: Measure = nDCG @ 10,
     checkpoint_every: int = 50,
     overwrite: bool = False,
-    verbose: bool = False,
+    verbose: bool | None = None,
 ) -> Path:
     """Train a LoRA adapter of a retrieval model on pairs, and return its folder.
 
@@ -68,7 +68,7 @@ def train_lora(
         metric: What is measured, over 100 results of each query.
         checkpoint_every: Steps between checkpoints; with ``dev`` each measurement makes one.
         overwrite: Replace whatever else stands at ``out``.
-        verbose: Show a progress bar.
+        verbose: Show a progress bar; in terminals and notebooks when None.
 
     Raises:
         ValueError: The source is an encoder of a merge or of an adapter, or cannot be read, a dev split that is the

@@ -43,7 +43,7 @@ class MaskedLM:
         """Load the base model; a missing head is drawn from torch's global generator.
 
         Raises:
-            ValueError: The base is no encoder, or weights of its body are missing.
+            ValueError: The base is not an encoder, or weights of its body are missing.
         """
         config = encoder_config(base)
         self._base = base
@@ -126,7 +126,7 @@ def train_masked(
     loop: Loop,
     checkpoints: Checkpoints,
     *,
-    verbose: bool = False,
+    verbose: bool | None = None,
 ) -> Course:
     """Train a fresh head alone, then the head and the layers.
 
@@ -136,7 +136,7 @@ def train_masked(
         settings: How.
         loop: Of the second stage.
         checkpoints: Of the second stage; a head whose training is killed begins anew.
-        verbose: Show progress bars.
+        verbose: Show progress bars; in terminals and notebooks when None.
     """
     tokenizer = model.tokenizer
     special = tuple(tokenizer.all_special_ids)

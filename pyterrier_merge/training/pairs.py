@@ -73,7 +73,7 @@ def pairs_from_frame(frame: pd.DataFrame, name: str = "a frame", *, labelled: bo
         labelled: Whether the queries count as labelled; False for generated ones.
 
     Raises:
-        TypeError: It is no frame.
+        TypeError: It is not a frame.
         ValueError: Columns are missing, a query or text is blank or not a string, a row occurs twice, a qid has two
             queries or a docno two texts, or there are fewer than two queries.
     """

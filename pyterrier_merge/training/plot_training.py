@@ -23,12 +23,12 @@ def plot_training(folder: str | Path, path: str | Path | None = None) -> Figure:
         path: A file to save it to; the ending says the format: ``.png``, ``.pdf``, ``.svg``.
 
     Raises:
-        FileNotFoundError: It is no folder of a training: ``training.csv`` or ``training.json`` is not there.
+        FileNotFoundError: It is not a folder of a training: ``training.csv`` or ``training.json`` is not there.
     """
     made = user_path(folder)
     for name in (CURVE, TRAINING):
         if not (made / name).is_file():
-            raise FileNotFoundError(f"{folder} is no folder of a training: it has no {name}")
+            raise FileNotFoundError(f"{folder} is not a folder of a training: it has no {name}")
     told = read_training(made)
     measure = told.get("dev") or "dev"
     return curve_plot(pd.read_csv(made / CURVE), path, measure=measure, chosen=told.get("best_step"))

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyterrier_merge.models.files import TRAINING, read_training
-from pyterrier_merge.storage import user_path
+from pyterrier_merge.models import training_reports
 
 if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
@@ -54,24 +53,27 @@ def describe(pairs: TrainingPairs) -> dict[str, Any]:
     }
 
 
-def trained_documents(folder: str | Path) -> TrainedDocuments | None:
-    """Return the documents whose items the model in a folder was trained on; None where its report names none.
+def trained_documents(model: str | Path) -> list[TrainedDocuments]:
+    """Return the documents whose items a model, an adapter of it, or a model merged into it was trained on.
 
     A model that learned to fill in masked words of documents has seen no query: its report names none.
 
     Raises:
-        ValueError: ``training.json`` cannot be read.
+        ValueError: ``training.json`` or ``merge.json`` cannot be read.
     """
-    folder = user_path(folder)
     try:
-        items = read_training(folder).get("items")
-        if items is None:
-            return None
-        return TrainedDocuments(items["collection"], items["fingerprint"], frozenset(items["docnos"]))
-    except (ValueError, KeyError, TypeError) as error:
+        found = [report["items"] for report in training_reports(model) if report.get("items") is not None]
+        return [TrainedDocuments(own["collection"], own["fingerprint"], frozenset(own["docnos"])) for own in found]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{folder / TRAINING} is damaged ({type(error).__name__}: {error}): train the model again"
+            f"the report of a training in {model} is damaged ({type(error).__name__}: {error}): train the model again"
         ) from error
+
+
+def trained_queries(model: str | Path) -> list[str]:
+    """Return the kinds of known items (``drawn``, ``head`` ...) that a model, or a part of it, was trained on."""
+    reports = [report for report in training_reports(model) if report.get("objective") == KNOWN_ITEMS]
+    return [str(report.get("settings", {}).get("query", "drawn")) for report in reports]
 
 
 def require_untrained(models: Iterable[str | Path], collection: TestCollection, split: str) -> None:
@@ -80,7 +82,7 @@ def require_untrained(models: Iterable[str | Path], collection: TestCollection, 
     Where the judgements are labels, nothing is refused.
 
     Args:
-        models: Names of models; folders among them are looked into.
+        models: Names of models; those on this disk are looked into.
         collection: What is chosen on.
         split: Whose queries.
 
@@ -91,8 +93,7 @@ def require_untrained(models: Iterable[str | Path], collection: TestCollection, 
         return
     asked = collection.qrels(split)["docno"]
     for model in models:
-        trained = trained_documents(model)
-        shared = trained.among(collection, asked) if trained else []
+        shared = [docno for trained in trained_documents(model) for docno in trained.among(collection, asked)]
         if shared:
             raise ValueError(
                 f"{len(shared)} of the {len(asked)} {split} items of {collection.name} are documents that {model} was "

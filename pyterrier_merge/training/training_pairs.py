@@ -179,7 +179,7 @@ class TrainingPairs:
             trial: Of the draw, as for :meth:`sample`.
 
         Raises:
-            TypeError: The run is no frame, or the texts are something else.
+            TypeError: The run is not a frame, or the texts are something else.
             ValueError: The run lacks columns or has none of the queries, a setting is out of range, the margin meets
                 scores of positives that are not above 0, or no negative has a text.
         """

@@ -15,7 +15,7 @@ ROOM = 0.85  # a source that scores more on items has nothing left to learn from
 FEWEST = 100  # items of a kind
 KINDS = 2  # that must agree
 FLIPS = 2_000
-ROUNDING = 1e-12  # differences below it are none
+ROUNDING = 1e-12  # smaller differences count as 0
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def choose(
     heard = list(kinds.index[kinds["heard"]])
     merges = pd.DataFrame(index=pd.Index(names, name="merge")).assign(gain=0.0, low=0.0, agreed=False)
     if len(heard) < KINDS:
-        said = f"the source is kept: {KINDS} kinds of known items must agree, and {len(heard)} can be used"
+        said = f"the source is kept: {KINDS} kinds of known items must agree, and fewer can be used"
         return UnlabelledChoice(None, f"{said}.{_unheard(kinds)}", merges, kinds)
     differences = {kind: values[kind].sub(source[kind], axis=0).set_axis(names, axis=1) for kind in heard}
     merges = merges.assign(**{kind: found.mean() for kind, found in differences.items()})
@@ -83,7 +83,7 @@ def choose(
     merges["gain"], merges["low"] = gains.mean(axis=0), lower_bounds(gains, seed=seed)
     merges["agreed"] = (merges[["low", *heard]] > 0).all(axis=1)
     if not merges["agreed"].any():
-        nearest = int(np.argmax(np.where(gains.any(axis=0), merges["low"], -np.inf)))  # the source is no merge
+        nearest = int(np.argmax(np.where(gains.any(axis=0), merges["low"], -np.inf)))  # the source is not a merge
         said = f"the source is kept: no merge surely beats it on all kinds; the nearest, {names[nearest]}"
         return UnlabelledChoice(None, f"{said}: {_evidence(merges.iloc[nearest], kinds)}", merges, kinds)
     agreed = np.flatnonzero(merges["agreed"])

@@ -16,6 +16,7 @@ import pyterrier as pt
 from pyterrier_merge.encoding.merged import MergedE5Encoder
 from pyterrier_merge.executor import Executor
 from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
+from pyterrier_merge.schematic import labelled
 from pyterrier_merge.training.fold_queries import fold_numbers
 from pyterrier_merge.tuning.measured import said
 from pyterrier_merge.tuning.rule import Rule
@@ -102,7 +103,7 @@ class ByFold(pt.Transformer):
         folds: qid -> position of its fold's retriever.
     """
 
-    schematic: ClassVar = {"label": "ByFold"}
+    schematic: ClassVar = labelled("ByFold")
 
     def __init__(self, retrievers: Sequence[pt.Transformer], folds: Mapping[str, int]) -> None:
         self.retrievers = list(retrievers)
@@ -141,7 +142,7 @@ def sweep_folds(
     num_results: int = 100,
     root: str | Path | None = None,
     executor: Executor | None = None,
-    verbose: bool = False,
+    verbose: bool | None = None,
 ) -> FoldedSweep:
     """Choose a merge for each fold of the queries on all other folds, and score it on the fold.
 
@@ -163,7 +164,7 @@ def sweep_folds(
         num_results: Results for each query.
         root: Folder of indexes and scores; the package's cache when None.
         executor: Where points are scored.
-        verbose: Show a progress bar.
+        verbose: Show a progress bar; in terminals and notebooks when None.
 
     Raises:
         TypeError: The encoder merges nothing, or the collection is something else.

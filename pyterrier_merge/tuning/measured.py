@@ -74,7 +74,7 @@ class Measuring:
         task: What the merges are scored on.
         rule: What is chosen by.
         executor: Where merges are scored; in this process when None.
-        verbose: Show a progress bar.
+        verbose: Show a progress bar; in terminals and notebooks when None.
     """
 
     space: Space
@@ -82,7 +82,7 @@ class Measuring:
     task: ScoringTask
     rule: Rule = "best"
     executor: Executor | None = None
-    verbose: bool = False
+    verbose: bool | None = None
 
     def __post_init__(self) -> None:
         require_rule(self.rule)

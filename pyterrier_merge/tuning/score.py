@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import pyterrier as pt
 
 from pyterrier_merge.encoding.encoders import E5Encoder
 from pyterrier_merge.encoding.merged import MergedE5Encoder
 from pyterrier_merge.evaluation import ORDER, check_measure, judged, measure_runs
 from pyterrier_merge.executor import Executor, InProcess
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
+from pyterrier_merge.progress import progress
 from pyterrier_merge.retrieval.dense.pipeline import dense_retriever, index_of
 from pyterrier_merge.storage import cache_folder, write_file
 from pyterrier_merge.tuning.walk import Walk
@@ -128,7 +128,7 @@ class ScoringTask:
 
 
 def scores(
-    recipes: Sequence[MergeRecipe], task: ScoringTask, executor: Executor | None = None, *, verbose: bool = False
+    recipes: Sequence[MergeRecipe], task: ScoringTask, executor: Executor | None = None, *, verbose: bool | None = None
 ) -> dict[MergeRecipe, pd.Series[float]]:
     """Score merges of the same models.
 
@@ -148,12 +148,13 @@ def scores(
     together = executor.workers == 1
     groups = [tuple(dict.fromkeys(recipes))] if together and recipes else work_items(recipes)
     values: dict[MergeRecipe, pd.Series[float]] = {}
-    with pt.tqdm(total=sum(map(len, groups)), desc="sweep", unit="merge", disable=not verbose or together) as bar:
-        work = partial(score, task=task, verbose=verbose and together)
+    whole = False if together else verbose  # a process alone shows its documents
+    with progress(total=sum(map(len, groups)), desc="sweep", unit="merge", verbose=whole) as bar:
+        work = partial(score, task=task, verbose=verbose if together else False)
         for group, found in zip(groups, executor.map(work, groups), strict=True):
             values.update(zip(group, found, strict=True))
             bar.update(len(group))
-            bar.set_postfix_str(f"best {task.metric} {max(own.mean() for own in values.values()):.4f}")
+            bar.set_postfix_str(f"best {task.metric} {max(own.mean() for own in values.values()):.4f}", refresh=False)
     return {recipe: values[recipe] for recipe in recipes}
 
 
@@ -167,7 +168,7 @@ def work_items(recipes: Sequence[MergeRecipe]) -> list[tuple[MergeRecipe, ...]]:
     return [tuple(group) for group in groups.values()]
 
 
-def score(recipes: Sequence[MergeRecipe], task: ScoringTask, *, verbose: bool = False) -> list[pd.Series[float]]:
+def score(recipes: Sequence[MergeRecipe], task: ScoringTask, *, verbose: bool | None = None) -> list[pd.Series[float]]:
     """Score merges of the same models in one pass over the documents (see :class:`~pyterrier_merge.tuning.walk.Walk`).
 
     A merge whose index is built already is searched there.

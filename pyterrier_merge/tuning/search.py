@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
-import pyterrier as pt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
+from pyterrier_merge.progress import progress
 from pyterrier_merge.storage import cache_folder
 from pyterrier_merge.tuning.space import Space, Value
 
@@ -63,11 +63,11 @@ def searched(measuring: Measuring, search: Search) -> Measured:
     require_searchable(measuring.space)
     require_optuna()
     study = _study(measuring, search)
-    with pt.tqdm(total=search.trials, desc="search", unit="merge", disable=not measuring.verbose) as bar:
+    with progress(total=search.trials, desc="search", unit="merge", verbose=measuring.verbose) as bar:
         bar.update(len(_finished(study)))
         while not _exhausted(study, search):
             _try_one(study, measuring, search)
-            bar.set_postfix_str(f"best {study.best_value:.4f}")
+            bar.set_postfix_str(f"best {study.best_value:.4f}", refresh=False)
             bar.update()
     return measuring.of([trial.user_attrs["point"] for trial in _finished(study)], ends=True)
 

@@ -158,7 +158,7 @@ def sweep(
     num_results: int = 100,
     root: str | Path | None = None,
     executor: Executor | None = None,
-    verbose: bool = False,
+    verbose: bool | None = None,
 ) -> Sweep:
     """Measure merges on one split and return the table and the chosen one.
 
@@ -185,7 +185,7 @@ def sweep(
         num_results: Results for each query.
         root: Folder of indexes, scores and studies; the package's cache when None.
         executor: Where groups of points that share their lower segments run; in this process when None.
-        verbose: Show a progress bar.
+        verbose: Show a progress bar; in terminals and notebooks when None.
 
     Raises:
         TypeError: The encoder merges nothing, or the collection is something else.
@@ -227,7 +227,7 @@ def measuring_of(
     num_results: int,
     root: str | Path | None,
     executor: Executor | None,
-    verbose: bool,
+    verbose: bool | None,
 ) -> Measuring:
     """Check what a sweep was given, and return what measures its points; see :func:`sweep`."""
     require_collection(collection)

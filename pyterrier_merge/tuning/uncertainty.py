@@ -11,7 +11,7 @@ from pyterrier_merge.tuning.rule import Rule, choose
 
 RESAMPLES = 2_000
 BLOCK = 200  # resamples in memory at a time
-ROUNDING = 1e-12  # differences below it are none
+ROUNDING = 1e-12  # smaller differences count as 0
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,9 @@ from pyterrier_merge.collections.query_parts import TITLES
 from pyterrier_merge.encoding.merged import MergedE5Encoder
 from pyterrier_merge.evaluation import measure_runs
 from pyterrier_merge.executor import Executor
-from pyterrier_merge.models.files import read_training
 from pyterrier_merge.retrieval.lexical.bm25 import bm25
 from pyterrier_merge.storage import user_path
-from pyterrier_merge.training.provenance import KNOWN_ITEMS
+from pyterrier_merge.training.provenance import trained_queries
 from pyterrier_merge.tuning.agreement import KINDS, UnlabelledChoice, choose, why_unheard
 from pyterrier_merge.tuning.score import ScoringTask, scores
 from pyterrier_merge.tuning.space import PAPER_GRID, Grid
@@ -74,7 +73,7 @@ def choose_unlabelled(
     metric: Measure | None = None,
     root: str | Path | None = None,
     executor: Executor | None = None,
-    verbose: bool = False,
+    verbose: bool | None = None,
 ) -> LabelFree:
     """Choose alphas on known items of several kinds, or keep the source where they do not agree.
 
@@ -92,7 +91,7 @@ def choose_unlabelled(
         metric: An ``ir_measures`` measure with values in [0, 1]; the collection's first when None.
         root: Folder of the indexes; the package's cache when None.
         executor: Where groups of pairs run; in this process when None.
-        verbose: Show a progress bar.
+        verbose: Show a progress bar; in terminals and notebooks when None.
 
     Raises:
         TypeError: The encoder merges nothing, or the collection is something else.
@@ -105,7 +104,7 @@ def choose_unlabelled(
     metric = metric or collection.measures[0]
     folder = user_path(root) if root else None
     left_out = _left_out(encoder.recipe.models, collection)
-    splits = ("dev",) if _trained_on_items(encoder.recipe.models) else SPLITS
+    splits = ("dev",) if any(map(trained_queries, encoder.recipe.models)) else SPLITS
     kinds = {way: known_items(collection, n, seed=seed, query=way) for way in WAYS if way not in left_out}
     lexical: dict[str, float] = {}
     for way in tuple(kinds):
@@ -157,22 +156,14 @@ def _chosen(
     return found
 
 
-def _trained_on_items(models: Iterable[str | Path]) -> dict[str, str]:
-    """Return the models that were trained on known items, each with the kind of query."""
-    reports = {str(model): read_training(user_path(model)) for model in models}
-    return {
-        model: str(report.get("settings", {}).get("query", "drawn"))
-        for model, report in reports.items()
-        if report.get("objective") == KNOWN_ITEMS
-    }
-
-
-def _left_out(models: Iterable[str | Path], collection: TestCollection) -> dict[str, str]:
+def _left_out(models: Sequence[str | Path], collection: TestCollection) -> dict[str, str]:
     """Return the kinds of items that a model was trained on, and titles where documents have none."""
     found = {}
     if not set(TITLES) & set(collection.document_fields):
         found["title"] = f"documents of {collection.name} have neither {' nor '.join(TITLES)}"
-    for model, query in _trained_on_items(models).items():
-        alike = FRONTS if query in FRONTS else {query}
-        found |= {way: f"{model} was trained on such items" for way in WAYS if way in alike}
+    for place, model in enumerate(models):
+        told = "a domain model" if place else "the source"
+        for query in trained_queries(model):
+            alike = FRONTS if query in FRONTS else {query}
+            found |= {way: f"{told} was trained on such items" for way in WAYS if way in alike}
     return found

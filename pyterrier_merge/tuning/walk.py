@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pyterrier as pt
 from more_itertools import chunked, peekable
 
 from pyterrier_merge.collections.names import name_fault
 from pyterrier_merge.encoding.shared_layers import Encoded, SharedLayers
 from pyterrier_merge.memory import spare_memory
+from pyterrier_merge.progress import progress, shown
 from pyterrier_merge.retrieval.dense.block_search import BlockSearch, Ranked
 from pyterrier_merge.storage import write_file
 from pyterrier_merge.version import __version__
@@ -104,7 +104,7 @@ class Walk:
         for point in self._points.values():
             point.resume(self._layout)
 
-    def score(self, *, best: float | None = None, verbose: bool = False) -> None:
+    def score(self, *, best: float | None = None, verbose: bool | None = None) -> None:
         """Score all merges; each one's values are kept as soon as it has seen the last document.
 
         Args:
@@ -112,14 +112,14 @@ class Walk:
             verbose: Show a progress bar over documents times merges.
 
         Raises:
-            ValueError: There are no documents, a docno or a text is unusable, a candidate is no document, or what
+            ValueError: There are no documents, a docno or a text is unusable, a candidate is not a document, or what
                 :meth:`~pyterrier_merge.encoding.shared_layers.SharedLayers.run` raises.
         """
         waiting = list(self._points.values())
         documents = _Documents(self._encoder, self._task.collection, min(point.done for point in waiting))
-        total = len(waiting) * self._task.collection.num_docs if verbose else None
+        total = len(waiting) * self._task.collection.num_docs if shown(verbose) else None
         done = sum(point.done for point in waiting)
-        with pt.tqdm(total=total, initial=done, desc="sweep", unit="doc", disable=not verbose) as bar:
+        with progress(total=total, initial=done, desc="sweep", unit="doc", verbose=verbose) as bar:
             while waiting:
                 start = min(point.done for point in waiting)
                 others = [point.done for point in waiting if point.done > start]
@@ -135,7 +135,7 @@ class Walk:
                         continue
                     waiting.remove(point)
                     best = max(filter(None, (best, self._finish(point))), default=None)
-                    bar.set_postfix_str(f"best {self._task.metric} {best or 0:.4f}")
+                    bar.set_postfix_str(f"best {self._task.metric} {best or 0:.4f}", refresh=False)
 
     def _finish(self, point: Point) -> float:
         """Measure a merge, keep its values, and return their mean."""

@@ -112,7 +112,7 @@ def test_without_a_network(irds_home, monkeypatch):
 
 def test_a_broken_download_says_so(irds_home):
     source = irds_home / "beir" / "quora" / "source.zip"
-    source.parent.mkdir(parents=True)
+    source.parent.mkdir(parents=True, exist_ok=True)
     source.write_bytes(b"<html>not found</html>")
     with pytest.raises(RuntimeError, match="cannot read quora: File is not a zip file"):
         next(away("quora").corpus_iter())

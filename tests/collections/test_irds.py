@@ -30,7 +30,7 @@ def test_one_part_is_the_test_split_and_another_can_be_dev(scifact_home):
         ("beir/nothing", None, "ir_datasets has no 'beir/nothing'; its names are listed at"),
         ("beir", None, "'beir' of ir_datasets has no documents; name one of its parts"),
         ("pmc/v1", None, "'pmc/v1' of ir_datasets has no judgements, and no parts train, dev or test"),
-        ("beir/scifact", "beir/none", "'beir/none' is no data set of ir_datasets with topics"),
+        ("beir/scifact", "beir/none", "'beir/none' is not a data set of ir_datasets with topics"),
         ("miracl/ja", None, "'miracl/ja' has no test part; it has train, dev"),
     ],
 )

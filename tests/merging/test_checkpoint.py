@@ -366,7 +366,7 @@ def test_a_pickle_that_runs_code_is_refused(bert_retriever, tmp_path):
 
 
 def test_old_names_and_old_files_are_read(bert_retriever, tmp_path):
-    """BERTs of 2018: LayerNorm.gamma and .beta, in a PyTorch file that is no zip."""
+    """BERTs of 2018: LayerNorm.gamma and .beta, in a PyTorch file that is not a zip."""
     folder = _copy(bert_retriever, tmp_path)
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()

@@ -87,7 +87,7 @@ def test_a_configuration_without_layers_is_named(tmp_path, config):
 def test_a_missing_or_broken_configuration_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"has no config\.json"):
         count_layers(tmp_path)
-    for content, message in (("{", "is not valid JSON"), ("[]", "is no JSON object")):
+    for content, message in (("{", "is not valid JSON"), ("[]", "is not a JSON object")):
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(ValueError, match=message):
             count_layers(tmp_path)

@@ -28,7 +28,7 @@ def test_names_may_begin_with_the_home_folder(bert_retriever, bert_language_mode
     assert locate_model("~/source") == tmp_path / "source"
     assert places("~/source") == [tmp_path / "source"]
     assert pinned_name("~/source") == "~/source"
-    with pytest.raises(ValueError, match="'~/domain' is no adapter"):  # both parts of BASE+ADAPTER are looked at
+    with pytest.raises(ValueError, match="'~/domain' is not an adapter"):  # both parts of BASE+ADAPTER are looked at
         locate_model("~/source+~/domain")
     with pytest.raises(ValueError, match="'main' goes with a hub id; '~/source' is a local folder"):
         locate_model("~/source@main")
@@ -95,7 +95,7 @@ def test_a_path_that_exists_wins_over_the_notation(bert_retriever, tmp_path, mon
 
 
 def test_what_stands_after_the_plus_must_be_an_adapter(bert_retriever, bert_language_model):
-    with pytest.raises(ValueError, match=r"is no adapter: .* holds no adapter_config\.json"):
+    with pytest.raises(ValueError, match=r"is not an adapter: .* holds no adapter_config\.json"):
         locate_model(f"{bert_retriever}+{bert_language_model}")
 
 

@@ -165,9 +165,13 @@ def test_a_query_that_dev_asks_too_is_not_trained_on(make, sections, labelled, c
     bench.collection = from_frames("labelled", [*labelled.corpus_iter()], splits, qrels)
     [training] = bench.systems["dev"]._trainings(bench)
     assert training.sample.queries["qid"].tolist() == topics["qid"].drop(4).tolist()
-    assert (
-        "1 of 20 queries ask what a query of dev asks, such as qid 'train-d4': they are not trained on" in caplog.text
+    left_out = (
+        "1 of 20 queries of train of labelled also occur in dev, such as qid 'train-d4': they are not trained on."
     )
+    assert training.notes[1] == left_out
+    assert left_out not in caplog.messages
+    bench.systems["dev"].check(bench)
+    assert caplog.messages.count(left_out) == 1
 
 
 def test_what_is_trained_is_found_again(kept, make, sections, tmp_path):

@@ -68,7 +68,7 @@ def test_the_report_names_the_documents(full, long_collection):
     report = json.loads((full / "training.json").read_text())
     assert report["objective"] == "known-items"
     items = known_items(long_collection, 40, query="drawn")
-    trained = trained_documents(full)
+    [trained] = trained_documents(full)
     assert trained.docnos == set(items.qrels("train")["docno"])
     assert report["pairs"] == len(trained.docnos) == 20
     assert (trained.collection, trained.fingerprint) == ("long", long_collection.fingerprint)

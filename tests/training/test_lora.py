@@ -306,7 +306,7 @@ def test_the_length_of_the_settings_is_that_of_training_measuring_and_searching(
 def test_known_items_are_recorded(long_collection, bert_retriever, tmp_path):
     items = known_items(long_collection, 30)
     out = train(bert_retriever, pairs_from_collection(items, "train"), tmp_path / "out", steps=2)
-    documents = trained_documents(out)
+    [documents] = trained_documents(out)
     assert documents.docnos == set(items.qrels("train")["docno"])
     assert report(out)["pairs"]["labels"] == []
 

@@ -31,5 +31,5 @@ def test_a_training_that_was_not_measured_has_its_loss_alone(folder):
 
 
 def test_another_folder_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no folder of a training: it has no training\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"not a folder of a training: it has no training\.csv"):
         plot_training(tmp_path)

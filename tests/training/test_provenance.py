@@ -1,12 +1,13 @@
 import json
+import shutil
 
 import pandas as pd
 import pytest
 
-from pyterrier_merge import known_items
+from pyterrier_merge import MergedE5Encoder, known_items
 from pyterrier_merge.collections import from_frames
 from pyterrier_merge.training.pairs import pairs_from_collection, pairs_from_frame
-from pyterrier_merge.training.provenance import describe, require_untrained, trained_documents
+from pyterrier_merge.training.provenance import describe, require_untrained, trained_documents, trained_queries
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def test_known_items_are_described_by_their_documents(parent, tmp_path):
         "objective": "known-items",
         "items": {"collection": "parent", "fingerprint": parent.fingerprint, "docnos": docnos},
     }
-    trained = trained_documents(model(tmp_path / "model", {"steps": 3, **describe(pairs)}))
+    [trained] = trained_documents(model(tmp_path / "model", {"steps": 3, **describe(pairs)}))
     assert (trained.collection, trained.fingerprint, trained.docnos) == ("parent", parent.fingerprint, set(docnos))
 
 
@@ -39,14 +40,13 @@ def test_labelled_pairs_and_texts_alone_name_no_document(tmp_path):
     frame = pd.DataFrame({"query": ["a", "b"], "positive": ["x", "y"]})
     assert describe(pairs_from_frame(frame)) == {"objective": "judgements"}
     assert describe(pairs_from_frame(frame, labelled=False)) == {"objective": "known-items"}
-    assert trained_documents(model(tmp_path / "model", {"objective": "masked"})) is None
-    assert trained_documents(tmp_path) is None
-    assert trained_documents("intfloat/e5-mistral-7b-instruct") is None
+    for name in (model(tmp_path / "model", {"objective": "masked"}), tmp_path, "intfloat/e5-mistral-7b-instruct"):
+        assert trained_documents(name) == []
 
 
 @pytest.mark.parametrize("report", ["{", "[]", '{"items": {}}', '{"items": {"collection": "x", "fingerprint": "y"}}'])
 def test_a_damaged_report_is_an_error(report, tmp_path):
-    with pytest.raises(ValueError, match=r"training.json is damaged"):
+    with pytest.raises(ValueError, match=r"report of a training in .*model is damaged"):
         trained_documents(model(tmp_path / "model", report))
 
 
@@ -78,3 +78,20 @@ def test_labels_and_other_collections_are_not_refused(parent, tmp_path):
     require_untrained([folder], known_items(from_frames("another", docs, topics, qrels), 20), "dev")
     with pytest.raises(ValueError, match="dev items"):  # the same name, though a text has changed
         require_untrained([folder], known_items(from_frames("parent", docs, topics, qrels), 20), "dev")
+
+
+def test_a_saved_merge_and_an_adapter_tell_what_they_were_trained_on(
+    parent, bert_retriever, bert_language_model, tmp_path
+):
+    domain = shutil.copytree(bert_language_model, tmp_path / "domain")
+    report = {"settings": {"query": "head", "steps": 3}, **describe(pairs_from_collection(known_items(parent, 20)))}
+    model(domain, report)
+    merged = MergedE5Encoder(bert_retriever, domain, alpha_lower=0.5, alpha_upper=0.5, device="cpu")
+    saved = merged.save(tmp_path / "saved")
+    assert trained_documents(saved) == trained_documents(domain) != []
+    assert trained_queries(saved) == ["head"]
+    again = MergedE5Encoder(saved, bert_language_model, alpha_lower=0.5, alpha_upper=0.5, device="cpu")
+    assert trained_documents(again.save(tmp_path / "again")) == trained_documents(domain)
+    assert trained_documents(f"{bert_retriever}+{domain}") == trained_documents(domain)
+    with pytest.raises(ValueError, match="train items"):
+        require_untrained([saved], known_items(parent, 20), "train")

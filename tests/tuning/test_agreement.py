@@ -63,7 +63,7 @@ def test_a_kind_that_the_source_finds_already_is_not_heard():
     assert chosen(head=heads, crop=crops, title=names).chosen == "one"
     found = chosen(head=heads, title=names)
     assert found.chosen is None
-    assert "2 kinds of known items must agree, and 1 can be used" in found.why
+    assert "2 kinds of known items must agree, and fewer can be used" in found.why
     assert "Not used: title: the source scores 0.9000 on 200 items, above 0.85" in found.why
     assert found.kinds["heard"].to_dict() == {"head": True, "title": False}
 
@@ -131,7 +131,7 @@ def test_a_merge_without_a_difference_has_its_mean_as_bound():
 def test_where_no_kind_was_measured_the_source_is_kept_with_the_reasons():
     found = choose({}, {}, left_out={"head": "20 documents are too short", "title": "no titles"})
     assert found.chosen is None
-    assert "and 0 can be used. Not used: head: 20 documents are too short. Not used: title: no titles." in found.why
+    assert "and fewer can be used. Not used: head: 20 documents are too short. Not used: title: no titles." in found.why
     with pytest.raises(ValueError, match="nothing to choose on"):
         choose({}, {})
 

@@ -101,7 +101,8 @@ def test_a_kind_that_a_model_was_trained_on_is_left_out(
     found = choose_unlabelled(trained, collection_of(docs), grid=[(0.5, 1)], n=40, root=tmp_path / "indexes")
     [(way, of)] = found.sweeps.items()
     assert (way, len(of)) == (heard, 1)  # the split "dev" alone
-    assert "domain was trained on such items" in found.describe()
+    assert "a domain model was trained on such items" in found.describe()
+    assert str(tmp_path) not in found.describe()
 
 
 def test_what_cannot_be_chosen_on_is_refused(merged, docs, bert_retriever):

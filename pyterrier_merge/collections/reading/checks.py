@@ -19,7 +19,7 @@ def checked_name(name: str) -> str:
     """Return a collection's name.
 
     Raises:
-        ValueError: It is none for a folder: indexes are named after their collection.
+        ValueError: It cannot name a folder: indexes are named after their collection.
     """
     if not name or set(name) & set("/\\\0"):
         raise ValueError(f"the name {name!r} is part of folder names: it must not be empty nor have a slash in it")
@@ -30,7 +30,7 @@ def checked_topics(what: str, frame: pd.DataFrame) -> pd.DataFrame:
     """Return ``qid`` and ``query`` of topics; whole numbers become strings.
 
     Raises:
-        ValueError: A column is missing, a qid is no name or occurs twice, or a query is not a string.
+        ValueError: A column is missing, a qid is not a name or occurs twice, or a query is not a string.
     """
     _check_columns(what, frame, "qid", "query")
     qids = checked_names(what, "qid", frame["qid"], unique=True)
@@ -44,14 +44,14 @@ def checked_qrels(what: str, frame: pd.DataFrame) -> pd.DataFrame:
     """Return ``qid``, ``docno`` and ``label`` of judgements; whole numbers become strings.
 
     Raises:
-        ValueError: A column is missing, a qid or docno is no name, a label is no whole number of at most nine digits,
-            or a judgement occurs twice.
+        ValueError: A column is missing, a qid or docno is not a name, a label is not a whole number of at most nine
+            digits, or a judgement occurs twice.
     """
     _check_columns(what, frame, "qid", "docno", "label")
     qrels = pd.DataFrame({column: checked_names(what, column, frame[column]) for column in ("qid", "docno")})
     qrels["label"] = pd.to_numeric(frame["label"], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
     for fault, rows in (
-        ("has a label that is no whole number", qrels["label"] % 1 != 0),
+        ("has a label that is not a whole number", qrels["label"] % 1 != 0),
         ("has a label of more than nine digits", qrels["label"].abs() >= 1e9),  # trec_eval counts up to it
         ("occurs twice", qrels.duplicated(["qid", "docno"])),
     ):

@@ -55,7 +55,7 @@ class FileCorpus:
         """Yield the documents.
 
         Raises:
-            ValueError: A docno is no name or occurs twice, there is no document, or a file is not what it should be.
+            ValueError: A docno is not a name or occurs twice, there is no document, or a file is not what it should be.
         """
         seen: set[str] = set()
         empty = 0

@@ -25,7 +25,7 @@ def read_documents(path: Path, *, judged: Container[str] = ()) -> Iterator[tuple
         judged: Docnos that the judgements name: a first line of TSV that begins with one is not a header.
 
     Raises:
-        ValueError: The suffix is none of ``DOCUMENT_KINDS``, or a line is not what it should be.
+        ValueError: The suffix is not one of ``DOCUMENT_KINDS``, or a line is not what it should be.
     """
     kind = kind_of(path)
     if kind == "tsv":

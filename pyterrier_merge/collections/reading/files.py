@@ -69,7 +69,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the number and the object of each line that is not blank.
 
     Raises:
-        ValueError: A line is no JSON, or no object.
+        ValueError: A line is not JSON, or not an object.
     """
     for number, line in read_lines(path):
         if not line.strip():

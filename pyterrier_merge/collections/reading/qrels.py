@@ -119,7 +119,7 @@ def _grade(path: Path, number: int, line: str, label: str, grades: Mapping[str, 
         return grades[label]
     if not _LABEL.fullmatch(label):
         raise ValueError(
-            f"{place(path, number)}: the label {label!r} is no whole number of at most nine digits: {line[:80]!r}; "
+            f"{place(path, number)}: the label {label!r} is not a whole number of at most nine digits: {line[:80]!r}; "
             f"a file has {_LAYOUTS}"
         )
     return int(label)

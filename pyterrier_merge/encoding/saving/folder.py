@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyterrier_merge.encoding.contract import RetrieverContract
-from pyterrier_merge.encoding.families import RECORD as RECORD
 from pyterrier_merge.encoding.loading import load_retriever
 from pyterrier_merge.encoding.saving.model_card import Parent, model_card, read_parents, versions
 from pyterrier_merge.encoding.saving.modules import save_modules
@@ -19,7 +18,15 @@ from pyterrier_merge.encoding.saving.tokenizer import save_tokenizer
 from pyterrier_merge.mergekit_yaml import recipe_yaml
 from pyterrier_merge.merging.identity import merge_fingerprint
 from pyterrier_merge.merging.writing import MergedWeights, WrittenTensor, by_layer, by_segment
-from pyterrier_merge.models import PACKAGE_SCHEME, count_layers, locate_model, places, transformer_folder
+from pyterrier_merge.models import (
+    PACKAGE_SCHEME,
+    count_layers,
+    locate_model,
+    places,
+    training_reports,
+    transformer_folder,
+)
+from pyterrier_merge.models.files import MERGE, PROVENANCE
 from pyterrier_merge.precision import DTYPES
 from pyterrier_merge.recipe import MergeRecipe
 from pyterrier_merge.storage import finished_folder, refuse_existing, require_room, user_path, write_file
@@ -51,7 +58,7 @@ def save_merge(
     device: str = "cpu",
     overwrite: bool = False,
     title: str | None = None,
-    verbose: bool = False,
+    verbose: bool | None = None,
     **contract: Any,
 ) -> Path:
     """Write the source's folder anew, with merged weights.
@@ -72,7 +79,7 @@ def save_merge(
         device: Where to compute. Methods that drop weights at random draw other numbers on a GPU than on a CPU.
         overwrite: Replace a model's folder that stands there.
         title: What the model card calls the model; the folder's name when None.
-        verbose: Show a progress bar.
+        verbose: Show a progress bar; in terminals and notebooks when None.
         contract: ``task``, ``query_prompt``, ``document_prompt``, ``max_length``, ``pooling``, ``normalize`` of an
             encoder.
 
@@ -110,7 +117,7 @@ def save_merge(
         _write_contract(beside, body, agreed)
         written = weights.write(beside, verbose=verbose)
         record = _record(recipe, parents, agreed, weights.dtype, written)
-        write_file(beside / RECORD, json.dumps(record, indent=2, ensure_ascii=False))
+        write_file(beside / MERGE, json.dumps(record, indent=2, ensure_ascii=False))
         _require_same(model, agreed, beside, str(folder))
         write_file(beside / "mergekit_config.yml", _yaml(recipe, count_layers(body)))
         write_file(beside / "README.md", model_card(title or folder.resolve().name, recipe, parents, record))
@@ -130,11 +137,11 @@ def _require_place(folder: Path, recipe: MergeRecipe, *, overwrite: bool) -> Non
     refuse_existing(folder, overwrite=overwrite)
     replaceable = (folder / "modules.json").is_file() or (folder.is_dir() and not any(folder.iterdir()))
     if folder.exists() and not replaceable:
-        raise FileExistsError(f"{folder} is no retrieval model's folder (no modules.json) and is not overwritten")
+        raise FileExistsError(f"{folder} is not a retrieval model's folder (no modules.json) and is not overwritten")
 
 
 def _other_files(source: Path, rewritten: Sequence[Path]) -> Iterator[Path]:
-    """Every file of the model but the model card, and the weights in folders whose weights are written anew.
+    """Every file of the model but its card, records, and the weights in folders whose weights are written anew.
 
     Folders that are no module's (``onnx``, checkpoints of a training) hold the source's weights in other forms.
     """
@@ -144,7 +151,7 @@ def _other_files(source: Path, rewritten: Sequence[Path]) -> Iterator[Path]:
         for file in sorted(folder.iterdir() if folder == source else folder.rglob("*")):
             weights = folder in (source, *rewritten) and any(file.match(pattern) for pattern in WEIGHT_PATTERNS)
             card = file == source / "README.md" or file.name.startswith(".")
-            if file.is_file() and not weights and not card:
+            if file.is_file() and not weights and not card and file.name not in PROVENANCE:
                 yield file
 
 
@@ -218,11 +225,18 @@ def _record(
         "parents": [asdict(parent) for parent in parents],
         "contract": asdict(contract),
         "dtype": dtype,
+        "training": [_short(report) for model in recipe.models for report in training_reports(model)],
         "versions": versions(),
         "segments": [asdict(place) for place in by_segment(written)],
         "layers": [asdict(place) for place in by_layer(written)],
         "tensors": [asdict(tensor.merge, dict_factory=_with_parts_where_any) for tensor in written],
     }
+
+
+def _short(report: dict[str, Any]) -> dict[str, Any]:
+    """What a choice on known items must know of a parent's training."""
+    settings = {name: value for name, value in report.get("settings", {}).items() if name == "query"}
+    return {"settings": settings, **{name: report[name] for name in ("objective", "items") if name in report}}
 
 
 def _with_parts_where_any(fields: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -235,4 +249,4 @@ def _yaml(recipe: MergeRecipe, num_layers: int) -> str:
         return recipe_yaml(recipe, num_layers)
     except ValueError as error:
         reason = " ".join(str(error).split())
-        return f"# This merge cannot be said in mergekit's YAML: {reason}\n# {RECORD} has the recipe.\n"
+        return f"# This merge cannot be said in mergekit's YAML: {reason}\n# {MERGE} has the recipe.\n"

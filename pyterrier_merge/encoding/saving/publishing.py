@@ -16,7 +16,7 @@ def require_token(repo_id: str, token: str | None = None) -> Any:
         token: An access token; the one of ``hf auth login`` or ``HF_TOKEN`` when None.
 
     Raises:
-        ValueError: ``repo_id`` is no name of a repository.
+        ValueError: ``repo_id`` is not a name of a repository.
         RuntimeError: There is no token, the hub does not take it, or the hub could not be reached.
     """
     from huggingface_hub import HfApi, get_token

@@ -17,7 +17,7 @@ from pyterrier_merge.experiment.report.labels_plot import has_several_amounts, l
 from pyterrier_merge.experiment.report.markdown import report_page
 from pyterrier_merge.experiment.report.marks import letters
 from pyterrier_merge.experiment.report.page import html_page
-from pyterrier_merge.experiment.report.plots import differences_plot
+from pyterrier_merge.experiment.report.plots import cost_plot, differences_plot
 from pyterrier_merge.experiment.report.svg import draw_picture
 from pyterrier_merge.storage import finished_folder, user_path, write_file
 
@@ -85,6 +85,8 @@ def own_pictures(comparison: Comparison) -> dict[str, Figure]:
     for name, letter in letters(comparison).items():
         if name in tested:
             pictures[f"differences-{letter}"] = partial(differences_plot, comparison, name)
+    if len(comparison.seconds) > 1:
+        pictures["cost"] = partial(cost_plot, comparison)
     if has_several_amounts(comparison):
         pictures["labels"] = lambda path: labels_plot(comparison, path=path)
     return pictures

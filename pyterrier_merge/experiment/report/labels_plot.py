@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from pyterrier_merge.experiment.bootstrap import mean_interval, values_of
+from pyterrier_merge.experiment.report.plots import MARKERS
 from pyterrier_merge.spelling import did_you_mean
 from pyterrier_merge.storage import user_path
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pyterrier_merge.experiment.comparison import Comparison
-
-MARKERS = "os^Dv<>P*X"  # of the lines, which are told apart without colour, too
 
 
 class Point(NamedTuple):

@@ -95,6 +95,8 @@ def _caption(comparison: Comparison, name: str) -> str:
     first = comparison.measures[0]
     if name == "means":
         return "Means over the queries, each with its 95 % confidence interval"
+    if name == "cost":
+        return f"{first} against the time of a search, on the machine of this run"
     if name == "labels":
         return f"{first} against the number of labelled queries that a system used"
     for baseline, letter in letters(comparison).items():

@@ -10,6 +10,7 @@ import numpy as np
 from pyterrier_merge.storage import user_path
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 PANELS = 3  # side by side
 LONGEST_NAME = 30  # above a panel
+MARKERS = "os^Dv<>P*X"  # of systems, which are told apart without colour, too
 DRAWN_DIGITS = 2  # of a difference between -1 and 1, on two inches
 
 
@@ -25,8 +27,6 @@ def means_plot(comparison: Comparison, path: str | Path | None = None) -> Figure
 
     Intervals of two systems may overlap where a paired test finds a difference: the test compares query by query.
     """
-    from scipy import stats
-
     from pyterrier_merge.pictures import Picture, drawable
 
     names = list(comparison.table["name"])
@@ -34,9 +34,7 @@ def means_plot(comparison: Comparison, path: str | Path | None = None) -> Figure
     panels = figure.subplots(1, len(comparison.measures), sharey=True, squeeze=False)[0]
     places = np.arange(len(names))[::-1]
     for axes, measure in zip(panels, comparison.measures, strict=True):
-        values = comparison.per_query[comparison.per_query["measure"] == measure].groupby("name")["value"]
-        means, counts, deviations = (getattr(values, kind)().loc[names] for kind in ("mean", "count", "std"))
-        half = stats.t.ppf(0.975, np.maximum(counts - 1, 1)) * deviations.fillna(0) / np.sqrt(counts)
+        means, half = _means(comparison, measure, names)
         axes.errorbar(means, places, xerr=half, fmt="o", markersize=4, capsize=3, color="tab:blue")
         axes.set_title(measure, fontsize="medium", parse_math=False)
         axes.grid(axis="x", linewidth=0.5, alpha=0.5)
@@ -84,6 +82,43 @@ def differences_plot(comparison: Comparison, baseline: str, path: str | Path | N
     if path is not None:
         figure.savefig(user_path(path))
     return figure
+
+
+def cost_plot(comparison: Comparison, path: str | Path | None = None) -> Figure:
+    """Draw the mean of the first measure, with its 95 % interval, against the time of a search.
+
+    Time is wall-clock milliseconds for each query, of all queries searched at once; the loading of a model counts.
+    """
+    from pyterrier_merge.pictures import Picture, drawable
+
+    measure, queries = comparison.measures[0], len(comparison.topics)
+    means, half = _means(comparison, measure, list(comparison.seconds))
+    figure = Picture(6, 4)
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    names, fonts = drawable(*map(_short, comparison.seconds))
+    for number, (name, (system, seconds)) in enumerate(zip(names, comparison.seconds.items(), strict=True)):
+        axes.errorbar(
+            1000 * seconds / queries, means[system], yerr=half[system], fmt=MARKERS[number % len(MARKERS)],
+            markersize=5, capsize=3, color=f"C{number % 10}", label=name,
+        )  # fmt: skip
+    axes.set_xlabel(f"milliseconds for each of {queries:,} queries, loading included", fontsize="small")
+    axes.set_ylabel(measure, parse_math=False)
+    axes.grid(linewidth=0.5, alpha=0.5)
+    for text in axes.legend(prop={"family": fonts, "size": "small"}).get_texts():
+        text.set_parse_math(False)
+    if path is not None:
+        figure.savefig(user_path(path))
+    return figure
+
+
+def _means(comparison: Comparison, measure: str, names: list[str]) -> tuple[pd.Series[float], pd.Series[float]]:
+    """Return the mean of each system, and half of its 95 % confidence interval (t)."""
+    from scipy import stats
+
+    values = comparison.per_query[comparison.per_query["measure"] == measure].groupby("name")["value"]
+    means, counts, deviations = (getattr(values, kind)().loc[names] for kind in ("mean", "count", "std"))
+    return means, stats.t.ppf(0.975, np.maximum(counts - 1, 1)) * deviations.fillna(0) / np.sqrt(counts)
 
 
 def _short(name: str) -> str:

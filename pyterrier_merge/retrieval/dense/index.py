@@ -26,6 +26,7 @@ from pyterrier_merge.retrieval.dense.vectors import (
     StoredVectors,
     read_metadata,
 )
+from pyterrier_merge.schematic import labelled
 from pyterrier_merge.storage import user_path
 
 NAMED = 3  # missing docnos that an error names
@@ -50,16 +51,17 @@ class FaissIndex(EqualByIdentity, pt.Artifact, pt.Indexer):
     ARTIFACT_TYPE = ARTIFACT_TYPE
     ARTIFACT_FORMAT = FORMATS["float32"].name
 
-    schematic: ClassVar = {"label": "FaissIndex"}
+    schematic: ClassVar = labelled("FaissIndex")
 
-    def __init__(self, path: str | Path, *, dtype: str = "float32", verbose: bool = True) -> None:
+    def __init__(self, path: str | Path, *, dtype: str = "float32", verbose: bool | None = None) -> None:
         """Name an index; no file is touched.
 
         Args:
             path: The folder of the index, which need not exist yet.
             dtype: What vectors are stored in when it is built: ``float32``, or ``float16``, which takes half the disk
                 and is searched in float32 all the same. A finished index has its own: ``metadata["vec_dtype"]``.
-            verbose: Show a progress bar when indexing, and when building a structure.
+            verbose: Show a progress bar when indexing, and when building a structure; in terminals and
+                notebooks when None.
 
         Raises:
             ValueError: An unknown dtype.
@@ -122,7 +124,7 @@ class FaissIndex(EqualByIdentity, pt.Artifact, pt.Indexer):
         seed: int = 0,
         device: str | Sequence[str] | None = None,
         drop_query_vec: bool = False,
-        verbose: bool = False,
+        verbose: bool | None = None,
     ) -> FaissRetriever:
         """Return a transformer that searches this index, exactly or by a structure: see :class:`FaissRetriever`."""
         return FaissRetriever(

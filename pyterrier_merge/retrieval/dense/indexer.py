@@ -15,8 +15,10 @@ import pyterrier as pt
 from pyterrier_merge.collections.names import name_fault
 from pyterrier_merge.encoding.encoded_vector import TRUNCATED
 from pyterrier_merge.fingerprint import fingerprint_texts
+from pyterrier_merge.progress import progress
 from pyterrier_merge.retrieval.dense.build import VectorBuild
 from pyterrier_merge.retrieval.dense.vectors import FloatArray, as_vector, read_metadata
+from pyterrier_merge.schematic import labelled
 
 if TYPE_CHECKING:
     from pyterrier_merge.retrieval.dense.index import FaissIndex
@@ -36,7 +38,7 @@ class FaissIndexer(pt.Indexer):
     what is skipped is not encoded either.
     """
 
-    schematic: ClassVar = {"label": "FaissIndexer"}
+    schematic: ClassVar = labelled("FaissIndexer")
 
     def __init__(
         self,
@@ -85,7 +87,7 @@ class FaissIndexer(pt.Indexer):
             The index, finished.
 
         Raises:
-            FileExistsError: There is an index already and the mode is ``create``, or something that is no index.
+            FileExistsError: There is an index already and the mode is ``create``, or something that is not an index.
             ValueError: No document; a docno that is empty, no string, or not unique; no text; a vector of a wrong
                 dimension, not finite, no numbers, or beyond the range of float16 where that is what is stored;
                 documents, an encoder or a dtype other than those of the shards that are there; vectors of several
@@ -108,9 +110,7 @@ class FaissIndexer(pt.Indexer):
                 if build.encoder is None:
                     logger.warning("%s: it was begun by an unknown encoder; was it this one?", self._index.path)
             total = length_hint(records) or None
-            with pt.tqdm(
-                total=total, initial=done, desc="indexing", unit="doc", disable=not self._index.verbose
-            ) as progress:
+            with progress(total=total, initial=done, desc="indexing", unit="doc", verbose=self._index.verbose) as bar:
                 for shard in self._new_shards(_naming_failures(records), build):
                     prints = {document["docno"]: self._fingerprint(document) for document in shard}
                     coming = max(len(shard), (total or 0) - build.count)
@@ -118,7 +118,7 @@ class FaissIndexer(pt.Indexer):
                     vectors, truncated = self._vectors(shard)
                     build.require_room(coming, dim=int(np.size(vectors[0])))
                     build.append(prints, vectors, truncated=truncated)
-                    progress.update(len(shard))
+                    bar.update(len(shard))
             build.finish(overwrite=self.mode == "overwrite")
             if build.truncated:
                 logger.info("%d of %d documents were too long for the encoder: cut", build.truncated, build.count)
@@ -135,7 +135,9 @@ class FaissIndexer(pt.Indexer):
         if not path.exists():
             return
         if read_metadata(path) is None:
-            raise FileExistsError(f"{path} is no dense index and is not overwritten: choose another path, or delete it")
+            raise FileExistsError(
+                f"{path} is not a dense index and is not overwritten: choose another path, or delete it"
+            )
         if self.mode == "create":
             raise FileExistsError(
                 f"{path} is a finished index: search it, choose another path, or use indexer(mode='overwrite')"
@@ -146,7 +148,7 @@ class FaissIndexer(pt.Indexer):
         if self.encoder is None:
             return [_vector(document) for document in shard], 0
         # a bi-encoder itself would score documents that come with a query
-        encoder: Any = self.encoder.doc_encoder() if hasattr(self.encoder, "doc_encoder") else self.encoder
+        encoder: Any = self.encoder.doc_encoder(verbose=False) if hasattr(self.encoder, "doc_encoder") else self.encoder
         if hasattr(encoder, "encode_texts"):
             vectors, truncated = encoder.encode_texts([document[encoder.text_field] for document in shard])
             return vectors, truncated

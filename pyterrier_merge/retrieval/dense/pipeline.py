@@ -27,7 +27,7 @@ POLL_SECONDS = 1.0
 
 
 def dense_index(
-    encoder: E5Encoder, collection: TestCollection, *, root: str | Path | None = None, verbose: bool = False
+    encoder: E5Encoder, collection: TestCollection, *, root: str | Path | None = None, verbose: bool | None = None
 ) -> FaissIndex:
     """Return the finished index of a collection by an encoder; what is missing of it is built.
 
@@ -38,16 +38,17 @@ def dense_index(
         encoder: Encodes the documents.
         collection: Gives them.
         root: Folder of the indexes; the package's cache when None.
-        verbose: Show a progress bar over the collection's documents.
+        verbose: Show a progress bar over the documents; in terminals and notebooks when None.
     """
     require_collection(collection)
     if not hasattr(encoder, "fingerprint"):
         raise TypeError(f"expected an encoder, such as E5Encoder('intfloat/e5-small-v2'), found {encoder!r}")
     index = index_of(encoder, collection, root=root)
+    index.verbose = verbose
     waits = False
     while not index.built():
         try:
-            index.indexer(encoder=encoder).index(collection.corpus_iter(verbose=verbose and not waits))
+            index.indexer(encoder=encoder).index(collection.corpus_iter())
         except IndexBusyError:
             if not waits:
                 logger.info("%s is being built by another process: waiting for it", index.path)
@@ -72,7 +73,7 @@ def dense_retriever(
     *,
     num_results: int = 1000,
     root: str | Path | None = None,
-    verbose: bool = False,
+    verbose: bool | None = None,
 ) -> pt.Transformer:
     """Return the pipeline from queries to results, its index built or opened again (see :func:`dense_index`).
 
@@ -85,7 +86,7 @@ def dense_retriever(
         collection: Gives the documents, and the candidates where it has them.
         num_results: Documents a query at most.
         root: Folder of the indexes; the package's cache when None.
-        verbose: Show a progress bar over the collection's documents.
+        verbose: Show a progress bar over the documents; in terminals and notebooks when None.
     """
     index = dense_index(encoder, collection, root=root, verbose=verbose)
     if collection.reranking:

@@ -12,10 +12,12 @@ import pandas as pd
 import pyterrier as pt
 
 from pyterrier_merge.equality import EqualByIdentity
+from pyterrier_merge.progress import progress
 from pyterrier_merge.retrieval.dense.exact_search import device_names
 from pyterrier_merge.retrieval.dense.search import CANDIDATES, SPARE, rescored, search
 from pyterrier_merge.retrieval.dense.structure import Structure
 from pyterrier_merge.retrieval.dense.vectors import FloatArray, IntArray, StoredVectors, stack_vectors
+from pyterrier_merge.schematic import labelled
 
 if TYPE_CHECKING:
     from pyterrier_merge.retrieval.dense.index import FaissIndex
@@ -34,7 +36,7 @@ class FaissRetriever(EqualByIdentity, pt.Transformer):
     the device.
     """
 
-    schematic: ClassVar = {"label": "FaissRetriever"}
+    schematic: ClassVar = labelled("FaissRetriever")
 
     def __init__(
         self,
@@ -48,7 +50,7 @@ class FaissRetriever(EqualByIdentity, pt.Transformer):
         seed: int = 0,
         device: str | Sequence[str] | None = None,
         drop_query_vec: bool = False,
-        verbose: bool = False,
+        verbose: bool | None = None,
     ) -> None:
         """Describe the search; the index is opened at the first query, and the structure built, where it is not there.
 
@@ -68,7 +70,7 @@ class FaissRetriever(EqualByIdentity, pt.Transformer):
             device: None is the CPU; ``"cuda"`` all GPUs, over which documents are split; or names of torch devices. A
                 structure needs faiss-gpu then, and one with more than 2,048 candidates is searched on the CPU.
             drop_query_vec: Leave ``query_vec`` out of the results.
-            verbose: Show a progress bar.
+            verbose: Show a progress bar; in terminals and notebooks when None.
 
         Raises:
             ValueError: ``num_results``, ``nprobe`` or ``ef_search`` is below 1, ``candidates`` are fewer than
@@ -138,7 +140,7 @@ class FaissRetriever(EqualByIdentity, pt.Transformer):
         depth = min(self._candidates(), vectors.shape[0])
         step = max(1, CANDIDATES // depth)
         found = []
-        for start in pt.tqdm(range(0, len(queries), step), desc="searching", unit="batch", disable=not self.verbose):
+        for start in progress(range(0, len(queries), step), desc="searching", unit="batch", verbose=self.verbose):
             batch = queries[start : start + step]
             proposed = structure.search(vectors, batch, depth, devices=devices, verbose=self.index.verbose)
             found.append(rescored(vectors, batch, proposed, self.num_results))
@@ -200,6 +202,9 @@ class FaissRetriever(EqualByIdentity, pt.Transformer):
         device = self.device if self.device is None or isinstance(self.device, str) else tuple(self.device)
         settings = self._settings() | {"device": device, "verbose": None}
         return self.index, self.num_results, *settings.items()
+
+    def __str__(self) -> str:
+        return f"FaissRetriever({'' if self.factory == EXACT else f'{self.factory}, '}{self.num_results})"
 
     def __repr__(self) -> str:
         hidden = {"drop_query_vec", "verbose", *(("factory", "seed") if self.factory == EXACT else ())}

@@ -11,6 +11,7 @@ import pyterrier as pt
 from pyterrier_merge.equality import EqualByIdentity
 from pyterrier_merge.retrieval.dense.ranking import best_first, inner_products
 from pyterrier_merge.retrieval.dense.vectors import stack_vectors
+from pyterrier_merge.schematic import labelled
 
 if TYPE_CHECKING:
     from pyterrier_merge.retrieval.dense.index import FaissIndex
@@ -22,7 +23,7 @@ class FaissScorer(EqualByIdentity, pt.Transformer):
     Scores are those of :class:`~pyterrier_merge.retrieval.dense.retriever.FaissRetriever`, to the last bit.
     """
 
-    schematic: ClassVar = {"label": "FaissScorer"}
+    schematic: ClassVar = labelled("FaissScorer")
 
     def __init__(self, index: FaissIndex, *, drop_query_vec: bool = False) -> None:
         """Describe the scorer; the index is opened at the first frame with a row.

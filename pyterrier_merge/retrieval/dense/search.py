@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import pyterrier as pt
 
+from pyterrier_merge.progress import progress
 from pyterrier_merge.retrieval.dense.exact_search import rough_best
 from pyterrier_merge.retrieval.dense.ranking import best_first, inner_products
 from pyterrier_merge.retrieval.dense.vectors import FloatArray, IntArray, StoredVectors, norms
@@ -24,7 +24,7 @@ def search(
     *,
     devices: Sequence[str] = ("cpu",),
     spare: int = SPARE,
-    verbose: bool = False,
+    verbose: bool | None = None,
 ) -> tuple[FloatArray, IntArray]:
     """Return the scores and the places of the ``k`` best documents, each ``(n_queries, min(k, n_docs))``, best first.
 
@@ -38,14 +38,14 @@ def search(
         k: Documents a query.
         devices: Torch devices; the documents are split over them.
         spare: Candidates beyond ``k``.
-        verbose: Show a progress bar.
+        verbose: Show a progress bar; in terminals and notebooks when None.
     """
     n_docs, _ = vectors.shape
     depth = min(k + spare, n_docs)
     rows = min(QUERIES, max(1, CANDIDATES // depth))
     scores = np.empty((len(queries), min(k, n_docs)), dtype=np.float32)
     docids = np.empty(scores.shape, dtype=np.int64)
-    for start in pt.tqdm(range(0, len(queries), rows), desc="searching", unit="batch", disable=not verbose):
+    for start in progress(range(0, len(queries), rows), desc="searching", unit="batch", verbose=verbose):
         batch = slice(start, start + rows)
         rough, candidates = rough_best(vectors, queries[batch], depth, devices)
         scores[batch], docids[batch] = rescored(vectors, queries[batch], candidates, k)

@@ -17,9 +17,9 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import pyterrier as pt
 
 from pyterrier_merge.fingerprint import fingerprint
+from pyterrier_merge.progress import progress
 from pyterrier_merge.retrieval.dense.effort import Effort, effort
 from pyterrier_merge.retrieval.dense.faiss_library import import_faiss
 from pyterrier_merge.retrieval.dense.vectors import FloatArray, IntArray, StoredVectors
@@ -73,7 +73,7 @@ class Structure:
         depth: int,
         *,
         devices: Sequence[str] = ("cpu",),
-        verbose: bool = False,
+        verbose: bool | None = None,
     ) -> IntArray:
         """Return places of ``(n_queries, depth)`` documents, in no order; -1 where the structure found no more.
 
@@ -137,7 +137,7 @@ def structures(vectors: StoredVectors) -> list[dict[str, Any]]:
     return [description for description in kept if description["vectors"] == vectors.identity]
 
 
-def _opened(faiss: ModuleType, vectors: StoredVectors, factory: str, seed: int, verbose: bool) -> Any:
+def _opened(faiss: ModuleType, vectors: StoredVectors, factory: str, seed: int, verbose: bool | None) -> Any:
     name = fingerprint({"factory": factory, "seed": seed, "vectors": vectors.identity})
     folder = vectors.folder / FOLDER / name
     if not folder.is_dir():
@@ -164,7 +164,7 @@ class _Build:
     seconds: float
 
 
-def _built(faiss: ModuleType, vectors: StoredVectors, factory: str, seed: int, verbose: bool) -> _Build:
+def _built(faiss: ModuleType, vectors: StoredVectors, factory: str, seed: int, verbose: bool | None) -> _Build:
     start = time.perf_counter()
     n_docs, dim = vectors.shape
     sample = 0
@@ -175,7 +175,7 @@ def _built(faiss: ModuleType, vectors: StoredVectors, factory: str, seed: int, v
             logger.info("training %s with %d of %d vectors", factory, sample, n_docs)
             chosen = np.random.default_rng(seed).choice(n_docs, sample, replace=False)
             index.train(vectors.rows(np.sort(chosen)))
-        for block in pt.tqdm(list(vectors.blocks()), desc=f"building {factory}", unit="block", disable=not verbose):
+        for block in progress(list(vectors.blocks()), desc=f"building {factory}", unit="block", verbose=verbose):
             index.add(vectors.rows(block))
     except RuntimeError as error:
         raise ValueError(

@@ -10,6 +10,7 @@ import pyterrier as pt
 
 from pyterrier_merge.encoding.encoded_vector import EncodedVector
 from pyterrier_merge.equality import EqualByIdentity
+from pyterrier_merge.schematic import labelled
 
 if TYPE_CHECKING:
     from pyterrier_merge.retrieval.dense.index import FaissIndex
@@ -21,7 +22,7 @@ class FaissVecLoader(EqualByIdentity, pt.Transformer):
     A document's vector is read once, however many rows it has, and knows its encoder where the index does.
     """
 
-    schematic: ClassVar = {"label": "FaissVecLoader"}
+    schematic: ClassVar = labelled("FaissVecLoader")
 
     def __init__(self, index: FaissIndex) -> None:
         """Describe the loader; the index is opened at the first frame with a row.

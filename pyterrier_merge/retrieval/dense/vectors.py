@@ -52,7 +52,7 @@ FORMATS = {
 
 
 def read_metadata(folder: Path) -> dict[str, Any] | None:
-    """Return ``pt_meta.json`` of an index's folder, None where ``folder`` is none.
+    """Return ``pt_meta.json`` of an index's folder, None if ``folder`` is not an index.
 
     Raises:
         ValueError: The file is damaged.
@@ -196,7 +196,7 @@ class StoredVectors:
         return [name.decode() for name in self.names[docids].tolist()]
 
     def docids(self, docnos: Sequence[str]) -> IntArray:
-        """Return the places of documents, -1 for what is not there, or is no string."""
+        """Return the places of documents, -1 for what is not there, or is not a string."""
         encoded = [docno.encode("utf-8", "surrogatepass") if isinstance(docno, str) else b"" for docno in docnos]
         wanted = np.array(encoded, dtype=self.names.dtype.type)
         places = np.searchsorted(self.names, wanted, sorter=self._by_name)

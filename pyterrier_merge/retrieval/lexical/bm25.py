@@ -23,6 +23,7 @@ from pyterrier_merge.retrieval.lexical.analysis import ANALYSES
 from pyterrier_merge.retrieval.lexical.corpus import CheckedCorpus
 from pyterrier_merge.retrieval.lexical.engines import Engine, Pisa, Search, Terrier
 from pyterrier_merge.retrieval.lexical.letters import LettersBeyondAscii
+from pyterrier_merge.schematic import labelled
 from pyterrier_merge.storage import cache_folder, finished_folder, user_path, write_file
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class BM25(EqualByIdentity, pt.Transformer):
         num_results: Results per query, at least 1.
         index_path: Folder of the index; by default one in PyTerrier's home, named after documents, engine and analysis.
         threads: Threads that PISA builds and searches with; one per processor when None. Terrier uses one.
-        verbose: Show progress and the engine's own messages.
+        verbose: Show progress and the engine's own messages; progress alone, in terminals and notebooks, when None.
 
     Attributes:
         name: "BM25 (PISA)" or "BM25 (Terrier)", for tables.
@@ -78,7 +79,7 @@ class BM25(EqualByIdentity, pt.Transformer):
         num_results: int = 1000,
         index_path: str | Path | None = None,
         threads: int | None = None,
-        verbose: bool = False,
+        verbose: bool | None = None,
     ) -> None:
         require_collection(collection)
         if engine not in ENGINES:
@@ -107,7 +108,7 @@ class BM25(EqualByIdentity, pt.Transformer):
         self.threads = threads
         self.verbose = verbose
         self.name = f"BM25 ({self._backend.label})"
-        self.schematic = {"label": self.name}
+        self.schematic = labelled(self.name)
         self._given = GivenCandidates(collection) if collection.reranking else None
         self._opened: tuple[tuple[float, float], Search] | None = None
 
@@ -224,7 +225,7 @@ class BM25(EqualByIdentity, pt.Transformer):
         indexed = 0
         if first:
             docs = itertools.chain(first, docs)
-            indexed = engine.build(folder, docs, threads=self._num_threads(), verbose=self.verbose)
+            indexed = engine.build(folder, docs, threads=self._num_threads(), verbose=bool(self.verbose))
         if corpus.error is not None:
             raise corpus.error
         if not first:
@@ -274,7 +275,7 @@ class BM25(EqualByIdentity, pt.Transformer):
     def _open(self) -> Search:
         if self._opened is None or self._opened[0] != (self.k1, self.b):  # a grid search sets k1 and b
             path, threads = self.index(), self._num_threads()
-            search = self._backend.open(path, k1=self.k1, b=self.b, threads=threads, verbose=self.verbose)
+            search = self._backend.open(path, k1=self.k1, b=self.b, threads=threads, verbose=bool(self.verbose))
             self._opened = ((self.k1, self.b), search)
         return self._opened[1]
 
@@ -292,6 +293,9 @@ class BM25(EqualByIdentity, pt.Transformer):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}  # an open index belongs to its process
+
+    def __str__(self) -> str:
+        return self.name
 
     def __repr__(self) -> str:
         where = "" if self.index_path is None else f", index_path={str(self.index_path)!r}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from more_itertools import constrained_batches
 
 from pyterrier_merge.collections.names import clean_text, name_fault
+from pyterrier_merge.progress import progress
 from pyterrier_merge.storage import require_room
 
 if TYPE_CHECKING:
@@ -38,7 +39,13 @@ class CheckedCorpus:
     """
 
     def __init__(
-        self, collection: TestCollection, engine: Engine, analysis: Analysis | None, folder: Path, *, verbose: bool
+        self,
+        collection: TestCollection,
+        engine: Engine,
+        analysis: Analysis | None,
+        folder: Path,
+        *,
+        verbose: bool | None,
     ) -> None:
         self.error: Exception | None = None
         self.last_docno: str | None = None
@@ -65,7 +72,8 @@ class CheckedCorpus:
     def _documents(self) -> Iterator[dict[str, str]]:
         seen: set[str] = set()
         in_kana = 0
-        for doc in self._collection.corpus_iter(verbose=self._verbose):
+        documents = self._collection.corpus_iter()
+        for doc in progress(documents, desc=self._collection.name, unit="doc", verbose=self._verbose):
             docno = doc["docno"]
             self._check(docno, seen)
             seen.add(docno)

@@ -301,7 +301,7 @@ def test_a_folder_that_is_there_stays_unless_told(pair, tmp_path):
     assert (tmp_path / "model" / "model.safetensors").read_bytes() != before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
-    with pytest.raises(FileExistsError, match="no retrieval model's folder"):
+    with pytest.raises(FileExistsError, match="not a retrieval model's folder"):
         encoder.save(tmp_path / "mine", overwrite=True)
 
 
@@ -401,7 +401,7 @@ def test_wrong_input_leaves_nothing(pair, tmp_path):
         merged(source, pair("mistral")[1]).save(tmp_path / "model")
     with pytest.raises(ValueError, match="nothing was merged"):
         merged(source, source).save(tmp_path / "model")
-    with pytest.raises(ValueError, match="no retrieval model"):
+    with pytest.raises(ValueError, match="not a retrieval model"):
         merged(domain, source).save(tmp_path / "model")
     damaged = shutil.copytree(domain, tmp_path / "damaged")
     weights = load_file(damaged / "model.safetensors")

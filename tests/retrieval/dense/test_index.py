@@ -915,7 +915,7 @@ class TestResumption:
     def test_files_of_others_are_not_mended(self, index):
         index.path.mkdir()
         (index.path / "docnos.jsonl").write_text("precious")
-        with pytest.raises(FileExistsError, match="no dense index"):
+        with pytest.raises(FileExistsError, match="not a dense index"):
             index.index(documents(vectors(2)))
         assert (index.path / "docnos.jsonl").read_text() == "precious"
 

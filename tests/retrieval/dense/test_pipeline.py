@@ -103,7 +103,7 @@ def test_goes_on_where_another_failed(collection, tmp_path):
 def test_something_else_in_its_place_is_an_error(collection, tmp_path):
     path = dense_index(LetterEncoder(), collection, root=tmp_path).path
     (path / "pt_meta.json").unlink()
-    with pytest.raises(FileExistsError, match="no dense index"):
+    with pytest.raises(FileExistsError, match="not a dense index"):
         dense_index(LetterEncoder(), collection, root=tmp_path)
 
 
