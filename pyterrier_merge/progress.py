@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import pyterrier as pt
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 DELAY = 3.0  # seconds of work before a bar appears that nobody asked for
+_asked: list[bool] = []  # for the calls in progress that said verbose=True or False, the innermost last
 
 
 def progress(items: Any = None, *, verbose: bool | None, **options: Any) -> Any:
@@ -23,8 +29,27 @@ def progress(items: Any = None, *, verbose: bool | None, **options: Any) -> Any:
 
 
 def shown(verbose: bool | None) -> bool:
-    """Return whether bars are shown: as asked for, else where someone watches."""
-    return (_terminal() or _notebook()) if verbose is None else verbose
+    """Return whether bars are shown: as asked for here or by an outer call, else where someone watches."""
+    if verbose is not None:
+        return verbose
+    return _asked[-1] if _asked else _terminal() or _notebook()
+
+
+def verbosity(function: Callable[P, R]) -> Callable[P, R]:
+    """Let the argument ``verbose`` of a function hold for all that it calls, unless that is told otherwise."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        verbose = kwargs.get("verbose")
+        if not isinstance(verbose, bool):
+            return function(*args, **kwargs)
+        _asked.append(verbose)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _asked.pop()
+
+    return run
 
 
 def _terminal() -> bool:
@@ -33,4 +58,5 @@ def _terminal() -> bool:
 
 def _notebook() -> bool:
     ipython = sys.modules.get("IPython")
-    return ipython is not None and type(ipython.get_ipython()).__name__ == "ZMQInteractiveShell"
+    shell = ipython and ipython.get_ipython()
+    return "ZMQInteractiveShell" in {kind.__name__ for kind in type(shell).__mro__}  # Colab's is a subclass

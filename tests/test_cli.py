@@ -166,6 +166,8 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(experiment):
     assert result.exit_code == 0, result.output
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.stdout.splitlines() if "│" in line]
     assert ["flat", "bm25", "-", "no"] in rows
+    plan = json.loads(call("run", "spec.yaml", "--dry-run", "--only", "flat", "--json").stdout)
+    assert "In all on hpo: 0 documents to encode" in " ".join(plan["notes"])
     assert ["hpo", "30", "15", "nothing"] in rows
     assert ["flat", "pisa index", "no", "-", "-", "-", "-"] in rows
     assert not [row for row in rows if row[0] == "broken"]

@@ -38,6 +38,6 @@ def main(
     """Domain-specific retrieval by model merging, in PyTerrier.
 
     Exit status: 0 when everything was done; 1 when something failed, with the reason on standard error; 2 for wrong
-    arguments, and for models that cannot be merged; 130 after Ctrl-C, 143 after SIGTERM. Progress bars and colours are
-    shown in a terminal only.
+    arguments, and from check for models that cannot be merged; 130 after Ctrl-C, 143 after SIGTERM. Progress bars and
+    colours are shown in a terminal only.
     """

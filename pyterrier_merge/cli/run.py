@@ -72,7 +72,7 @@ def run(
         folder = out or Path("runs") / experiment.name
 
         if dry_run:
-            _print_plan(console, experiment, folder, tuple(only or ()), overwrite=overwrite)
+            _print_plan(console, experiment, folder, tuple(only or ()), overwrite=overwrite, as_json=as_json)
             return
 
         def show(name: str, figures: str) -> None:
@@ -110,11 +110,19 @@ def _as_record(comparison: Comparison) -> dict[str, Any]:
 
 
 def _print_plan(
-    console: Console, experiment: ExperimentSpec, folder: Path, only: tuple[str, ...], *, overwrite: bool
+    console: Console,
+    experiment: ExperimentSpec,
+    folder: Path,
+    only: tuple[str, ...],
+    *,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
     from pyterrier_merge.experiment.plan import plan_experiment
 
     plan = plan_experiment(experiment, folder, only=only, overwrite=overwrite)
+    if as_json:
+        print_json({**plan.tables, "notes": plan.notes})
     console.print(f"plan of {experiment.name}; nothing is done", markup=False, highlight=False)
     for title, table in plan.tables.items():
         if len(table):

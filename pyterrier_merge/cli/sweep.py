@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pyterrier_merge.advice import in_fields
 from pyterrier_merge.cli.console import AsJson, print_json, print_table, reported_errors
 from pyterrier_merge.cli.run import Only, Out, Overwrite, Spec
 from pyterrier_merge.cli.training import QuietOption
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pyterrier_merge.systems.base import Prepared
 
 _STOPPED = "merges that were measured are kept; give the same command again to go on"
 
@@ -37,8 +43,8 @@ def sweep(
         for name, trials in systems.items():
             for number, prepared in enumerate(trials, 1):
                 title = f"{name} {prepared.label}" + (f", trial {number}" if len(trials) > 1 else "")
-                for table in map(prepared.tables.get, ("sweep", "sweep_kinds")):
-                    if table is not None and len(table):
+                for table in _tables(prepared).values():
+                    if len(table):
                         print_table(console, title, table.round(4))
                 console.print(*prepared.notes, sep="\n", markup=False, highlight=False)
         path = collection_folder(folder, experiment, label)
@@ -47,9 +53,13 @@ def sweep(
         print_json(
             {
                 label: {
-                    name: [{"label": one.label, "notes": one.notes, "sweep": one.tables["sweep"]} for one in trials]
+                    name: [{"label": one.label, "notes": one.notes, **_tables(one)} for one in trials]
                     for name, trials in systems.items()
                 }
                 for label, systems in found.items()
             }
         )
+
+
+def _tables(prepared: Prepared) -> dict[str, pd.DataFrame]:
+    return {name: prepared.tables[name] for name in ("sweep", "sweep_kinds") if name in prepared.tables}

@@ -20,6 +20,9 @@ class QueryEncoder(BiQueryEncoder):
 
     schematic: ClassVar = labelled()
 
+    def __str__(self) -> str:
+        return f"{self.bi_encoder_model}.query_encoder()"
+
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Encode ``query``.
 
@@ -40,6 +43,9 @@ class DocEncoder(BiDocEncoder):
     """Adds ``doc_vec``, which knows its encoder. Frames carry in their ``attrs`` how many texts were cut."""
 
     schematic: ClassVar = labelled()
+
+    def __str__(self) -> str:
+        return f"{self.bi_encoder_model}.doc_encoder()"
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Encode the column with the text.
@@ -65,6 +71,9 @@ class TextScorer(BiScorer):
     """Scores texts for queries; vectors that are there already are not computed again."""
 
     schematic: ClassVar = labelled()
+
+    def __str__(self) -> str:
+        return f"{self.bi_encoder_model}.text_scorer()"
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Set ``score`` and ``rank``, from ``query_vec`` or ``query`` and ``doc_vec`` or the column with the text.

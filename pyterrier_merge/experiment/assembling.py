@@ -166,7 +166,7 @@ def _seconds(bench: ExperimentBench, names: Mapping[str, str]) -> Iterator[tuple
         trials = [bench.seconds.get((name, bench.split, trial)) for trial in range(bench.trials(name))]
         known = [seconds for seconds in trials if seconds is not None]
         if known and len(known) == len(trials):
-            yield shown, sum(known) / len(known)
+            yield shown, sum(known) / len(known) / len(bench.collection.topics(bench.split))
 
 
 def _unanswered(found: Mapping[str, list[pd.DataFrame]], topics: pd.DataFrame) -> dict[str, int]:

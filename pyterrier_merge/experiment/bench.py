@@ -85,8 +85,9 @@ class ExperimentBench:
         tell: Called with a system's name and what is done with it, or what it scores.
         verbose: Show progress bars; in terminals and notebooks when None.
         searched: Systems and splits that were searched on this bench; results of the others were kept before.
-        seconds: Of each search, by system, split and trial: the wall-clock time for all queries, the loading of a model
-            included, and for what is made of other systems' results that of theirs, too. None where it is not known.
+        seconds: Of each search, by system, split and trial: the wall-clock time for all queries. The loading of a model
+            counts, the building of an index does not, and what is made of other systems' results has the time of
+            theirs, too. None where it is not known.
     """
 
     systems: Mapping[str, System]
@@ -181,6 +182,9 @@ class ExperimentBench:
 
     def _timed(self, transformer: pt.Transformer, topics: pd.DataFrame, name: str) -> pd.DataFrame:
         """Search, and note the seconds that it took, with those of kept results that it is made of."""
+        self._before_search()
+        if callable(ready := getattr(transformer, "ready", None)):
+            ready()  # an index that is built now is no search
         self._kept_parts.append(0.0)
         started = time.perf_counter()
         try:
@@ -214,12 +218,7 @@ class ExperimentBench:
             ValueError: A column is missing, a score is not finite, a document comes twice for a query, or results are
                 for other queries.
         """
-        if self.before_search is not None:
-            try:
-                self.before_search()
-            except ValueError as error:
-                raise UnusableCollectionError(str(error)) from error
-            self.before_search = None
+        self._before_search()
         found = transformer.transform(topics)
         if not isinstance(found, pd.DataFrame):
             raise ValueError(f"{name} returned {type(found).__name__}, expected a frame of results")  # noqa: TRY004
@@ -243,6 +242,14 @@ class ExperimentBench:
         ordered = found.sort_values(["qid", "score", "docno"], ascending=[True, False, True], ignore_index=True)
         ranked = ordered.assign(rank=ordered.groupby("qid").cumcount())
         return ranked[ranked["rank"] < self.num_results].reset_index(drop=True)
+
+    def _before_search(self) -> None:
+        if self.before_search is not None:
+            try:
+                self.before_search()
+            except ValueError as error:
+                raise UnusableCollectionError(str(error)) from error
+            self.before_search = None
 
     def _prepared(self, name: str) -> tuple[Prepared, ...]:
         if name in self.failed:

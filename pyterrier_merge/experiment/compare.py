@@ -16,6 +16,7 @@ from pyterrier_merge.experiment.assembling import compared
 from pyterrier_merge.experiment.bench import ExperimentBench, InMemory, require_own_files
 from pyterrier_merge.experiment.comparison import Comparison
 from pyterrier_merge.experiment.significance import Correction, Family, Test, TestPlan
+from pyterrier_merge.progress import verbosity
 from pyterrier_merge.systems.base import System
 from pyterrier_merge.systems.given import ResultsSystem, TransformerSystem
 from pyterrier_merge.systems.trec_run import TrecRunSystem
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
 
 
+@verbosity
 def compare(
     systems: Mapping[str, Any],
     collection: TestCollection,

@@ -46,8 +46,8 @@ class Comparison:
         failed: System -> the reason why it is not measured.
         untested: Baselines that were asked for and failed.
         unanswered: System -> number of measured queries for which it returned nothing, where there are any.
-        seconds: System -> wall-clock seconds to answer all queries, the mean over trials; systems whose search was not
-            timed, such as run files, are missing.
+        seconds: System -> wall-clock seconds of the search for each query, all queries at once, the mean over trials;
+            systems whose search was not timed, such as run files, are missing.
         notes: What is to be known of the systems and the collection, one sentence each.
     """
 

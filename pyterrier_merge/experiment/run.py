@@ -21,6 +21,7 @@ from pyterrier_merge.experiment.comparison import Comparison
 from pyterrier_merge.experiment.report.folder import write_files, write_report
 from pyterrier_merge.experiment.run_folder import RunFolder
 from pyterrier_merge.experiment.spec import CollectionSection, ExperimentSpec
+from pyterrier_merge.progress import verbosity
 from pyterrier_merge.spelling import did_you_mean
 from pyterrier_merge.storage import user_path, write_file
 from pyterrier_merge.systems.base import Figure, Prepared, System
@@ -28,6 +29,7 @@ from pyterrier_merge.systems.base import Figure, Prepared, System
 Show = Callable[[str, str], None]  # the name of a system, and what is done with it or what it scores
 
 
+@verbosity
 def run_experiment(
     spec: ExperimentSpec,
     folder: str | Path,
@@ -87,6 +89,7 @@ def run_experiment(
     return found
 
 
+@verbosity
 def choose_merges(
     spec: ExperimentSpec,
     folder: str | Path,

@@ -16,6 +16,7 @@ from pyterrier_merge.models.names import (
     locate_parts,
     pinned_name,
     places,
+    public_name,
     short_name,
     training_reports,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "pinned_name",
     "places",
     "projection_folders",
+    "public_name",
     "quiet_loading",
     "read_config",
     "short_name",

@@ -23,7 +23,15 @@ TRAINING = "training.json"  # what this package's training writes down
 MERGE = "merge.json"  # lies in the folder of a saved merge
 # What a model was made from, how, and in how many seconds: of this package and of transformers' Trainer.
 PROVENANCE = frozenset(
-    {TRAINING, MERGE, "trainer_state.json", "all_results.json", "train_results.json", "eval_results.json"}
+    {
+        TRAINING,
+        "training.csv",
+        MERGE,
+        "trainer_state.json",
+        "all_results.json",
+        "train_results.json",
+        "eval_results.json",
+    }
 )
 _DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 

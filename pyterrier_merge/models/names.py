@@ -12,6 +12,7 @@ from pyterrier_merge.models.adapter_checks import require_source
 from pyterrier_merge.models.adapter_files import base_of, is_adapter
 from pyterrier_merge.models.adapters import fingerprint_adapted, with_adapter
 from pyterrier_merge.models.files import (
+    MERGE,
     WEIGHT_FILES,
     fingerprint_model,
     first_module,
@@ -106,10 +107,20 @@ def pinned_name(name: str | Path) -> str:
 def short_name(name: str | Path) -> str:
     """Return a model's name without its organisation or folder, for tables: ``e5-mistral-7b-instruct``."""
     text = str(name)
-    if text.startswith(PACKAGE_SCHEME):
-        return text.removeprefix(PACKAGE_SCHEME).partition("/")[0]
-    parts = _split(text) if isinstance(name, str) and _existing(text) is None else None
-    return "+".join(map(short_name, parts)) if parts else Path(text).name
+    if (place := _existing(text)) is not None and not text.startswith(PACKAGE_SCHEME):
+        return place.resolve().name
+    if parts := _split(text) if place is None and isinstance(name, str) else None:
+        return "+".join(map(short_name, parts))
+    return text.removeprefix(PACKAGE_SCHEME).partition("/")[0] if text.startswith(PACKAGE_SCHEME) else Path(text).name
+
+
+def public_name(name: str | Path) -> str:
+    """Return a model's name for others to read: of a local folder its last part alone, all else as it is."""
+    text = str(name)
+    if (place := _existing(text)) is not None:
+        return text if text.startswith(PACKAGE_SCHEME) else place.resolve().name
+    parts = _split(text) if isinstance(name, str) else None
+    return "+".join(map(public_name, parts)) if parts else text
 
 
 def places(name: str | Path) -> list[Path]:
@@ -131,13 +142,18 @@ def training_reports(name: str | Path) -> list[dict[str, Any]]:
     place = _existing(text)
     if place is None:
         parts = _split(text) if isinstance(name, str) else None
-        return [report for part in parts or () for report in training_reports(part)]
-    if place.is_file():
+        return [*training_reports(parts[0]), *_reports(_existing(parts[1]))] if parts else []
+    of_base = is_adapter(place) and not has_weights(place)
+    return [*_reports(place), *(training_reports(base_of(place)) if of_base else [])]
+
+
+def _reports(place: Path | None) -> list[dict[str, Any]]:
+    if place is None or place.is_file():
         return []
-    reports = [read_training(place), *read_merge(place).get("training", [])]
-    if is_adapter(place) and not has_weights(place):
-        reports += training_reports(base_of(place))
-    return [report for report in reports if report]
+    merged = read_merge(place).get("training", [])
+    if not isinstance(merged, list) or not all(isinstance(report, dict) for report in merged):
+        raise ValueError(f"{place / MERGE} is damaged: 'training' is not a list of reports; save the merge again")
+    return [report for report in (read_training(place), *merged) if report]
 
 
 @dataclass(frozen=True)

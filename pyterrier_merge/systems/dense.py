@@ -9,7 +9,7 @@ import pandas as pd
 import pyterrier as pt
 
 from pyterrier_merge.models import locate_parts, pinned_name
-from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
+from pyterrier_merge.retrieval.dense.pipeline import dense_index, dense_retriever
 from pyterrier_merge.schematic import labelled
 from pyterrier_merge.systems.base import Bench, Prepared
 
@@ -30,6 +30,10 @@ class Dense(pt.Transformer):
     def __init__(self, encoder: E5Encoder, bench: Bench) -> None:
         self.encoder = encoder
         self.bench = bench
+
+    def ready(self) -> None:
+        """Build the index where it is not there."""
+        dense_index(copy.copy(self.encoder), self.bench.collection, verbose=self.bench.verbose)
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Search."""

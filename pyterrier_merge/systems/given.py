@@ -59,6 +59,12 @@ class UsersStage(pt.Transformer):
     def __init__(self, transformer: pt.Transformer) -> None:
         self.transformer = transformer
 
+    def ready(self) -> None:
+        """Build the index of a stage that builds its own, such as BM25."""
+        if callable(ready := getattr(self.transformer, "ready", None)):
+            with users_errors("indexing"):
+                ready()
+
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Answer.
 

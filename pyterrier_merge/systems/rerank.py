@@ -138,6 +138,11 @@ class Rerank(pt.Transformer):
         self.depth = depth
         self.whole = whole
 
+    def ready(self) -> None:
+        """Build the index of the whole collection where it is used and not there."""
+        if self.whole:
+            dense_index(copy.copy(self.encoder), self.bench.collection, verbose=self.bench.verbose)
+
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Return ``qid``, ``query``, ``docno``, ``score`` and ``rank``."""
         found = self.first.transform(inp)

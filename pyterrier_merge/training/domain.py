@@ -16,6 +16,7 @@ from pyterrier_merge.encoding.tokens import read_tokenizer
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_texts
 from pyterrier_merge.models import fingerprint_model, locate_model, transformer_folder
 from pyterrier_merge.precision import resolve_dtype
+from pyterrier_merge.progress import verbosity
 from pyterrier_merge.spelling import did_you_mean
 from pyterrier_merge.storage import cache_folder, user_path
 from pyterrier_merge.training.batches import WindowBatches
@@ -42,6 +43,7 @@ from pyterrier_merge.training.windows import tokenise_whole
 PROCEDURE = 3  # part of every fingerprint: raise it when the same settings would give another model
 
 
+@verbosity
 def train_domain_model(
     texts: Iterable[str] | TestCollection | TrainingPairs,
     base: str | Path,

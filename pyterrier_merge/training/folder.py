@@ -14,6 +14,7 @@ import torch
 import transformers
 from more_itertools import chunked
 
+from pyterrier_merge.models import quiet_loading
 from pyterrier_merge.models.files import TRAINING, read_training
 from pyterrier_merge.models.weights import writing_weights
 from pyterrier_merge.precision import default_device
@@ -86,7 +87,8 @@ def _write(out: Path, identity: str, trained: Trained, *, overwrite: bool) -> No
     report = {"fingerprint": identity} | trained.report | _facts(trained.course)
     try:
         with finished_folder(out, overwrite=overwrite) as building, writing_weights(out):
-            trained.save(building)
+            with quiet_loading():
+                trained.save(building)
             trained.course.curve.to_csv(building / CURVE, index=False)
             (building / TRAINING).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     except FileExistsError:  # of another host, on a disk without locks

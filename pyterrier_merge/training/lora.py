@@ -11,6 +11,7 @@ from ir_measures import nDCG
 from pyterrier_merge.encoding.encoders import E5Encoder
 from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.models import fingerprint_model, locate_model
+from pyterrier_merge.progress import verbosity
 from pyterrier_merge.storage import user_path
 from pyterrier_merge.training.adapter import add_adapter, lora_config, save_adapter
 from pyterrier_merge.training.checkpoints import Checkpoints
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 PROCEDURE = 1  # part of every fingerprint: raise it when the same settings would give another adapter
 
 
+@verbosity
 def train_lora(
     source: str | Path | E5Encoder,
     pairs: TrainingPairs,

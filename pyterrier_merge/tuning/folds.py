@@ -15,6 +15,7 @@ import pyterrier as pt
 
 from pyterrier_merge.encoding.merged import MergedE5Encoder
 from pyterrier_merge.executor import Executor
+from pyterrier_merge.progress import verbosity
 from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
 from pyterrier_merge.schematic import labelled
 from pyterrier_merge.training.fold_queries import fold_numbers
@@ -128,6 +129,7 @@ class ByFold(pt.Transformer):
         return pd.concat(parts, ignore_index=True)
 
 
+@verbosity
 def sweep_folds(
     encoder: MergedE5Encoder,
     collection: TestCollection,

@@ -16,7 +16,7 @@ from pyterrier_merge.encoding.merged import MergedE5Encoder
 from pyterrier_merge.evaluation import ORDER, check_measure, judged, measure_runs
 from pyterrier_merge.executor import Executor, InProcess
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
-from pyterrier_merge.progress import progress
+from pyterrier_merge.progress import progress, verbosity
 from pyterrier_merge.retrieval.dense.pipeline import dense_retriever, index_of
 from pyterrier_merge.storage import cache_folder, write_file
 from pyterrier_merge.tuning.walk import Walk
@@ -127,6 +127,7 @@ class ScoringTask:
             raise RuntimeError(f"{file} is damaged: delete it, and the merge is measured again") from error
 
 
+@verbosity
 def scores(
     recipes: Sequence[MergeRecipe], task: ScoringTask, executor: Executor | None = None, *, verbose: bool | None = None
 ) -> dict[MergeRecipe, pd.Series[float]]:

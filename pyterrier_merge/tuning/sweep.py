@@ -13,6 +13,7 @@ from pyterrier_merge.collections.base import require_collection
 from pyterrier_merge.encoding.merged import MergedE5Encoder
 from pyterrier_merge.executor import Executor
 from pyterrier_merge.models import count_layers, locate_model, transformer_folder
+from pyterrier_merge.progress import verbosity
 from pyterrier_merge.recipe import MergeRecipe
 from pyterrier_merge.storage import user_path
 from pyterrier_merge.training.provenance import require_untrained
@@ -142,6 +143,7 @@ class Sweep:
         return f"<Sweep of {len(self.table)} points: {self.describe()}>"
 
 
+@verbosity
 def sweep(
     encoder: MergedE5Encoder,
     collection: TestCollection,

@@ -17,6 +17,7 @@ from pyterrier_merge.collections.query_parts import TITLES
 from pyterrier_merge.encoding.merged import MergedE5Encoder
 from pyterrier_merge.evaluation import measure_runs
 from pyterrier_merge.executor import Executor
+from pyterrier_merge.progress import verbosity
 from pyterrier_merge.retrieval.lexical.bm25 import bm25
 from pyterrier_merge.storage import user_path
 from pyterrier_merge.training.provenance import trained_queries
@@ -63,6 +64,7 @@ class LabelFree:
         return f"<{type(self).__name__}: {self.describe()}>"
 
 
+@verbosity
 def choose_unlabelled(
     encoder: MergedE5Encoder,
     collection: TestCollection,

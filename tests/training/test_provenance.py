@@ -93,5 +93,28 @@ def test_a_saved_merge_and_an_adapter_tell_what_they_were_trained_on(
     again = MergedE5Encoder(saved, bert_language_model, alpha_lower=0.5, alpha_upper=0.5, device="cpu")
     assert trained_documents(again.save(tmp_path / "again")) == trained_documents(domain)
     assert trained_documents(f"{bert_retriever}+{domain}") == trained_documents(domain)
+    assert not (saved / "training.json").exists()
     with pytest.raises(ValueError, match="train items"):
         require_untrained([saved], known_items(parent, 20), "train")
+
+
+@pytest.mark.parametrize("base", [None, "{base}"])
+def test_an_adapters_base_is_the_one_that_is_given(base, parent, bert_retriever, tmp_path):
+    """Whatever base its configuration names, or none."""
+    report = describe(pairs_from_collection(known_items(parent, 20)))
+    source = model(shutil.copytree(bert_retriever, tmp_path / "source"), report)
+    adapter = model(tmp_path / "adapter", report)
+    named = base and base.format(base=source)
+    (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": named}))
+    (adapter / "adapter_model.safetensors").touch()
+    assert len(trained_documents(f"{source}+{adapter}")) == 2
+    assert len(trained_documents(f"{bert_retriever}+{adapter}")) == 1
+
+
+@pytest.mark.parametrize("content", ['{"training": null}', '{"training": ["x"]}', "{"])
+def test_a_damaged_record_of_a_merge_is_an_error(content, tmp_path):
+    (tmp_path / "merge.json").write_text(content)
+    with pytest.raises(ValueError, match="damaged"):
+        trained_documents(tmp_path)
+    with pytest.raises(ValueError, match=r"merge\.json"):
+        trained_queries(tmp_path)

@@ -103,6 +103,7 @@ def save_merge(
     needed = weights.num_bytes + sum(file.stat().st_size for file in files) + _SPARE_BYTES
     require_room(folder, needed, "the merged model", mend="choose another folder, or save in bfloat16")
     parents = read_parents(recipe)
+    training = [_short(report) for model in recipe.models for report in training_reports(model)]
     with finished_folder(folder, overwrite=overwrite) as beside:
         body = beside / transformer_folder(source).relative_to(source)
         for file in files:
@@ -116,7 +117,7 @@ def save_merge(
             save_modules(model, beside)
         _write_contract(beside, body, agreed)
         written = weights.write(beside, verbose=verbose)
-        record = _record(recipe, parents, agreed, weights.dtype, written)
+        record = {"training": training, **_record(recipe, parents, agreed, weights.dtype, written)}
         write_file(beside / MERGE, json.dumps(record, indent=2, ensure_ascii=False))
         _require_same(model, agreed, beside, str(folder))
         write_file(beside / "mergekit_config.yml", _yaml(recipe, count_layers(body)))
@@ -225,7 +226,6 @@ def _record(
         "parents": [asdict(parent) for parent in parents],
         "contract": asdict(contract),
         "dtype": dtype,
-        "training": [_short(report) for model in recipe.models for report in training_reports(model)],
         "versions": versions(),
         "segments": [asdict(place) for place in by_segment(written)],
         "layers": [asdict(place) for place in by_layer(written)],

@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import Any
 
 from pyterrier_merge.encoding.saving.licences import Licence, read_licences
-from pyterrier_merge.models import fingerprint_model, locate_model, pinned_name
+from pyterrier_merge.models import fingerprint_model, locate_model, pinned_name, public_name
 from pyterrier_merge.recipe import MergeRecipe
 
 _TAGS = ["sentence-transformers", "feature-extraction", "sentence-similarity", "mergekit", "merge", "pyterrier"]
@@ -92,13 +92,13 @@ def _body(title: str, recipe: MergeRecipe, parents: Sequence[Parent], record: Ma
     models = [
         (
             parent.role,
-            f"`{parent.name}`",
+            f"`{public_name(parent.name)}`",
             ", ".join(parent.hub.values()) or parent.fingerprint,
             " + ".join(dict.fromkeys(map(str, parent.licences))),
         )
         for parent in parents
     ]
-    domains = [f"to {name}" for name in recipe.domains]
+    domains = [f"to {public_name(name)}" for name in recipe.domains]
     layers = [
         (
             layer["place"],

@@ -87,11 +87,14 @@ def differences_plot(comparison: Comparison, baseline: str, path: str | Path | N
 def cost_plot(comparison: Comparison, path: str | Path | None = None) -> Figure:
     """Draw the mean of the first measure, with its 95 % interval, against the time of a search.
 
-    Time is wall-clock milliseconds for each query, of all queries searched at once; the loading of a model counts.
+    Time is wall-clock milliseconds for each query, of all queries searched at once. The loading of a model counts, the
+    building of an index does not.
     """
+    from matplotlib.ticker import LogFormatter
+
     from pyterrier_merge.pictures import Picture, drawable
 
-    measure, queries = comparison.measures[0], len(comparison.topics)
+    measure = comparison.measures[0]
     means, half = _means(comparison, measure, list(comparison.seconds))
     figure = Picture(6, 4)
     axes = figure.subplots()
@@ -99,10 +102,12 @@ def cost_plot(comparison: Comparison, path: str | Path | None = None) -> Figure:
     names, fonts = drawable(*map(_short, comparison.seconds))
     for number, (name, (system, seconds)) in enumerate(zip(names, comparison.seconds.items(), strict=True)):
         axes.errorbar(
-            1000 * seconds / queries, means[system], yerr=half[system], fmt=MARKERS[number % len(MARKERS)],
+            1000 * seconds, means[system], yerr=half[system], fmt=MARKERS[number % len(MARKERS)],
             markersize=5, capsize=3, color=f"C{number % 10}", label=name,
         )  # fmt: skip
-    axes.set_xlabel(f"milliseconds for each of {queries:,} queries, loading included", fontsize="small")
+    axes.xaxis.set_major_formatter(LogFormatter())
+    axes.xaxis.set_minor_formatter(LogFormatter())
+    axes.set_xlabel("milliseconds for each query, all queries at once", fontsize="small")
     axes.set_ylabel(measure, parse_math=False)
     axes.grid(linewidth=0.5, alpha=0.5)
     for text in axes.legend(prop={"family": fonts, "size": "small"}).get_texts():

@@ -35,17 +35,9 @@ NAMED = 3  # missing docnos that an error names
 class FaissIndex(EqualByIdentity, pt.Artifact, pt.Indexer):
     """A dense index on disk, in the FLEX layout: in float32, ``pyterrier_dr.FlexIndex(path)`` opens it too.
 
-    Example::
-
-        index = FaissIndex("indexes/nfcorpus-merged")
-        (encoder >> index).index(corpus_iter)
-        dense = encoder >> index.retriever(num_results=100)                        # exact
-        graph = encoder >> index.retriever(num_results=100, factory="HNSW32")      # approximate, by FAISS
-        rerank = bm25 >> encoder.query_encoder() >> index.scorer()
-        vectors = bm25 >> index.vec_loader()                                       # adds doc_vec
-
-    Indexing is atomic and resumable: the index appears when it is complete, and a killed job, started again, encodes
-    only what the finished shards lack. An object serves what is on disk now, also after the index was overwritten.
+    ``(encoder >> index).index(documents)`` builds it, and ``encoder >> index.retriever()`` searches it. Indexing is
+    atomic and resumable: the index appears when it is complete, and a killed job, started again, encodes only what the
+    finished shards lack. An object serves what is on disk now, also after the index was overwritten.
     """
 
     ARTIFACT_TYPE = ARTIFACT_TYPE

@@ -11,6 +11,7 @@ import pyterrier as pt
 
 from pyterrier_merge.collections.base import require_collection
 from pyterrier_merge.fingerprint import fingerprint
+from pyterrier_merge.progress import verbosity
 from pyterrier_merge.retrieval.candidates import GivenCandidates
 from pyterrier_merge.retrieval.dense.build import IndexBusyError
 from pyterrier_merge.retrieval.dense.index import FaissIndex
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
 
 
+@verbosity
 def dense_index(
     encoder: E5Encoder, collection: TestCollection, *, root: str | Path | None = None, verbose: bool | None = None
 ) -> FaissIndex:

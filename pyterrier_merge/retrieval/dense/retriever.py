@@ -204,7 +204,8 @@ class FaissRetriever(EqualByIdentity, pt.Transformer):
         return self.index, self.num_results, *settings.items()
 
     def __str__(self) -> str:
-        return f"FaissRetriever({'' if self.factory == EXACT else f'{self.factory}, '}{self.num_results})"
+        factory = "" if self.factory == EXACT else f"{self.factory}, "
+        return f"FaissRetriever({self.index.path.stem}, {factory}{self.num_results})"
 
     def __repr__(self) -> str:
         hidden = {"drop_query_vec", "verbose", *(("factory", "seed") if self.factory == EXACT else ())}

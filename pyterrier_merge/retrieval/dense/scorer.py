@@ -76,5 +76,8 @@ class FaissScorer(EqualByIdentity, pt.Transformer):
     def _identity(self) -> tuple[FaissIndex, bool]:
         return self.index, self.drop_query_vec
 
+    def __str__(self) -> str:
+        return "FaissScorer()"
+
     def __repr__(self) -> str:
         return f"{self.index!r}.scorer()"

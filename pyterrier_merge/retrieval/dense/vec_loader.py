@@ -54,5 +54,8 @@ class FaissVecLoader(EqualByIdentity, pt.Transformer):
     def _identity(self) -> FaissIndex:
         return self.index
 
+    def __str__(self) -> str:
+        return "FaissVecLoader()"
+
     def __repr__(self) -> str:
         return f"{self.index!r}.vec_loader()"

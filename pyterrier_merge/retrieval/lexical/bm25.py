@@ -272,6 +272,10 @@ class BM25(EqualByIdentity, pt.Transformer):
         terms: pd.Series = queries["query"].map(self._query_terms).reset_index(drop=True)
         return terms
 
+    def ready(self) -> None:
+        """Build the index, or open it."""
+        self._open()
+
     def _open(self) -> Search:
         if self._opened is None or self._opened[0] != (self.k1, self.b):  # a grid search sets k1 and b
             path, threads = self.index(), self._num_threads()
@@ -295,7 +299,7 @@ class BM25(EqualByIdentity, pt.Transformer):
         return {**self.__dict__, "_opened": None}  # an open index belongs to its process
 
     def __str__(self) -> str:
-        return self.name
+        return f"BM25({self._backend.label}; {self.k1:g}, {self.b:g})"
 
     def __repr__(self) -> str:
         where = "" if self.index_path is None else f", index_path={str(self.index_path)!r}"

@@ -24,6 +24,13 @@ def saved_card(parents, folder, **fields):
     return (MergedE5Encoder.from_recipe(recipe, device="cpu", task="t").save(folder) / "README.md").read_text()
 
 
+def test_the_card_names_no_local_path(parents, tmp_path):
+    card = saved_card(parents, tmp_path / "model")
+    assert "| `domain` |" in card
+    assert "| to domain |" in card
+    assert str(tmp_path) not in card
+
+
 def test_parents_of_one_licence_give_it_to_the_merge(parents, tmp_path):
     for parent in parents:
         (parent / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
