@@ -10,6 +10,7 @@ import typer
 
 from pyterrier_merge.advice import in_fields
 from pyterrier_merge.cli.console import AsJson, print_json, print_table, reported_errors
+from pyterrier_merge.cli.scale import GpusOption, RayOption, WorkersOption, read_executor
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,6 +58,9 @@ def run(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
     as_json: AsJson = False,
+    ray: RayOption = None,
+    workers: WorkersOption = None,
+    gpus_per_worker: GpusOption = 0,
 ) -> None:
     """Run an experiment: every system over every collection, compared with significance tests."""
     from rich.console import Console
@@ -79,7 +83,13 @@ def run(
             console.print(f"[{time.monotonic() - started:.0f} s] {name}: {figures}", markup=False, highlight=False)
 
         found = run_experiment(
-            experiment, folder, only=tuple(only or ()), overwrite=overwrite, show=show, verbose=False if quiet else None
+            experiment,
+            folder,
+            only=tuple(only or ()),
+            overwrite=overwrite,
+            show=show,
+            executor=read_executor(ray, workers, gpus_per_worker),
+            verbose=False if quiet else None,
         )
     failed = False
     for name, comparison in found.items():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pyterrier_merge.advice import in_fields
 from pyterrier_merge.cli.console import AsJson, print_json, print_table, reported_errors
 from pyterrier_merge.cli.run import Only, Out, Overwrite, Spec
+from pyterrier_merge.cli.scale import GpusOption, RayOption, WorkersOption, read_executor
 from pyterrier_merge.cli.training import QuietOption
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ def sweep(
     overwrite: Overwrite = False,
     quiet: QuietOption = False,
     as_json: AsJson = False,
+    ray: RayOption = None,
+    workers: WorkersOption = None,
+    gpus_per_worker: GpusOption = 0,
 ) -> None:
     """Choose the merges of an experiment (its 'sweep' sections); nothing is searched for the table."""
     from rich.console import Console
@@ -37,7 +41,12 @@ def sweep(
         experiment = read_spec(spec)
         folder = out or Path("runs") / experiment.name
         found = choose_merges(
-            experiment, folder, only=tuple(only or ()), overwrite=overwrite, verbose=False if quiet else None
+            experiment,
+            folder,
+            only=tuple(only or ()),
+            overwrite=overwrite,
+            executor=read_executor(ray, workers, gpus_per_worker),
+            verbose=False if quiet else None,
         )
     for label, systems in found.items():
         for name, trials in systems.items():

@@ -15,6 +15,7 @@ from pyterrier_merge.collections import get_collection
 from pyterrier_merge.collections.base import TestCollection
 from pyterrier_merge.collections.reading.runs import require_plain
 from pyterrier_merge.evaluation import judged
+from pyterrier_merge.executor import Executor, InProcess
 from pyterrier_merge.experiment.assembling import compared
 from pyterrier_merge.experiment.bench import ExperimentBench, file_name
 from pyterrier_merge.experiment.comparison import Comparison
@@ -37,6 +38,7 @@ def run_experiment(
     only: tuple[str, ...] = (),
     overwrite: bool = False,
     show: Show | None = None,
+    executor: Executor | None = None,
     verbose: bool | None = None,
 ) -> dict[str, Comparison]:
     """Run every system over every collection, and write everything that a paper's table needs into a folder.
@@ -57,6 +59,7 @@ def run_experiment(
             has the systems that were run last.
         overwrite: Take a folder that holds the run of another spec; what this run does not make of it is deleted.
         show: Called with the name of each system when it is searched, and with its figures as soon as it is measured.
+        executor: Where the merges of sweeps are scored; in this process when None.
         verbose: Show progress bars; in terminals and notebooks when None.
 
     Returns:
@@ -67,7 +70,7 @@ def run_experiment(
         OSError: The folder cannot be written to, which is tried before anything runs.
         ValueError: A model, a measure, a split or a name is not what it should be.
     """
-    folders, benches = _opened(spec, folder, only, overwrite, show, verbose)
+    folders, benches = _opened(spec, folder, only, overwrite, show, executor, verbose)
     for bench in benches.values():
         require_testable(bench)
         bench.check()
@@ -97,6 +100,7 @@ def choose_merges(
     only: tuple[str, ...] = (),
     overwrite: bool = False,
     show: Show | None = None,
+    executor: Executor | None = None,
     verbose: bool | None = None,
 ) -> dict[str, dict[str, list[Prepared]]]:
     """Choose the merges of an experiment, and search nothing with them: its sweeps alone are run.
@@ -114,7 +118,7 @@ def choose_merges(
     chosen = [name for name, system in _chosen(spec, only).items() if getattr(system, "sweep", None) is not None]
     if not chosen:
         raise ValueError("no system has a 'sweep' section, so there is nothing to choose")
-    folders, benches = _opened(spec, folder, only, overwrite, show, verbose)
+    folders, benches = _opened(spec, folder, only, overwrite, show, executor, verbose)
     for bench in benches.values():
         bench.check()
     found: dict[str, dict[str, list[Prepared]]] = {}
@@ -133,6 +137,7 @@ def _opened(
     only: tuple[str, ...],
     overwrite: bool,
     show: Show | None,
+    executor: Executor | None,
     verbose: bool | None,
 ) -> tuple[dict[str, RunFolder], dict[str, ExperimentBench]]:
     """The folder and the bench of each collection, by its label."""
@@ -145,7 +150,13 @@ def _opened(
         before = partial(_require_names, settings["collection"], spec.split)
         tell = partial(_show_on, show, name) if show is not None and len(every) > 1 else show
         benches[name] = ExperimentBench(
-            **settings, store=folders[name], siblings=benches, before_search=before, tell=tell, verbose=verbose
+            **settings,
+            store=folders[name],
+            siblings=benches,
+            executor=executor or InProcess(),
+            before_search=before,
+            tell=tell,
+            verbose=verbose,
         )
     return folders, benches
 

@@ -1,0 +1,111 @@
+"""Work items on a Ray cluster of two nodes on this machine, one of which is lost in the middle."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from pyterrier.measures import nDCG
+
+from pyterrier_merge import MergedE5Encoder, executor, sweep
+from pyterrier_merge.executor import InProcess, OnRay
+
+KILLS = 13
+
+
+class Noted:
+    """Squares a number, and notes in a folder that it began."""
+
+    def __init__(self, folder, seconds=0.0):
+        self.folder, self.seconds = folder, seconds
+
+    def __call__(self, number):
+        began = Path(self.folder, f"{number}-{time.time_ns()}")
+        began.touch()
+        time.sleep(self.seconds)
+        if number < 0:
+            raise ValueError(f"{number} has no root")
+        if number == KILLS:
+            os._exit(1)
+        return number**2
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    made.add_node(num_cpus=1)
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def on_ray(cluster):
+    return OnRay(cluster.address)
+
+
+def test_items_come_back_in_order_and_an_error_is_the_works_own(on_ray, tmp_path):
+    assert on_ray.workers == 2
+    numbers = [3, 1, 2, 5, 4]
+    work = Noted(tmp_path)
+    assert list(on_ray.map(work, numbers)) == list(InProcess().map(work, numbers)) == [9, 1, 4, 25, 16]
+    with pytest.raises(ValueError, match=r"^-1 has no root$"):
+        list(on_ray.map(work, [1, -1]))
+    assert list(on_ray.map(work, [])) == []
+
+
+@pytest.mark.slow
+def test_a_sweep_is_that_of_one_process(
+    on_ray, bert_retriever, bert_language_model, small_collection, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PYTERRIER_MERGE_CACHE", str(tmp_path / "cache"))
+    merged = MergedE5Encoder(
+        bert_retriever, bert_language_model, alpha_lower=0.5, alpha_upper=1, dtype="float32", device="cpu"
+    )
+    grid = {"grid": [0, 0.5], "metric": nDCG @ 10}
+    alone = sweep(merged, small_collection, root=tmp_path / "alone", **grid)
+    together = sweep(merged, small_collection, root=tmp_path / "together", executor=on_ray, **grid)
+    pd.testing.assert_frame_equal(alone.table, together.table, check_exact=True)
+    pd.testing.assert_frame_equal(alone.per_query, together.per_query, check_exact=True)
+
+
+def test_items_of_a_lost_node_run_again(on_ray, cluster, tmp_path):
+    node = cluster.add_node(num_cpus=1)
+    found = OnRay(cluster.address, workers=3).map(Noted(tmp_path, seconds=1.0), range(12))
+    assert next(found) == 0
+    cluster.remove_node(node, allow_graceful=False)
+    assert list(found) == [number**2 for number in range(1, 12)]
+    began = [int(path.name.split("-")[0]) for path in tmp_path.iterdir()]
+    assert set(began) == set(range(12))
+    assert 12 <= len(began) <= 13  # the item in flight alone
+
+
+@pytest.mark.slow
+def test_an_item_that_kills_its_workers_is_named(on_ray, tmp_path):
+    with pytest.raises(RuntimeError, match="work item 2 has lost its worker 3 times"):
+        list(on_ray.map(Noted(tmp_path), [1, KILLS]))
+
+
+def test_what_a_cluster_lacks_is_named(on_ray, cluster, tmp_path):
+    with pytest.raises(ValueError, match="a worker needs 1 CPU and 1 GPUs, and the cluster has 2 CPUs and 0 GPUs"):
+        OnRay(cluster.address, gpus_per_worker=1)
+    with pytest.raises(ValueError, match="workers is a whole number of at least 1, found 0"):
+        OnRay(cluster.address, workers=0)
+    canary, own = tmp_path / "canary", executor._versions()
+    with pytest.raises(RuntimeError, match=r"there does not see the cache .*: set PYTERRIER_MERGE_CACHE"):
+        executor._require_alike("there", own, own, canary)
+    canary.touch()
+    executor._require_alike("there", own, own, canary)
+    with pytest.raises(RuntimeError, match=r"there has torch 1\.0, not 2\..*: install the same versions"):
+        executor._require_alike("there", {**own, "torch": "1.0"}, own, canary)
+
+
+def test_without_ray_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'pyterrier-merge\[ray\]'"):
+        OnRay("local")
