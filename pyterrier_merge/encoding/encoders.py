@@ -71,7 +71,7 @@ class E5Encoder(pyterrier_dr.BiEncoder):
 
         Args:
             model: A folder, ``package:NAME/FOLDER``, a hub id, ``ID@REVISION`` or ``BASE+ADAPTER``.
-            task: The instruction of models that follow one: each query begins with ``Instruct:``, the task, and ``Query:``.
+            task: The instruction of models that follow one: queries begin with ``Instruct:``, the task and ``Query:``.
             query_prompt: Put before each query, instead of the model's own.
             document_prompt: Put before each document, instead of the model's own.
             max_length: Tokens of a text at most; the model's own when None.
