@@ -485,7 +485,12 @@ def test_a_damaged_note_is_named(tmp_path, content):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", gzip.compress(b"1 Q0 d 0 1.0 odd\n", mtime=0)[:-9], b"1 Q0 d 0 1.0 odd\n", gzip.compress(b"1 Q0 d\n")],
+    [
+        b"",
+        gzip.compress(b"1 Q0 d 0 1.0 odd\n", mtime=0)[:-9],
+        b"1 Q0 d 0 1.0 odd\n",
+        gzip.compress(b"1 Q0 d\n", mtime=0),
+    ],
 )
 def test_a_damaged_run_is_named(tmp_path, content):
     folder = run_folder.RunFolder(tmp_path / "run", SPEC)
