@@ -57,7 +57,8 @@ def main() -> None:
         if path.name.startswith(wanted):
             print(path.name, flush=True)
             with tempfile.TemporaryDirectory() as folder:
-                nbformat.write(run(path, Path(folder)), path)
+                done = nbformat.writes(run(path, Path(folder)))
+                path.write_text(done.replace(str(Path.home()), "~") + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

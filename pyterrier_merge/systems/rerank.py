@@ -137,19 +137,22 @@ class Rerank(pt.Transformer):
         self.bench = bench
         self.depth = depth
         self.whole = whole
+        self._loaded: E5Encoder | None = None
 
     def ready(self) -> None:
-        """Build the index of the whole collection where it is used and not there."""
+        """Build the index of the whole collection where it is used and not there, with the model of the search."""
         if self.whole:
-            dense_index(copy.copy(self.encoder), self.bench.collection, verbose=self.bench.verbose)
+            self._loaded = copy.copy(self.encoder)
+            dense_index(self._loaded, self.bench.collection, verbose=self.bench.verbose)
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Return ``qid``, ``query``, ``docno``, ``score`` and ``rank``."""
-        found = self.first.transform(inp)
+        found, encoder = self.first.transform(inp), self._loaded or copy.copy(self.encoder)
+        self._loaded = None  # a copy lets go of its weights with this call
         asked = found.loc[found["rank"] < self.depth, ["qid", "query", "docno"]].reset_index(drop=True)
         if asked.empty:
             return asked.assign(score=0.0, rank=0)
-        collection, encoder = self.bench.collection, copy.copy(self.encoder)  # which lets go of its weights here
+        collection = self.bench.collection
         if not self.whole:
             collection = documents_alone(collection, set(asked["docno"]))
         index = dense_index(encoder, collection, verbose=self.bench.verbose)

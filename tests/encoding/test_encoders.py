@@ -788,5 +788,5 @@ def test_tables_have_short_names():
     lora = LoRAE5Encoder("org/e5", "folder/of/adapter", device="cpu")
     pipeline = lora.query_encoder() >> FaissIndex("index").retriever(10)
     assert str(lora) == "LoRA(e5+adapter)"
-    assert str(FaissIndex("index").retriever(10, factory="HNSW32")) == "FaissRetriever(index, HNSW32, 10)"
-    assert str(pipeline).endswith(">> FaissRetriever(index, 10))")
+    assert str(FaissIndex("index").retriever(10, factory="HNSW32")) == "index.retriever(HNSW32, 10)"
+    assert str(pipeline).endswith(">> index.retriever(10))")

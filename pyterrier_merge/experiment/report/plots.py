@@ -87,8 +87,7 @@ def differences_plot(comparison: Comparison, baseline: str, path: str | Path | N
 def cost_plot(comparison: Comparison, path: str | Path | None = None) -> Figure:
     """Draw the mean of the first measure, with its 95 % interval, against the time of a search.
 
-    Time is wall-clock milliseconds for each query, of all queries searched at once. The loading of a model counts, the
-    building of an index does not.
+    Time is wall-clock milliseconds for each query, of all queries searched at once, without the building of an index.
     """
     from matplotlib.ticker import LogFormatter
 

@@ -205,7 +205,7 @@ class FaissRetriever(EqualByIdentity, pt.Transformer):
 
     def __str__(self) -> str:
         factory = "" if self.factory == EXACT else f"{self.factory}, "
-        return f"FaissRetriever({self.index.path.stem}, {factory}{self.num_results})"
+        return f"{self.index.path.stem}.retriever({factory}{self.num_results})"
 
     def __repr__(self) -> str:
         hidden = {"drop_query_vec", "verbose", *(("factory", "seed") if self.factory == EXACT else ())}

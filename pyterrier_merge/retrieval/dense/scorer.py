@@ -77,7 +77,7 @@ class FaissScorer(EqualByIdentity, pt.Transformer):
         return self.index, self.drop_query_vec
 
     def __str__(self) -> str:
-        return "FaissScorer()"
+        return f"{self.index.path.stem}.scorer()"
 
     def __repr__(self) -> str:
         return f"{self.index!r}.scorer()"

@@ -55,7 +55,7 @@ class FaissVecLoader(EqualByIdentity, pt.Transformer):
         return self.index
 
     def __str__(self) -> str:
-        return "FaissVecLoader()"
+        return f"{self.index.path.stem}.vec_loader()"
 
     def __repr__(self) -> str:
         return f"{self.index!r}.vec_loader()"
