@@ -85,8 +85,8 @@ class ExperimentBench:
         tell: Called with a system's name and what is done with it, or what it scores.
         verbose: Show progress bars; in terminals and notebooks when None.
         searched: Systems and splits that were searched on this bench; results of the others were kept before.
-        seconds: Of each search, by system, split and trial: the wall-clock time for all queries, without the building of
-            indexes. What is made of other systems' results has the time of theirs, too. None where not known.
+        seconds: Of each search, by system, split and trial: the wall-clock time for all queries. Building an index does
+            not count. What is made of other systems' results has the time of theirs, too. None where not known.
     """
 
     systems: Mapping[str, System]
