@@ -48,7 +48,16 @@ def run(path: Path, folder: Path, parameters: str = "") -> nbformat.NotebookNode
     cell.source = own
     for each in notebook.cells:
         each.metadata.pop("execution", None)  # when it was run
+        for output in each.get("outputs", []):
+            if output.get("name") == "stderr":
+                output.text = _finished_bars(output.text)
     return notebook
+
+
+def _finished_bars(text: str) -> str:
+    """Return what was printed without the bars that go on: those within others leave a line at each step."""
+    lines = [line.replace("\x1b[A", "") for line in text.split("\n")]
+    return "\n".join(line for line in lines if line and ("%|" not in line or "100%|" in line)) + "\n"
 
 
 def main() -> None:
