@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import platform
+import socket
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from pyterrier_merge.extras import import_extra
 from pyterrier_merge.storage import cache_folder
 from pyterrier_merge.version import __version__
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
+CONNECT_SECONDS = 10
 ATTEMPTS = 3  # to run an item whose worker is lost
 _PASSED_ON = ("PYTERRIER_HOME", "IR_DATASETS_HOME", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE")
 
@@ -68,8 +71,9 @@ class OnRay:
         if not ray.is_initialized():
             options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
             try:
+                _require_listening(address)
                 ray.init(address, **options)
-            except (ConnectionError, ValueError) as error:
+            except (OSError, ValueError) as error:
                 raise RuntimeError(
                     f"no Ray cluster at {address!r} ({str(error).splitlines()[0]}): start one with 'ray start --head', "
                     "or give 'local'"
@@ -99,20 +103,28 @@ class OnRay:
             task = ray.remote(_run).options(**options)
             shared, expected = ray.put(work), _versions()
             refs: list[Any] = []
+            running: list[Any] = []
             try:
                 for number in range(len(items)):
-                    while len(refs) < len(items) and self._in_flight(refs) < self.workers:
-                        refs.append(task.remote(shared, items[len(refs)], expected, canary))
+                    while True:
+                        while len(refs) < len(items) and len(running) < self.workers:
+                            refs.append(task.remote(shared, items[len(refs)], expected, canary))
+                            running.append(refs[-1])
+                        if refs[number] not in running:
+                            break
+                        _, running = ray.wait(running)  # for any: a worker that is free gets the next item
                     yield _made(ray, refs[number], number)
                     refs[number] = None
             finally:  # of a caller that stops, too
-                for ref in filter(None, refs):
+                for ref in running:
                     ray.cancel(ref, force=True)
 
-    def _in_flight(self, refs: Sequence[Any]) -> int:
-        waiting = [ref for ref in refs if ref is not None]
-        done, _ = _ray().wait(waiting, num_returns=len(waiting), timeout=0) if waiting else ([], [])
-        return len(waiting) - len(done)
+
+def _require_listening(address: str) -> None:
+    """Raise ``OSError`` if nothing listens at ``HOST:PORT``: Ray would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
 
 
 def _made(ray: Any, ref: Any, number: int) -> Any:
@@ -168,12 +180,4 @@ def _room(cluster: dict[str, float], worker: dict[str, float]) -> int:
 
 
 def _ray() -> Any:
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise ModuleNotFoundError(
-            "several machines need Ray: pip install 'pyterrier-merge[ray]'", name="ray"
-        ) from error
-    return ray
+    return import_extra("ray", "ray", "several machines need Ray")

@@ -32,6 +32,14 @@ class Noted:
         return number**2
 
 
+class LongFirst(Noted):
+    """Takes its time for 0 alone."""
+
+    def __call__(self, number):
+        time.sleep(0 if number else self.seconds)
+        return Noted(self.folder)(number)
+
+
 @pytest.fixture(scope="module")
 def cluster():
     ray = pytest.importorskip("ray")
@@ -59,6 +67,13 @@ def test_items_come_back_in_order_and_an_error_is_the_works_own(on_ray, tmp_path
     assert list(on_ray.map(work, [])) == []
 
 
+def test_no_worker_waits_for_a_long_item(on_ray, tmp_path):
+    found = on_ray.map(LongFirst(tmp_path, seconds=8.0), range(5))
+    assert next(found) == 0
+    assert len(list(tmp_path.iterdir())) == 5
+    assert list(found) == [1, 4, 9, 16]
+
+
 @pytest.mark.slow
 def test_a_sweep_is_that_of_one_process(
     on_ray, bert_retriever, bert_language_model, small_collection, tmp_path, monkeypatch
@@ -75,6 +90,7 @@ def test_a_sweep_is_that_of_one_process(
 
 
 def test_items_of_a_lost_node_run_again(on_ray, cluster, tmp_path):
+    ray = pytest.importorskip("ray")
     node = cluster.add_node(num_cpus=1)
     found = OnRay(cluster.address, workers=3).map(Noted(tmp_path, seconds=1.0), range(12))
     assert next(found) == 0
@@ -83,6 +99,10 @@ def test_items_of_a_lost_node_run_again(on_ray, cluster, tmp_path):
     began = [int(path.name.split("-")[0]) for path in tmp_path.iterdir()]
     assert set(began) == set(range(12))
     assert 12 <= len(began) <= 13  # the item in flight alone
+    deadline = time.monotonic() + 120
+    while ray.cluster_resources()["CPU"] > 2:  # a lost node counts until the others miss its heartbeat
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 @pytest.mark.slow
@@ -103,6 +123,15 @@ def test_what_a_cluster_lacks_is_named(on_ray, cluster, tmp_path):
     executor._require_alike("there", own, own, canary)
     with pytest.raises(RuntimeError, match=r"there has torch 1\.0, not 2\..*: install the same versions"):
         executor._require_alike("there", {**own, "torch": "1.0"}, own, canary)
+
+
+def test_a_cluster_that_is_not_there_is_an_error_at_once(monkeypatch):
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray would try for minutes"))
+    for address in ("127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:port"):
+        with pytest.raises(RuntimeError, match=rf"no Ray cluster at '{address}' .*start one with 'ray start --head'"):
+            OnRay(address)
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pyterrier_merge.extras import import_extra
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
 from pyterrier_merge.progress import progress
 from pyterrier_merge.storage import cache_folder
@@ -82,14 +83,7 @@ def require_searchable(space: Space) -> None:
 
 def require_optuna() -> None:
     """Raise ``ModuleNotFoundError`` where Optuna is not installed; its message names the extra."""
-    try:
-        import optuna  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name != "optuna":
-            raise
-        raise ModuleNotFoundError(
-            "a search needs Optuna: pip install 'pyterrier-merge[search]'", name="optuna"
-        ) from error
+    import_extra("optuna", "search", "a search needs Optuna")
 
 
 def _try_one(study: optuna.Study, measuring: Measuring, search: Search) -> None:
