@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
@@ -51,6 +52,17 @@ def as_svg(figure: Figure) -> str:
     text = io.StringIO()
     figure.savefig(text, format="svg")
     return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def name_lines(axes: Axes, fonts: list[str]) -> None:
+    """Draw a legend, with names as they are: one may hold a $.
+
+    Args:
+        axes: With the lines.
+        fonts: For the names, as :func:`drawable` returns them.
+    """
+    for text in axes.legend(prop={"family": fonts, "size": "small"}).get_texts():
+        text.set_parse_math(False)
 
 
 def drawable(*texts: str) -> tuple[list[str], list[str]]:

@@ -254,8 +254,7 @@ class MergedE5Encoder(E5Encoder):
 
     def __str__(self) -> str:
         models = "+".join(map(short_name, self.recipe.models))
-        alphas = ", ".join("-" if segment.alpha is None else f"{segment.alpha:g}" for segment in self.recipe.segments)
-        return f"merged({models}; {alphas}{'' if self.method == 'linear' else f'; {self.method}'})"
+        return f"merged({models}; {self.recipe.alphas}{'' if self.method == 'linear' else f'; {self.method}'})"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_merger": None, "_merged": None, "_tensor_merges": ()}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -17,6 +16,7 @@ import pyterrier as pt
 from pyterrier_merge.collections.identical_ids import without_identical_ids
 from pyterrier_merge.evaluation import check_measure, judged
 from pyterrier_merge.executor import Executor, InProcess
+from pyterrier_merge.experiment.system_names import file_name, require_known_uses
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
 from pyterrier_merge.models import locate_parts
 from pyterrier_merge.schematic import labelled
@@ -317,41 +317,3 @@ def reason_of(error: Exception) -> str:
     """Return why a system failed, for its row: a message that says nothing by itself gets its kind."""
     expected = isinstance(error, (ValueError, RuntimeError, OSError, ImportError)) and str(error)
     return str(error) if expected else f"{type(error).__name__}: {error}"
-
-
-def require_own_files(names: Iterable[str]) -> None:
-    """Raise ``ValueError`` where two systems would be kept in files of one name."""
-    files: dict[str, str] = {}
-    for name in names:
-        if (other := files.setdefault(file_name(name).lower(), name)) != name:
-            raise ValueError(f"systems: {other!r} and {name!r} would be kept in the same file; rename one of them")
-
-
-def require_known_uses(systems: Mapping[str, System]) -> None:
-    """Raise ``ValueError`` where a system builds on one that is not there, on itself, or in a circle."""
-    for name, system in systems.items():
-        for used in system.uses():
-            if used not in systems:
-                raise ValueError(f"systems.{name}: no system is named {used!r}; {did_you_mean(used, systems)}")
-    for name in systems:
-        seen, path = set[str](), [name]
-        while path:
-            current = path.pop()
-            for used in systems[current].uses():
-                if used == name:
-                    raise ValueError(f"systems.{name}: it builds on itself (through {current!r})")
-                if used not in seen:
-                    seen.add(used)
-                    path.append(used)
-
-
-def file_name(system: str, trial: int | None = None) -> str:
-    """Return a system's name as the name of a file: letters, digits, ``_``, ``.`` and ``-``.
-
-    Args:
-        system: The name.
-        trial: Number of the trial, from 0, of a system with several. ``@1`` behind the name is the first: files count
-            from 1, as reports do, and no name of a system has an ``@`` in a file.
-    """
-    name = re.sub(r"[^\w.-]+", "_", system).strip("_.") or "system"
-    return name if trial is None else f"{name}@{trial + 1}"

@@ -13,9 +13,10 @@ import pyterrier as pt
 from pyterrier_merge.collections.base import require_collection
 from pyterrier_merge.encoding.encoders import E5Encoder
 from pyterrier_merge.experiment.assembling import compared
-from pyterrier_merge.experiment.bench import ExperimentBench, InMemory, require_own_files
+from pyterrier_merge.experiment.bench import ExperimentBench, InMemory
 from pyterrier_merge.experiment.comparison import Comparison
 from pyterrier_merge.experiment.significance import Correction, Family, Test, TestPlan
+from pyterrier_merge.experiment.system_names import require_own_files
 from pyterrier_merge.progress import verbosity
 from pyterrier_merge.systems.base import System
 from pyterrier_merge.systems.given import ResultsSystem, TransformerSystem

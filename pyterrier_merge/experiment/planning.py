@@ -10,8 +10,9 @@ from typing import TypeVar
 import pandas as pd
 
 from pyterrier_merge.collections.catalogue import FACTS
-from pyterrier_merge.experiment.bench import ExperimentBench, blamed, file_name
+from pyterrier_merge.experiment.bench import ExperimentBench, blamed
 from pyterrier_merge.experiment.run_folder import RunFolder
+from pyterrier_merge.experiment.system_names import file_name
 from pyterrier_merge.models.facts import ModelFacts, model_facts
 from pyterrier_merge.retrieval.dense.pipeline import index_of
 from pyterrier_merge.storage import in_bytes

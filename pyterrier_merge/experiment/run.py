@@ -17,11 +17,12 @@ from pyterrier_merge.collections.reading.runs import require_plain
 from pyterrier_merge.evaluation import judged
 from pyterrier_merge.executor import Executor, InProcess
 from pyterrier_merge.experiment.assembling import compared
-from pyterrier_merge.experiment.bench import ExperimentBench, file_name
+from pyterrier_merge.experiment.bench import ExperimentBench
 from pyterrier_merge.experiment.comparison import Comparison
 from pyterrier_merge.experiment.report.folder import write_files, write_report
 from pyterrier_merge.experiment.run_folder import RunFolder
 from pyterrier_merge.experiment.spec import CollectionSection, ExperimentSpec
+from pyterrier_merge.experiment.system_names import file_name
 from pyterrier_merge.progress import verbosity
 from pyterrier_merge.spelling import did_you_mean
 from pyterrier_merge.storage import user_path, write_file

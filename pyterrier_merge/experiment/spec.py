@@ -22,8 +22,8 @@ from pydantic import (
 
 from pyterrier_merge.collections import check_options
 from pyterrier_merge.evaluation import check_measure, parsed_measure
-from pyterrier_merge.experiment.bench import file_name, require_known_uses, require_own_files
 from pyterrier_merge.experiment.significance import Correction, Family, Test, TestPlan
+from pyterrier_merge.experiment.system_names import file_name, require_known_uses, require_own_files
 from pyterrier_merge.spelling import did_you_mean
 from pyterrier_merge.storage import user_path
 from pyterrier_merge.systems import System, system_of

@@ -86,6 +86,11 @@ class MergeRecipe:
         return (self.source, *self.domains, *([] if self.base is None else [self.base]))
 
     @property
+    def alphas(self) -> str:
+        """The alpha of each segment, the lowest first, for tables: ``0.5, 1``; ``-`` where a segment has none."""
+        return ", ".join("-" if segment.alpha is None else f"{segment.alpha:g}" for segment in self.segments)
+
+    @property
     def keeps_source(self) -> bool:
         """Whether the result is the source itself, because no part takes anything from a domain model."""
         return all(segment.keeps_source for segment in self._all_segments())

@@ -222,12 +222,11 @@ class MergedSystem(EncoderSettings):
     ) -> Prepared:
         from pyterrier_merge.encoding.merged import MergedE5Encoder
 
-        alphas = ", ".join("-" if s.alpha is None else f"{s.alpha:g}" for s in recipe.segments)
         said = (f"source {described(recipe.source)}; {how}.", *map(_sentence, notes))
         encoder, tables = self._encoder(bench, recipe), {}
         if isinstance(encoder, MergedE5Encoder):
             tables["tensors"] = pd.DataFrame(map(asdict, encoder.tensor_merges))
-        return dense(encoder, bench, label=label or f"({alphas})", notes=said, tables=tables)
+        return dense(encoder, bench, label=label or f"({recipe.alphas})", notes=said, tables=tables)
 
     def _encoder(self, bench: Bench, recipe: MergeRecipe) -> E5Encoder:
         from pyterrier_merge.encoding.encoders import E5Encoder

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from pyterrier_merge.collections.reading.runs import write_run
-from pyterrier_merge.experiment.bench import file_name
 from pyterrier_merge.experiment.environment import environment
 from pyterrier_merge.experiment.report.labels_plot import has_several_amounts, labels_plot
 from pyterrier_merge.experiment.report.markdown import report_page
@@ -19,6 +18,7 @@ from pyterrier_merge.experiment.report.marks import letters
 from pyterrier_merge.experiment.report.page import html_page
 from pyterrier_merge.experiment.report.plots import cost_plot, differences_plot
 from pyterrier_merge.experiment.report.svg import draw_picture
+from pyterrier_merge.experiment.system_names import file_name
 from pyterrier_merge.storage import finished_folder, user_path, write_file
 
 if TYPE_CHECKING:

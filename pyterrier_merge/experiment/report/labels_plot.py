@@ -61,7 +61,7 @@ def labels_plot(
     Raises:
         ValueError: No such measure, or no system is known to have used labels.
     """
-    from pyterrier_merge.pictures import Picture, drawable
+    from pyterrier_merge.pictures import Picture, drawable, name_lines
 
     every = (comparison, *others)
     measure = measure or comparison.measures[0]
@@ -93,8 +93,7 @@ def labels_plot(
     axes.set_xlabel("queries with labels", fontsize="small")
     axes.set_ylabel(measure, parse_math=False)
     axes.grid(linewidth=0.5, alpha=0.5)
-    for text in axes.legend(prop={"family": fonts, "size": "small"}).get_texts():
-        text.set_parse_math(False)  # a name may hold a $
+    name_lines(axes, fonts)
     if path is not None:
         figure.savefig(user_path(path))
     return figure

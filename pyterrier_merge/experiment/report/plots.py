@@ -91,7 +91,7 @@ def cost_plot(comparison: Comparison, path: str | Path | None = None) -> Figure:
     """
     from matplotlib.ticker import LogFormatter
 
-    from pyterrier_merge.pictures import Picture, drawable
+    from pyterrier_merge.pictures import Picture, drawable, name_lines
 
     measure = comparison.measures[0]
     means, half = _means(comparison, measure, list(comparison.seconds))
@@ -109,8 +109,7 @@ def cost_plot(comparison: Comparison, path: str | Path | None = None) -> Figure:
     axes.set_xlabel("milliseconds for each query, all queries at once", fontsize="small")
     axes.set_ylabel(measure, parse_math=False)
     axes.grid(linewidth=0.5, alpha=0.5)
-    for text in axes.legend(prop={"family": fonts, "size": "small"}).get_texts():
-        text.set_parse_math(False)
+    name_lines(axes, fonts)
     if path is not None:
         figure.savefig(user_path(path))
     return figure
