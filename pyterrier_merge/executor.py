@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import socket
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from pyterrier_merge.extras import import_extra
-from pyterrier_merge.storage import cache_folder
+from pyterrier_merge.storage import cache_folder, user_path
 from pyterrier_merge.version import __version__
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
-CONNECT_SECONDS = 10
+CONNECT_SECONDS = STOP_SECONDS = 10
 ATTEMPTS = 3  # to run an item whose worker is lost
+FAILURES = 3  # items that may fail before the others are given up
+PATIENCE = 60  # seconds without a finished item, after which the cluster is looked at
+AHEAD = 4  # items for each worker that may be finished or running before the oldest of them is yielded
 _PASSED_ON = ("PYTERRIER_HOME", "IR_DATASETS_HOME", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE")
 
 
@@ -31,29 +40,57 @@ class Executor(Protocol):
     def workers(self) -> int:
         """How many items run at a time. With one, work that gains by staying together is a single item."""
 
+    @property
+    def retries(self) -> int:
+        """How often an item ran again, because its worker was lost."""
+
     def map(self, work: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
-        """Yield what ``work`` makes of each item, in the order of the items."""
+        """Yield what ``work`` makes of each item, in the order of the items, which are read as they are needed."""
 
 
 class InProcess:
     """Runs one item after the other in this process."""
 
     workers = 1
+    retries = 0
 
     def map(self, work: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
         """Yield what ``work`` makes of each item, when it is asked for."""
         return map(work, items)
 
 
+class LostItemError(RuntimeError):
+    """An item has lost its worker too often: it is likely to be what kills workers."""
+
+    def __init__(self, number: int, item: Any, reason: str) -> None:
+        """Say which one.
+
+        Args:
+            number: Of the item, from 0.
+            item: The item.
+            reason: What became of the last worker.
+        """
+        super().__init__(f"work item {number + 1} has lost its worker {ATTEMPTS} times: {reason}")
+        self.item = item
+
+
 class OnRay:
     """Runs items as tasks of a Ray cluster.
 
-    If the process or the node of an item is lost, Ray runs the item again on another one, three times at most. Items
-    write what they finish into the cache, which all nodes must see. Tasks, not actors: an actor whose node is lost
-    waits for a free place, while the others hold theirs until all is done.
+    If the process or the node of an item is lost, the item runs again on a free one, three times at most. If an item
+    fails, the others go on until three have failed: what they write themselves is kept. Tasks, not actors: an actor
+    whose node is lost waits for a free place, while the others hold theirs until all is done. A process keeps ``work``
+    from one item to the next, with the model that it has loaded.
     """
 
-    def __init__(self, address: str = "auto", *, workers: int | None = None, gpus_per_worker: float = 0) -> None:
+    def __init__(
+        self,
+        address: str = "auto",
+        *,
+        workers: int | None = None,
+        gpus_per_worker: float = 0,
+        logs: str | Path | None = None,
+    ) -> None:
         """Connect to the cluster.
 
         Args:
@@ -61,6 +98,7 @@ class OnRay:
                 ``HOST:PORT``.
             workers: Items that run at a time. As many as the cluster has GPUs or CPUs for when None.
             gpus_per_worker: GPUs of an item, which may be a fraction; 0 computes on CPUs.
+            logs: Folder for a log file of each worker on nodes that see it; ``ray-logs`` in the cache when None.
 
         Raises:
             ModuleNotFoundError: Ray is not installed.
@@ -78,8 +116,8 @@ class OnRay:
                     f"no Ray cluster at {address!r} ({str(error).splitlines()[0]}): start one with 'ray start --head', "
                     "or give 'local'"
                 ) from error
-        self._resources = {"num_cpus": 1.0, "num_gpus": float(gpus_per_worker)}
-        room = _room(ray.cluster_resources(), self._resources)
+        self.resources = {"num_cpus": 1.0, "num_gpus": float(gpus_per_worker)}
+        room = _room(ray.cluster_resources(), self.resources)
         if workers is not None and workers < 1:
             raise ValueError(f"workers is a whole number of at least 1, found {workers!r}")
         if room < 1:
@@ -88,36 +126,138 @@ class OnRay:
                 f"{ray.cluster_resources().get('CPU', 0):g} CPUs and {ray.cluster_resources().get('GPU', 0):g} GPUs"
             )
         self.workers = workers or room
+        self.retries = 0
+        self.logs = logs
+
+    def __str__(self) -> str:
+        gpus = f" with {self.resources['num_gpus']:g} GPUs each" if self.resources["num_gpus"] else ""
+        return f"a Ray cluster, {self.workers} workers{gpus}"
 
     def map(self, work: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
-        """Yield what ``work`` makes of each item, in the order of the items.
+        """Yield what ``work`` makes of each item, in the order of the items, which are read as they are needed.
 
         Raises:
-            RuntimeError: A node has another version of Python, torch or this package, or does not see the cache; or an
-                item lost its worker three times.
-            Exception: What ``work`` raised.
+            RuntimeError: A node has another version of Python, torch or this package, or does not see the cache.
+            LostItemError: An item lost its worker three times.
+            Exception: What ``work`` raised; the first, where several items failed. The log has the others.
         """
-        ray, items = _ray(), list(items)
         with _shared_folder() as (canary, variables):
-            options = {**self._resources, "max_retries": ATTEMPTS - 1, "runtime_env": {"env_vars": variables}}
-            task = ray.remote(_run).options(**options)
-            shared, expected = ray.put(work), _versions()
-            refs: list[Any] = []
-            running: list[Any] = []
+            folder = user_path(self.logs or cache_folder("ray-logs")).absolute()
+            folder.mkdir(parents=True, exist_ok=True)
+            node = _Node(_versions(), canary, folder, Path.cwd())
+            options = {**self.resources, "max_retries": 0, "runtime_env": {"env_vars": variables}}
+            job = _Job(self, work, node, options)
             try:
-                for number in range(len(items)):
-                    while True:
-                        while len(refs) < len(items) and len(running) < self.workers:
-                            refs.append(task.remote(shared, items[len(refs)], expected, canary))
-                            running.append(refs[-1])
-                        if refs[number] not in running:
-                            break
-                        _, running = ray.wait(running)  # for any: a worker that is free gets the next item
-                    yield _made(ray, refs[number], number)
-                    refs[number] = None
+                yield from job.run(enumerate(items))
             finally:  # of a caller that stops, too
-                for ref in running:
-                    ray.cancel(ref, force=True)
+                job.cancel()
+
+
+@dataclass(frozen=True)
+class _Node:
+    """What a node must be like, where its workers log, and the working folder."""
+
+    versions: dict[str, str]
+    canary: Path
+    logs: Path
+    folder: Path
+
+
+@dataclass(frozen=True)
+class _Started:
+    """An item that runs."""
+
+    number: int
+    item: Any
+    attempt: int
+
+
+class _Job:
+    """The items of one call of :meth:`OnRay.map`."""
+
+    def __init__(self, executor: OnRay, work: Callable[[Any], Any], node: _Node, options: dict[str, Any]) -> None:
+        ray = _ray()
+        self._executor, self._ray, self._node = executor, ray, node
+        self._task = ray.remote(_run).options(**options)
+        self._key, self._work = uuid.uuid4().hex, ray.put(work)
+        self._running: dict[Any, _Started] = {}
+        self._done: dict[int, Any] = {}
+        self._failures: dict[int, tuple[BaseException, BaseException | None]] = {}  # error and, in a worker, its origin
+
+    def run(self, items: Iterator[tuple[int, Any]]) -> Iterator[Any]:
+        """Yield what is made, in order; raise the first failure at the end."""
+        started, yielded, more, workers = 0, 0, True, self._executor.workers
+        while True:
+            while more and len(self._running) < workers and (self._failures or started < yielded + AHEAD * workers):
+                if item := self._next(items):
+                    self._start(_Started(*item, attempt=1))
+                    started += 1
+                else:
+                    more = False
+            if not self._running or len(self._failures) == FAILURES:
+                break
+            self._collect()
+            while not self._failures and yielded in self._done:
+                yield self._done.pop(yielded)
+                yielded += 1
+        self._raise()
+
+    def _next(self, items: Iterator[tuple[int, Any]]) -> tuple[int, Any] | None:
+        try:
+            return next(items, None)
+        except Exception:
+            self._raise()  # what failed before
+            raise
+
+    def _raise(self) -> None:
+        """Raise the first failure, if there is one."""
+        if self._failures:
+            error, origin = self._failures[min(self._failures)]
+            raise error from origin
+
+    def cancel(self) -> None:
+        """Stop what runs, and wait until it has stopped."""
+        for ref in self._running:
+            self._ray.cancel(ref, force=True)
+        running = list(self._running)
+        stopped, _ = self._ray.wait(running, num_returns=len(running), timeout=STOP_SECONDS) if running else ([], [])
+        for ref in stopped:
+            with suppress(Exception):  # else Ray reports an error that nobody has asked for
+                self._ray.get(ref)
+
+    def _start(self, started: _Started) -> None:
+        # in a list, Ray passes the reference on instead of what it refers to
+        ref = self._task.remote(self._key, [self._work], started.item, self._node)
+        self._running[ref] = started
+
+    def _collect(self) -> None:
+        """Wait for an item, whichever is done first: a worker that is free gets the next one at once."""
+        while not (ready := self._ray.wait(list(self._running), timeout=PATIENCE)[0]):
+            if _room(self._ray.cluster_resources(), self._executor.resources) < 1:
+                logger.warning("the cluster has no room for a worker any more: waiting until a node comes back")
+        started = self._running.pop(ready[0])
+        errors = self._ray.exceptions
+        try:
+            made = self._ray.get(ready[0])
+        except errors.RayTaskError as error:  # it holds the traceback of the worker
+            self._fail(started, error.cause or error, error if error.cause else None)
+        except errors.RayError as error:
+            reason = str(error).strip().splitlines()[0].partition(". ")[0]
+            if started.attempt == ATTEMPTS:
+                self._fail(started, LostItemError(started.number, started.item, reason), error)
+            else:
+                logger.warning("work item %d has lost its worker (%s): it runs again", started.number + 1, reason)
+                self._executor.retries += 1
+                self._start(replace(started, attempt=started.attempt + 1))
+        else:
+            if not self._failures:
+                self._done[started.number] = made
+
+    def _fail(self, started: _Started, error: BaseException, origin: BaseException | None) -> None:
+        self._failures[started.number] = error, origin
+        self._done.clear()
+        further = "; others go on, and the error follows at the end" if len(self._failures) < FAILURES else ""
+        logger.warning("work item %d failed%s: %s", started.number + 1, further, error)
 
 
 def _require_listening(address: str) -> None:
@@ -127,20 +267,58 @@ def _require_listening(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
 
 
-def _made(ray: Any, ref: Any, number: int) -> Any:
-    try:
-        return ray.get(ref)
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from error
-    except ray.exceptions.RayError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RuntimeError(f"work item {number + 1} has lost its worker {ATTEMPTS} times: {reason}") from error
-
-
-def _run(work: Callable[[Any], Any], item: Any, expected: dict[str, str], canary: Path) -> Any:
+def _run(key: str, work: list[Any], item: Any, node: _Node) -> Any:
     """Run an item on a node, if that has the same versions and sees the same cache."""
-    _require_alike(platform.node(), _versions(), expected, canary)
-    return work(item)
+    _require_alike(platform.node(), _versions(), node.versions, node.canary)
+    if node.folder.is_dir():
+        os.chdir(node.folder)  # paths that a user gave may be relative
+    _log_to(node.logs)
+    _keep_gpus()
+    started = time.perf_counter()
+    try:
+        made = _work_of(key, *work)(item)
+    except Exception:
+        logger.exception("an item failed")
+        raise
+    logger.info("an item took %.3f s", time.perf_counter() - started)
+    return made
+
+
+@cache
+def _first_gpus() -> list[Any]:
+    gpus: list[Any] = _ray().get_gpu_ids()
+    return gpus
+
+
+def _keep_gpus() -> None:
+    """End this process if Ray has given it another GPU: CUDA stays on the first one, which may be another's by now."""
+    if _ray().get_gpu_ids() != _first_gpus():
+        logger.warning("this process has another GPU than before: it ends, and the item runs again in a new one")
+        os._exit(1)
+
+
+_kept: dict[str, Callable[[Any], Any]] = {}  # in a worker: the function of the current job, by the job's key
+
+
+def _work_of(key: str, ref: Any) -> Callable[[Any], Any]:
+    """Return the function of a job; a process reads it once, so that it keeps what it has loaded."""
+    if key not in _kept:
+        _kept.clear()  # first let go of the model of another job
+        _kept[key] = _ray().get(ref)
+    return _kept[key]
+
+
+@cache
+def _log_to(folder: Path) -> None:
+    """Write what this process logs into a file of its own, if this node sees the folder."""
+    try:
+        handler = logging.FileHandler(folder / f"{platform.node()}-{os.getpid()}.log", encoding="utf-8")
+    except OSError:
+        return
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    package = logging.getLogger("pyterrier_merge")
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
 
 
 @contextmanager
@@ -157,6 +335,7 @@ def _shared_folder() -> Iterator[tuple[Path, dict[str, str]]]:
         canary.unlink(missing_ok=True)
 
 
+@cache
 def _versions() -> dict[str, str]:
     python = ".".join(platform.python_version_tuple()[:2])
     return {"Python": python, "pyterrier-merge": __version__, "torch": metadata.version("torch")}

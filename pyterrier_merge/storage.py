@@ -32,7 +32,7 @@ def cache_folder(*parts: str) -> Path:
     The cache is ``$PYTERRIER_MERGE_CACHE`` where that is set, else ``merge`` in PyTerrier's home.
     """
     cache = os.environ.get("PYTERRIER_MERGE_CACHE") or Path(pt.io.pyterrier_home(), "merge")
-    folder = user_path(cache).joinpath(*parts)
+    folder = user_path(cache).absolute().joinpath(*parts)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -167,13 +167,13 @@ def delete_whole(path: Path) -> None:
         _delete(path.replace(_new_name(path, "part")))
 
 
-def write_file(path: str | Path, text: str) -> None:
-    """Write ``text`` (UTF-8) so that ``path`` holds either all of it or what it held before."""
+def write_file(path: str | Path, content: str | bytes | memoryview) -> None:
+    """Write text (UTF-8) or bytes so that ``path`` holds either all of it or what it held before."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # processes of several nodes may write it
     try:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
         _fsync(beside)
         beside.replace(path)
     finally:

@@ -175,6 +175,29 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(experiment):
     assert set(experiment.rglob("*.*")) - before <= set(experiment.rglob("__pycache__/*"))
 
 
+def test_options_of_a_cluster_come_before_the_file(experiment, monkeypatch):
+    asked = []
+
+    def refuse(*arguments, **options):
+        asked.append((*arguments, options.pop("logs") and options))
+        raise RuntimeError("no Ray cluster here")
+
+    monkeypatch.setattr("pyterrier_merge.experiment.cluster.OnRay", refuse)
+    content = (experiment / "spec.yaml").read_text()
+    result = call("run", "spec.yaml", "--workers", 2)
+    assert result.exit_code == 1
+    assert "error: --workers and --gpus-per-worker need a cluster: give --ray, or 'cluster'" in result.stderr
+    (experiment / "spec.yaml").write_text(f"{content}cluster: {{ray: 'there:1', workers: 8, gpus_per_worker: 0.5}}\n")
+    for options in ([], ["--workers", 2], ["--ray", "local", "--gpus-per-worker", 0]):
+        assert call("run", "spec.yaml", *options).exit_code == 1
+    assert asked == [
+        ("there:1", {"workers": 8, "gpus_per_worker": 0.5}),
+        ("there:1", {"workers": 2, "gpus_per_worker": 0.5}),
+        ("local", {"workers": 8, "gpus_per_worker": 0}),
+    ]
+    assert call("run", "spec.yaml", "--workers", 0).exit_code == 2
+
+
 def test_sweep_chooses_and_searches_nothing_for_the_table(experiment, bert_retriever, bert_language_model):
     merged = {"kind": "merged", "source": str(bert_retriever), "domain": str(bert_language_model)}
     content = yaml.safe_load((experiment / "spec.yaml").read_text())

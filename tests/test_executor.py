@@ -5,11 +5,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from pyterrier.measures import nDCG
 
-from pyterrier_merge import MergedE5Encoder, executor, sweep
+from pyterrier_merge import E5Encoder, FaissIndex, MergedE5Encoder, executor, sweep
 from pyterrier_merge.executor import InProcess, OnRay
 
 KILLS = 13
@@ -38,6 +39,17 @@ class LongFirst(Noted):
     def __call__(self, number):
         time.sleep(0 if number else self.seconds)
         return Noted(self.folder)(number)
+
+
+class Loading:
+    """Says which process it runs in, and when it was loaded there."""
+
+    loaded = None
+
+    def __call__(self, number):
+        if self.loaded is None:
+            self.loaded = time.time_ns()
+        return number, os.getpid(), self.loaded
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +99,84 @@ def test_a_sweep_is_that_of_one_process(
     together = sweep(merged, small_collection, root=tmp_path / "together", executor=on_ray, **grid)
     pd.testing.assert_frame_equal(alone.table, together.table, check_exact=True)
     pd.testing.assert_frame_equal(alone.per_query, together.per_query, check_exact=True)
+
+
+def test_an_index_is_that_of_one_process_also_where_a_node_is_lost(on_ray, cluster, bert_retriever, tmp_path):
+    documents = [{"docno": f"d{number}", "text": f"the {number} wings of a hawk"} for number in range(200)]
+    encoder = E5Encoder(bert_retriever, dtype="float32", device="cpu")
+    alone = FaissIndex(tmp_path / "alone").indexer(encoder=encoder, shard_size=10).index(documents)
+    node = cluster.add_node(num_cpus=1)
+
+    def read():
+        for place, document in enumerate(documents):
+            if place == 100:
+                cluster.remove_node(node, allow_graceful=False)
+            yield document
+
+    executor = OnRay(cluster.address, workers=3)
+    together = FaissIndex(tmp_path / "together").indexer(encoder=encoder, shard_size=10, executor=executor)
+    index = together.index(read())
+    assert index.metadata == alone.metadata
+    assert index.open().docnos(np.arange(200)) == [document["docno"] for document in documents]
+    np.testing.assert_array_equal(index.open().rows(slice(None)), alone.open().rows(slice(None)))
+    queries = encoder(pd.DataFrame({"qid": ["1", "2"], "query": ["hawk", "wings"]}))
+    found = index.retriever(20, executor=on_ray)(queries)
+    pd.testing.assert_frame_equal(found, alone.retriever(20)(queries), check_exact=True)
+
+
+def test_a_process_loads_what_it_needs_once(on_ray, tmp_path):
+    made = list(on_ray.map(Loading(), range(6)))
+    assert [number for number, *_ in made] == list(range(6))
+    processes = {process for _, process, _ in made}
+    assert len({loaded for *_, loaded in made}) == len(processes) <= 3
+
+
+def test_the_others_go_on_where_one_item_fails(on_ray, tmp_path, caplog):
+    with pytest.raises(ValueError, match=r"^-2 has no root$") as caught:
+        list(on_ray.map(Noted(tmp_path), [1, -2, *range(14, 30)]))
+    assert "test_executor.py" in str(caught.value.__cause__)  # the traceback of the worker
+    assert len(list(tmp_path.iterdir())) == 18
+    assert "work item 2 failed; others go on, and the error follows at the end: -2 has no root" in caplog.text
+    with pytest.raises(ValueError, match=r"^-20 has no root$"):
+        list(on_ray.map(Noted(tmp_path), [-number for number in range(20, 40)]))
+    assert len(list(tmp_path.iterdir())) < 18 + 15  # most of the twenty were not begun
+
+
+def test_items_that_fail_themselves_do_not_hide_what_failed_before(cluster, tmp_path):
+    def items(*numbers):
+        yield from numbers
+        raise KeyError("of the items")
+
+    one = OnRay(cluster.address, workers=1)
+    with pytest.raises(KeyError, match="of the items"):
+        list(one.map(Noted(tmp_path), items(1, 2)))
+    with pytest.raises(ValueError, match=r"^-2 has no root$"):
+        list(one.map(Noted(tmp_path), items(1, -2)))
+
+
+def test_items_are_read_as_they_are_needed(on_ray, tmp_path):
+    read = []
+
+    def items():
+        for number in range(100):
+            read.append(number)
+            yield number
+
+    found = on_ray.map(Noted(tmp_path), items())
+    assert [next(found) for _ in range(10)] == [number**2 for number in range(10)]
+    assert len(read) <= 9 + 4 * on_ray.workers
+    found.close()
+
+
+def test_each_worker_has_a_log(cluster, tmp_path):
+    logging_workers = OnRay(cluster.address, logs=tmp_path / "logs")
+    list(logging_workers.map(Noted(tmp_path), range(4)))
+    said = [path.read_text() for path in (tmp_path / "logs").glob("*.log")]
+    assert 1 <= len(said) <= 2
+    assert sum(text.count("an item took") for text in said) == 4
+    hidden = tmp_path / "a file"
+    hidden.touch()
+    executor._log_to(hidden)  # as on a node that does not see the folder: nothing is logged
 
 
 def test_items_of_a_lost_node_run_again(on_ray, cluster, tmp_path):

@@ -7,8 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+from several_workers import SeveralWorkers
 
 import pyterrier_merge
+from pyterrier_merge import executor
 from pyterrier_merge.collections.pool import pooled
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,6 +60,7 @@ def test_the_blocks_run_in_order(small_part):
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
 def test_what_the_blocks_of_docs_print_is_on_the_page(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(executor, "OnRay", lambda *_, **__: SeveralWorkers(2))  # no cluster runs here
     text = page.read_text(encoding="utf-8")
     assert all(printed in text for printed in run_blocks(page)[1])
 

@@ -1,12 +1,16 @@
 """Seconds for a sweep: merges that share layers, the same without sharing, and each merge by itself as done without it.
 
     python experiments/benchmarks/sweeping.py minilm                                  # 5 x 5 points, all of SciFact
-    python experiments/benchmarks/sweeping.py minilm --collection hpo
+    python experiments/benchmarks/sweeping.py minilm --collection hpo --known-items 2500 --ways shared alone
     python experiments/benchmarks/sweeping.py smollm2 --grid 3 --documents 500        # random weights in this shape
+    python experiments/benchmarks/sweeping.py minilm --ways screened without --turns 1 --points 5   # a pool first
     python experiments/benchmarks/sweeping.py minilm --grid 3 --documents 300 --turns 1 --output toy.json   # to try it
 
 Without this package a point is: the merge with mergekit's tensor function, written to disk; loading it with
 sentence-transformers in bfloat16; ``encode`` at the batch size that is fastest here; a matrix product and the metric.
+``screened`` measures all points on a pool (judged documents, the first ten of BM25 and of the source), then the best
+three and the source on all documents; the runs that make the pool are in its time. ``--points`` times so many of the
+points of ``without`` alone and multiplies: each of them is the same work.
 The domain model is the source with noise of 2.5 % in every tensor, or ``--domain FOLDER``: its weights change no time.
 Each way runs in a process of its own, in turns; medians are told. Peak memory is a process's own (``VmHWM``); what the
 states between layers take is computed by the rule of ``ScoringTask.memory`` beside it. Nothing else should run.
@@ -35,7 +39,18 @@ from pyterrier.measures import nDCG
 from safetensors.torch import load_file, save_file
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from pyterrier_merge import MergedE5Encoder, TestCollection, from_frames, get_collection
+from pyterrier_merge import (
+    E5Encoder,
+    MergedE5Encoder,
+    TestCollection,
+    bm25,
+    dense_retriever,
+    from_frames,
+    get_collection,
+    known_items,
+    sweep,
+)
+from pyterrier_merge.collections.pool import pooled
 from pyterrier_merge.encoding import shared_layers
 from pyterrier_merge.encoding.shared_layers import SharedLayers, Step
 from pyterrier_merge.evaluation import measure_runs
@@ -48,9 +63,15 @@ from pyterrier_merge.tuning.score import ScoringTask, scores
 
 RESULTS = Path(__file__).parent / "results" / "sweeping.json"
 METRIC, NUM_RESULTS = nDCG @ 10, 100
+POOLED = 10  # results of BM25 and of the source that go into a pool
 GRIDS = {5: (0.0, 0.25, 0.5, 0.75, 1.0), 3: (0.0, 0.5, 1.0), 2: (0.5, 1.0)}
 NOISE = 0.025  # of a tensor's norm, which is how far a domain model of the demo moves
-SHARED, ALONE, WITHOUT = "layers shared", "layers not shared", "mergekit to disk, sentence-transformers"
+WAYS = {
+    "shared": "layers shared",
+    "alone": "layers not shared",
+    "screened": "layers shared, a pool first",
+    "without": "mergekit to disk, sentence-transformers",
+}
 
 
 def compare(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -59,13 +80,13 @@ def compare(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     domain = asked.domain or noisy(source, folder / "domain")
     texts = [doc["text"] for doc in islice(get_collection(asked.collection).corpus_iter(), 64)]
     batch_size = best_batch_size(str(source), texts)
-    found: dict[str, list[dict[str, Any]]] = {way: [] for way in (SHARED, ALONE, WITHOUT)}
+    found: dict[str, list[dict[str, Any]]] = {way: [] for way in asked.ways}
     for turn in range(asked.turns):
         for way in found:
             options = [
-                f"--{name}={getattr(asked, name)}"
-                for name in ("collection", "grid", "documents")
-                if getattr(asked, name)
+                f"--{name}={getattr(asked, name.replace('-', '_'))}"
+                for name in ("collection", "grid", "documents", "points", "known-items")
+                if getattr(asked, name.replace("-", "_"))
             ]
             inner = [f"--way={way}", f"--source={source}", f"--domain={domain}", f"--batch-size={batch_size}"]
             command = [sys.executable, __file__, asked.model, *options, *inner]
@@ -74,46 +95,51 @@ def compare(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
             print(f"turn {turn}, {way}: {found[way][-1]['seconds']:.1f} s", flush=True)
     rows = [
         {
-            "way": way,
+            "way": WAYS[way],
             "seconds": round(statistics.median(run["seconds"] for run in runs), 2),
             "peak_gb": round(statistics.median(run["peak_gb"] for run in runs), 3),
             "all_s": [round(run["seconds"], 2) for run in runs],
+            **{key: value for key, value in runs[0].items() if key not in ("seconds", "peak_gb", "means", "documents")},
         }
         for way, runs in found.items()
     ]
-    shared, alone, without = (row["seconds"] for row in rows)
-    means = {way: np.array(runs[0].pop("means")) for way, runs in found.items()}
-    return {
+    times = {way: row["seconds"] for way, row in zip(found, rows, strict=True)}
+    means = {way: np.array(runs[0]["means"]) for way, runs in found.items() if runs[0]["means"]}
+    result: dict[str, Any] = {
         "model": asked.model,
         "collection": asked.collection,
-        "documents": found[SHARED][0]["documents"],
+        "documents": next(iter(found.values()))[0]["documents"],
         "points": asked.grid**2,
         "device": default_device(),
         "best_batch_size_of_sentence_transformers": batch_size,
         "ways": rows,
-        "times_faster_than_without_sharing": round(alone / shared, 3),
-        "times_faster_than_without_this_package": round(without / shared, 3),
-        "states_computed_gb": found[SHARED][0]["states_computed_gb"],
-        "states_held_gb": found[SHARED][0]["states_held_gb"],
-        "peak_above_not_shared_gb": round(rows[0]["peak_gb"] - rows[1]["peak_gb"], 3),
-        "largest_difference_of_a_mean": {
-            "not shared": float(np.abs(means[SHARED] - means[ALONE]).max()),
-            "without this package": round(float(np.abs(means[SHARED] - means[WITHOUT]).max()), 5),
+        "times": {
+            f"{other} / {way}": round(times[other] / times[way], 3)
+            for way, other in product(("shared", "screened"), ("alone", "without"))
+            if {way, other} <= set(times)
         },
     }
+    if {"shared", "alone"} <= set(means):
+        result["largest_difference_of_a_mean"] = float(np.abs(means["shared"] - means["alone"]).max())
+    return result
 
 
 def measure(asked: argparse.Namespace) -> dict[str, Any]:
     """Run a whole sweep in one way, and tell this process's seconds and peak memory."""
-    collection = sample(get_collection(asked.collection), asked.documents)
+    whole = get_collection(asked.collection)
+    collection = known_items(whole, asked.known_items) if asked.known_items else sample(whole, asked.documents)
     pairs = list(product(GRIDS[asked.grid], repeat=2))
     with tempfile.TemporaryDirectory(prefix="sweeping-") as folder:
         start = time.perf_counter()
-        if asked.way == WITHOUT:
-            told: dict[str, Any] = {"means": without_this_package(asked, collection, pairs, Path(folder))}
+        if asked.way == "without":
+            timed = pairs[: asked.points]
+            told: dict[str, Any] = {"means": without_this_package(asked, collection, timed, Path(folder))}
+            told["points_timed"] = len(timed)
+        elif asked.way == "screened":
+            told = screened(asked, collection, Path(folder))
         else:
             told = with_this_package(asked, collection, pairs, Path(folder))
-        seconds = time.perf_counter() - start
+        seconds = (time.perf_counter() - start) * len(pairs) / told.get("points_timed", len(pairs))
     status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     (kilobytes,) = (line.split()[1] for line in status if line.startswith("VmHWM"))
     return {"seconds": seconds, "peak_gb": int(kilobytes) * 1024 / 1e9, "documents": collection.num_docs, **told}
@@ -144,11 +170,22 @@ def with_this_package(
     def alone(levels: Any) -> list[Step]:
         return [Step(place, frozenset(), 0) for place in range(len(levels))]
 
-    plan = alone if asked.way == ALONE else shared_layers.plan_walk
+    plan = alone if asked.way == "alone" else shared_layers.plan_walk
     with patch.object(SharedLayers, "run", noted), patch.object(shared_layers, "plan_walk", plan):
         found = scores(recipes, task)
     means = [float(found[recipe].mean()) for recipe in recipes]
     return {"means": means, "states_computed_gb": round(computed / 1e9, 4), "states_held_gb": round(held / 1e9, 4)}
+
+
+def screened(asked: argparse.Namespace, collection: TestCollection, folder: Path) -> dict[str, Any]:
+    """Sweep over a pool, and confirm the best points on all documents."""
+    source, topics = E5Encoder(asked.source), collection.topics("dev")
+    first = dense_retriever(source, collection, num_results=POOLED, root=folder)
+    pool = pooled(collection, "dev", [(bm25(collection) % POOLED)(topics), first(topics)], depth=POOLED)
+    merged = MergedE5Encoder(asked.source, asked.domain, alpha_lower=1, alpha_upper=1)
+    found = sweep(merged, collection, grid=GRIDS[asked.grid], screen=pool, metric=METRIC, root=folder, verbose=False)
+    assert found.screening is not None  # noqa: S101 (for the type checker)
+    return {"means": [], "pool": pool.num_docs, "confirmed": len(found.table), "tau": found.screening.tau}
 
 
 def without_this_package(
@@ -230,7 +267,10 @@ def main() -> None:
     parser.add_argument("--collection", default="scifact", help="its dev queries choose; %(default)s")
     parser.add_argument("--grid", type=int, choices=GRIDS, default=5, help="values of each alpha; %(default)s")
     parser.add_argument("--documents", type=int, help="a sample of so many; all when left out")
+    parser.add_argument("--known-items", type=int, help="sweep over so many known items of the collection instead")
     parser.add_argument("--domain", type=Path, help="a domain model of the same shape, in one file of weights")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["shared", "alone", "without"])
+    parser.add_argument("--points", type=int, help="points of 'without' that are timed; all when left out")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--output", type=Path, default=RESULTS, help="JSON with figures and environment; %(default)s")
     for inner in ("way", "source"):
@@ -248,6 +288,8 @@ def main() -> None:
     print(json.dumps({key: value for key, value in result.items() if key != "ways"}, indent=1))
     found = json.loads(asked.output.read_text(encoding="utf-8")) if asked.output.is_file() else {}
     key = f"{asked.model}, {asked.collection}, {result['documents']} documents, {result['points']} points"
+    key += ", known items" if asked.known_items else ""
+    key += ", screened" if "screened" in asked.ways else ""
     write_file(asked.output, json.dumps({**found, key: result | {"environment": environment()}}, indent=1) + "\n")
 
 

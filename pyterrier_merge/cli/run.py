@@ -10,13 +10,13 @@ import typer
 
 from pyterrier_merge.advice import in_fields
 from pyterrier_merge.cli.console import AsJson, print_json, print_table, reported_errors
-from pyterrier_merge.cli.scale import GpusOption, RayOption, WorkersOption, read_executor
+from pyterrier_merge.cli.scale import GpusOption, RayOption, WorkersOption, on_cluster
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from pyterrier_merge.experiment.comparison import Comparison
-    from pyterrier_merge.experiment.spec import ExperimentSpec
+    from pyterrier_merge.experiment.plan import ExperimentPlan
 
 _STOPPED = (
     "finished steps are kept (searches in the run folder; in the cache indexes up to their last shard, training up to "
@@ -51,6 +51,10 @@ def run(
         bool,
         typer.Option("--dry-run", help="Say what would be done, what is there already and what it takes; do nothing."),
     ] = False,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="With --dry-run: documents a second that a worker encodes; measured by default."),
+    ] = None,
     overwrite: Overwrite = False,
     _fields: Annotated[
         bool,
@@ -60,7 +64,7 @@ def run(
     as_json: AsJson = False,
     ray: RayOption = None,
     workers: WorkersOption = None,
-    gpus_per_worker: GpusOption = 0,
+    gpus_per_worker: GpusOption = None,
 ) -> None:
     """Run an experiment: every system over every collection, compared with significance tests."""
     from rich.console import Console
@@ -72,11 +76,14 @@ def run(
         from pyterrier_merge.experiment.run import collection_folder, run_experiment
         from pyterrier_merge.experiment.spec import read_spec
 
-        experiment = read_spec(spec)
+        experiment = on_cluster(read_spec(spec), ray, workers, gpus_per_worker)
         folder = out or Path("runs") / experiment.name
 
         if dry_run:
-            _print_plan(console, experiment, folder, tuple(only or ()), overwrite=overwrite, as_json=as_json)
+            from pyterrier_merge.experiment.plan import plan_experiment
+
+            plan = plan_experiment(experiment, folder, only=tuple(only or ()), overwrite=overwrite, rate=rate)
+            _print_plan(console, experiment.name, plan, as_json=as_json)
             return
 
         def show(name: str, figures: str) -> None:
@@ -88,7 +95,6 @@ def run(
             only=tuple(only or ()),
             overwrite=overwrite,
             show=show,
-            executor=read_executor(ray, workers, gpus_per_worker),
             verbose=False if quiet else None,
         )
     failed = False
@@ -119,21 +125,10 @@ def _as_record(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _print_plan(
-    console: Console,
-    experiment: ExperimentSpec,
-    folder: Path,
-    only: tuple[str, ...],
-    *,
-    overwrite: bool,
-    as_json: bool,
-) -> None:
-    from pyterrier_merge.experiment.plan import plan_experiment
-
-    plan = plan_experiment(experiment, folder, only=only, overwrite=overwrite)
+def _print_plan(console: Console, name: str, plan: ExperimentPlan, *, as_json: bool) -> None:
     if as_json:
         print_json({**plan.tables, "notes": plan.notes})
-    console.print(f"plan of {experiment.name}; nothing is done", markup=False, highlight=False)
+    console.print(f"plan of {name}; nothing is done", markup=False, highlight=False)
     for title, table in plan.tables.items():
         if len(table):
             print_table(console, title, table)

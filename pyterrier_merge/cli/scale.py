@@ -7,26 +7,31 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from pyterrier_merge.executor import Executor
+    from pyterrier_merge.experiment.spec import ExperimentSpec
 
 RayOption = Annotated[
     str | None,
-    typer.Option("--ray", metavar="auto|local|HOST:PORT", help="Score the merges of sweeps on this Ray cluster."),
+    typer.Option("--ray", metavar="auto|local|HOST:PORT", help="Run on this Ray cluster, not on the one of the file."),
 ]
-WorkersOption = Annotated[int | None, typer.Option(help="With --ray: how many merges are scored at a time.")]
-GpusOption = Annotated[float, typer.Option(help="With --ray: GPUs of a worker; may be a fraction.")]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="On Ray: how many work items run at a time.")]
+GpusOption = Annotated[float | None, typer.Option(min=0, help="On Ray: GPUs of a worker; may be a fraction.")]
 
 
-def read_executor(ray: str | None, workers: int | None, gpus_per_worker: float) -> Executor | None:
-    """Return where work items run; None for this process.
+def on_cluster(
+    spec: ExperimentSpec, ray: str | None, workers: int | None, gpus_per_worker: float | None
+) -> ExperimentSpec:
+    """Return the experiment with the cluster that the options say; what they leave open is as in the file.
 
     Raises:
         ValueError: Options of a cluster without one.
     """
-    if ray is None:
-        if workers is not None or gpus_per_worker:
-            raise ValueError("--workers and --gpus-per-worker need --ray: give the address of a cluster, or local")
-        return None
-    from pyterrier_merge.executor import OnRay
+    from pyterrier_merge.experiment.cluster import ClusterSection
 
-    return OnRay(ray, workers=workers, gpus_per_worker=gpus_per_worker)
+    options = {"ray": ray, "workers": workers, "gpus_per_worker": gpus_per_worker}
+    given = {name: value for name, value in options.items() if value is not None}
+    if not given:
+        return spec
+    if ray is None and spec.cluster is None:
+        raise ValueError("--workers and --gpus-per-worker need a cluster: give --ray, or 'cluster' in the file")
+    cluster = (spec.cluster or ClusterSection()).model_copy(update=given)
+    return spec.model_copy(update={"cluster": cluster})

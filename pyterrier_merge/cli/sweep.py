@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pyterrier_merge.advice import in_fields
 from pyterrier_merge.cli.console import AsJson, print_json, print_table, reported_errors
 from pyterrier_merge.cli.run import Only, Out, Overwrite, Spec
-from pyterrier_merge.cli.scale import GpusOption, RayOption, WorkersOption, read_executor
+from pyterrier_merge.cli.scale import GpusOption, RayOption, WorkersOption, on_cluster
 from pyterrier_merge.cli.training import QuietOption
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def sweep(
     as_json: AsJson = False,
     ray: RayOption = None,
     workers: WorkersOption = None,
-    gpus_per_worker: GpusOption = 0,
+    gpus_per_worker: GpusOption = None,
 ) -> None:
     """Choose the merges of an experiment (its 'sweep' sections); nothing is searched for the table."""
     from rich.console import Console
@@ -38,14 +38,13 @@ def sweep(
         from pyterrier_merge.experiment.run import choose_merges, collection_folder
         from pyterrier_merge.experiment.spec import read_spec
 
-        experiment = read_spec(spec)
+        experiment = on_cluster(read_spec(spec), ray, workers, gpus_per_worker)
         folder = out or Path("runs") / experiment.name
         found = choose_merges(
             experiment,
             folder,
             only=tuple(only or ()),
             overwrite=overwrite,
-            executor=read_executor(ray, workers, gpus_per_worker),
             verbose=False if quiet else None,
         )
     for label, systems in found.items():

@@ -30,17 +30,20 @@ class Estimates:
         table: One row for each system and kind of step.
         documents: How many are encoded in all, at most; None where that is not known.
         total: All rows, in words.
-        rates: A sentence for each rate that was measured.
+        seconds: Of encoding all, on one worker; None where that is not known.
+        rates: A sentence for each rate that was measured or given.
     """
 
-    def __init__(self, bench: PlanBench, order: Sequence[str]) -> None:
+    def __init__(self, bench: PlanBench, order: Sequence[str], *, rate: float | None = None) -> None:
         """Estimate.
 
         Args:
             bench: Says the steps.
             order: Names of the systems, as they are prepared.
+            rate: Documents a second that a worker encodes; measured when None, where the models are small and here.
         """
-        self.rates: list[str] = []
+        self.rates: list[str] = [] if rate is None else [f"Rate: {rate:g} documents a second, as given."]
+        self._given = rate
         self._bench = bench
         self._at_most = False
         self._made: dict[Any, str] = {}
@@ -53,9 +56,9 @@ class Estimates:
                 kinds.setdefault(step.what, []).append(step)
             rows += [(name, what, *self._cells(name, steps)) for what, steps in kinds.items()]
         self.table = pd.DataFrame(rows, columns=list(COLUMNS))
-        self.documents, disk, seconds = (_sum(column) for column in zip((0, 0, 0.0), *self._sums, strict=True))
+        self.documents, disk, self.seconds = (_sum(column) for column in zip((0, 0, 0.0), *self._sums, strict=True))
         count = "an unknown number of" if self.documents is None else f"{'at most ' * self._at_most}{self.documents:,}"
-        self.total = f"{count} documents to encode, disk {in_bytes(disk)}, time {_in_time(seconds)}"
+        self.total = f"{count} documents to encode, disk {in_bytes(disk)}, time {in_time(self.seconds)}"
 
     def _cells(self, name: str, steps: Sequence[Step]) -> tuple[str, ...]:
         done = answer([step.kept for step in steps])
@@ -78,7 +81,7 @@ class Estimates:
             shown += f" ({len(new)} x {documents // len(new):,})"
         if documents and any(step.at_most or step.kept is None for step in new):
             shown, self._at_most = f"at most {shown}", True
-        return done, shown, self._memory(encoder), in_bytes(disk), _in_time(seconds)
+        return done, shown, self._memory(encoder), in_bytes(disk), in_time(seconds)
 
     def _not_made_before(self, name: str, steps: Sequence[Step]) -> tuple[list[Step], str]:
         """The steps whose vectors no earlier one makes, and a system that makes the others."""
@@ -100,6 +103,8 @@ class Estimates:
 
     def _rate(self, encoder: E5Encoder) -> float | None:
         """Documents a second; a merge is as fast as its source."""
+        if self._given is not None:
+            return self._given
         from pyterrier_merge.encoding.encoders import E5Encoder
 
         source = E5Encoder(encoder.model, **encoder.settings())
@@ -136,7 +141,8 @@ def _sum(values: Iterable[Any]) -> Any:
     return None if None in found else sum(found)
 
 
-def _in_time(seconds: float | None) -> str:
+def in_time(seconds: float | None) -> str:
+    """Return a time in words: ``12 min``."""
     if seconds is None:
         return NOT_KNOWN
     if seconds < 100:

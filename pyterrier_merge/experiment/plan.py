@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pyterrier_merge.experiment.estimates import NOT_KNOWN, Estimates, answer
+from pyterrier_merge.experiment.estimates import NOT_KNOWN, Estimates, answer, in_time
 from pyterrier_merge.experiment.planning import PlanBench
 from pyterrier_merge.experiment.run import bench_settings, require_testable, run_folders
 from pyterrier_merge.experiment.spec import ExperimentSpec
@@ -33,11 +33,23 @@ class ExperimentPlan:
 
 
 def plan_experiment(
-    spec: ExperimentSpec, folder: str | Path, *, only: tuple[str, ...] = (), overwrite: bool = False
+    spec: ExperimentSpec,
+    folder: str | Path,
+    *,
+    only: tuple[str, ...] = (),
+    overwrite: bool = False,
+    rate: float | None = None,
 ) -> ExperimentPlan:
     """Plan what ``run_experiment`` with these arguments would do: nothing is trained, fetched or written.
 
     Small models that are on this machine are loaded, to know what is kept and how fast they encode.
+
+    Args:
+        spec: See ``run_experiment``, as the next three.
+        folder: The run folder.
+        only: Names of systems.
+        overwrite: Take a folder that holds the run of another spec.
+        rate: Documents a second that a worker encodes; measured when None.
 
     Raises:
         FileExistsError: The folder holds the run of another spec.
@@ -53,14 +65,16 @@ def plan_experiment(
             if bench.here:
                 require_testable(bench)
         order = _in_order(next(iter(benches.values())))
-        estimates = {name: Estimates(bench, order) for name, bench in benches.items()}
+        estimates = {name: Estimates(bench, order, rate=rate) for name, bench in benches.items()}
         tables = {
             "systems": _systems(benches, order),
             "models": _models(next(iter(benches.values())), order),
             "collections": _collections(benches),
             **{f"work on {name}": own.table for name, own in estimates.items()},
         }
-        return ExperimentPlan(tables, tuple(dict.fromkeys(_notes(benches, estimates))))
+        return ExperimentPlan(
+            tables, tuple(dict.fromkeys([*_notes(benches, estimates), *_on_workers(spec, estimates)]))
+        )
 
 
 def _in_order(bench: PlanBench) -> list[str]:
@@ -138,3 +152,19 @@ def _notes(benches: Mapping[str, PlanBench], estimates: Mapping[str, Estimates])
         "Disk: 4 bytes for each component of a vector; docnos, BM25's index and trained models come on top. "
         f"{in_bytes(shutil.disk_usage(cache_folder()).free)} are free where indexes are kept."
     )
+
+
+def _on_workers(spec: ExperimentSpec, estimates: Mapping[str, Estimates]) -> Iterator[str]:
+    if spec.cluster is None:
+        return
+    yield (
+        "Work items on the cluster: shards of 1,000 documents for an index, merges that share their lower layers in a "
+        "sweep, trials of LoRA, and a range of documents for each worker in a search."
+    )
+    workers = spec.cluster.workers
+    for name, own in estimates.items():
+        if workers and own.seconds:
+            yield (
+                f"On {workers} workers, encoding for {name} takes {in_time(own.seconds / workers)} at best; one worker "
+                "encodes all documents for a merge of a sweep."
+            )

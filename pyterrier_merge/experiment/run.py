@@ -18,6 +18,7 @@ from pyterrier_merge.evaluation import judged
 from pyterrier_merge.executor import Executor, InProcess
 from pyterrier_merge.experiment.assembling import compared
 from pyterrier_merge.experiment.bench import ExperimentBench
+from pyterrier_merge.experiment.cluster import executor_of
 from pyterrier_merge.experiment.comparison import Comparison
 from pyterrier_merge.experiment.report.folder import write_files, write_report
 from pyterrier_merge.experiment.run_folder import RunFolder
@@ -60,7 +61,8 @@ def run_experiment(
             has the systems that were run last.
         overwrite: Take a folder that holds the run of another spec; what this run does not make of it is deleted.
         show: Called with the name of each system when it is searched, and with its figures as soon as it is measured.
-        executor: Where the merges of sweeps are scored; in this process when None.
+        executor: Where documents are encoded and searched, the merges of sweeps are scored and the adapters of trials
+            are trained; what ``cluster`` of the spec says when None.
         verbose: Show progress bars; in terminals and notebooks when None.
 
     Returns:
@@ -83,6 +85,8 @@ def run_experiment(
         if left_out := [system for system in spec.systems if system not in bench.systems]:
             note = f"Not all systems of the file were run; left out are {', '.join(left_out)}."
             comparison = replace(comparison, notes=(note, *comparison.notes))
+        if not isinstance(bench.executor, InProcess):
+            comparison = replace(comparison, notes=(*comparison.notes, f"Run on {bench.executor}."))
         found[name] = comparison
         with folders[name].writing():
             _write(bench, folders[name], comparison)
@@ -146,6 +150,7 @@ def _opened(
     folders = run_folders(spec, folder, overwrite=overwrite)
     for own in folders.values():
         own.require_writable()
+    executor = executor or executor_of(spec.cluster, user_path(folder))
     benches: dict[str, ExperimentBench] = {}
     for name, settings in every.items():
         before = partial(_require_names, settings["collection"], spec.split)
@@ -154,7 +159,7 @@ def _opened(
             **settings,
             store=folders[name],
             siblings=benches,
-            executor=executor or InProcess(),
+            executor=executor,
             before_search=before,
             tell=tell,
             verbose=verbose,
@@ -172,7 +177,7 @@ def run_folders(spec: ExperimentSpec, folder: str | Path, *, overwrite: bool = F
     Raises:
         FileExistsError: It holds the run of another spec.
     """
-    written = spec.model_dump(mode="json")
+    written = spec.identity()
     paths = {section.label: collection_folder(folder, spec, section.label) for section in spec.collection}
     return {label: RunFolder(path, written, overwrite=overwrite) for label, path in paths.items()}
 

@@ -22,6 +22,7 @@ from pydantic import (
 
 from pyterrier_merge.collections import check_options
 from pyterrier_merge.evaluation import check_measure, parsed_measure
+from pyterrier_merge.experiment.cluster import ClusterSection
 from pyterrier_merge.experiment.significance import Correction, Family, Test, TestPlan
 from pyterrier_merge.experiment.system_names import file_name, require_known_uses, require_own_files
 from pyterrier_merge.spelling import did_you_mean
@@ -122,6 +123,7 @@ class ExperimentSpec(Section):
         systems: What is compared, by name, in the order of the table.
         baselines: Names of systems that the others are tested against; the first one when left out.
         significance: How they are tested.
+        cluster: A Ray cluster to run on; this process when left out.
     """
 
     name: Annotated[str, AfterValidator(_folder_name)]
@@ -136,6 +138,7 @@ class ExperimentSpec(Section):
     systems: Annotated[dict[str, AnySystem], Field(min_length=1)]
     baselines: tuple[str, ...] | None = None
     significance: SignificanceSection = SignificanceSection()
+    cluster: ClusterSection | None = None
 
     @model_validator(mode="after")
     def _systems_fit_together(self) -> ExperimentSpec:
@@ -164,6 +167,10 @@ class ExperimentSpec(Section):
     def parsed_measures(self) -> list[Measure]:
         """The measures as ``ir_measures`` objects."""
         return [parse_measure(measure) for measure in self.measures]
+
+    def identity(self) -> dict[str, Any]:
+        """Return all that decides the results, as JSON writes it."""
+        return self.model_dump(mode="json", exclude={"cluster"})
 
     def tested_against(self) -> tuple[str, ...]:
         """Return the baselines: the first system where none is named."""

@@ -35,13 +35,20 @@ class Dense(pt.Transformer):
     def ready(self) -> None:
         """Build the index where it is not there, with the model of the search that follows."""
         self._loaded = copy.copy(self.encoder)
-        dense_index(self._loaded, self.bench.collection, verbose=self.bench.verbose)
+        bench = self.bench
+        dense_index(self._loaded, bench.collection, executor=bench.executor, verbose=bench.verbose)
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Search."""
         bench, encoder = self.bench, self._loaded or copy.copy(self.encoder)
         self._loaded = None  # a copy loads weights, and lets go of them with this call
-        retriever = dense_retriever(encoder, bench.collection, num_results=bench.num_results, verbose=bench.verbose)
+        retriever = dense_retriever(
+            encoder,
+            bench.collection,
+            num_results=bench.num_results,
+            executor=bench.executor,
+            verbose=bench.verbose,
+        )
         found: pd.DataFrame = retriever.transform(inp)
         return found.drop(columns="query_vec", errors="ignore")
 

@@ -15,7 +15,7 @@ from pyterrier_merge.collections.some_queries import with_queries
 from pyterrier_merge.systems.base import Bench, PlanningBench, Prepared, Step, all_labels, index_step
 from pyterrier_merge.systems.choosing import asked_again, require_other_queries, require_unasked, used_labels
 from pyterrier_merge.systems.dense import dense, described
-from pyterrier_merge.systems.lora_training import Base, Choice, Training
+from pyterrier_merge.systems.lora_training import Base, Choice, Training, train_on
 from pyterrier_merge.systems.negatives import NegativesSection
 from pyterrier_merge.systems.sampling import Sampling
 from pyterrier_merge.systems.settings import EncoderSettings, Positive
@@ -129,7 +129,10 @@ class LoRASystem(Sampling, EncoderSettings):
         """Train where nothing is kept, and return a ready system for each trial."""
         if self.train is None:
             return [self._given(bench, base) for base in self._bases(bench)]
-        return [self._prepared(bench, training) for training in self._trainings(bench)]
+        trainings = self._trainings(bench)
+        if bench.executor.workers > 1:
+            train_on(bench.executor, trainings)
+        return [self._prepared(bench, training) for training in trainings]
 
     def _said(self, names: Iterable[str]) -> list[str]:
         """Those of these fields that differ from their defaults: a spec that was written has all of them."""

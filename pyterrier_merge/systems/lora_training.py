@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from pyterrier_merge.collections.base import TestCollection
     from pyterrier_merge.encoding.encoders import E5Encoder
+    from pyterrier_merge.executor import Executor
     from pyterrier_merge.training.settings import LoRATraining
     from pyterrier_merge.training.training_pairs import TrainingPairs
 
@@ -207,3 +209,17 @@ class Training:
         if made.steps == 0:
             return f"Steps: 0, for no step was better than the source ({before:.4f}) by {on}: the system is the source."
         return f"Steps: {made.steps} of {self.settings.steps}, chosen by {on}: {after:.4f}, the source {before:.4f}."
+
+
+def train_on(executor: Executor, trainings: Sequence[Training]) -> None:
+    """Train what is not done yet on an executor; the adapters are then in the cache, where ``run`` finds them."""
+    left = [training for training in trainings if not training.done()]
+    for training in left:
+        _ = training.base.on_disk  # saved once, before several processes want it
+    alike = {training.root: training for training in left}  # trials that chose the same merge
+    for _ in executor.map(_train, alike.values()):
+        pass
+
+
+def _train(training: Training) -> None:
+    training.run()

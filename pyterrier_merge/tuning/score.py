@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from more_itertools import chunked
 
 from pyterrier_merge.encoding.encoders import E5Encoder
 from pyterrier_merge.encoding.merged import MergedE5Encoder
@@ -147,7 +149,7 @@ def scores(
     """
     executor = executor or InProcess()
     together = executor.workers == 1
-    groups = [tuple(dict.fromkeys(recipes))] if together and recipes else work_items(recipes)
+    groups = [tuple(dict.fromkeys(recipes))] if together and recipes else work_items(recipes, executor.workers)
     values: dict[MergeRecipe, pd.Series[float]] = {}
     whole = False if together else verbose  # a process alone shows its documents
     with progress(total=sum(map(len, groups)), desc="sweep", unit="merge", verbose=whole) as bar:
@@ -159,14 +161,23 @@ def scores(
     return {recipe: values[recipe] for recipe in recipes}
 
 
-def work_items(recipes: Sequence[MergeRecipe]) -> list[tuple[MergeRecipe, ...]]:
-    """Return the recipes in groups that share their lowest segment, and so its layers: what one worker scores."""
+def work_items(recipes: Sequence[MergeRecipe], workers: int = 1) -> list[tuple[MergeRecipe, ...]]:
+    """Return the recipes in groups that share their lowest segment, and so its layers: what one worker scores.
+
+    With more workers than groups, groups are divided where the whole is done earlier so: the shared segment is then
+    computed several times. It is taken to cost as much as the segments above it.
+    """
     ordered = sorted(dict.fromkeys(recipes), key=lambda recipe: str(recipe.segments[0]))
     groups: dict[Any, list[MergeRecipe]] = {}
     for recipe in ordered:
         key = recipe.segments[0], recipe.embeddings, recipe.method, recipe.parameters, recipe.seed
         groups.setdefault(key, []).append(recipe)
-    return [tuple(group) for group in groups.values()]
+
+    def time(size: int) -> int:
+        return ceil(sum(ceil(len(group) / size) for group in groups.values()) / workers) * (1 + size)
+
+    sizes = range(max(map(len, groups.values()), default=1), 0, -1)
+    return [tuple(part) for group in groups.values() for part in chunked(group, min(sizes, key=time))]
 
 
 def score(recipes: Sequence[MergeRecipe], task: ScoringTask, *, verbose: bool | None = None) -> list[pd.Series[float]]:

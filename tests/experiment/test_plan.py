@@ -266,6 +266,13 @@ def test_the_time_is_that_of_the_measured_rate(spec, tmp_path, monkeypatch):
     assert any(note.startswith("Rate: 15 documents a second with ") for note in found.notes)
 
 
+def test_the_time_on_a_cluster_is_that_of_a_given_rate(spec, tmp_path):
+    found = plan({**spec, "cluster": {"workers": 4}}, tmp_path / "run", rate=0.5)  # nothing connects to a cluster
+    assert found.tables["work on hpo"]["time"].tolist() == ["-", "60 s", "4 min", "60 s"]
+    assert "Rate: 0.5 documents a second, as given." in found.notes
+    assert found.notes[-1].startswith("On 4 workers, encoding for hpo takes 90 s at best; one worker encodes all")
+
+
 @pytest.mark.parametrize(
     ("sweep", "merges", "index"),
     [

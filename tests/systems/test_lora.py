@@ -2,11 +2,13 @@
 
 import json
 import random
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from pyterrier.measures import RR, nDCG
+from several_workers import SeveralWorkers
 
 from pyterrier_merge import E5Encoder, LoRAE5Encoder, LoRATraining, MergedE5Encoder, train_lora
 from pyterrier_merge.collections import from_frames
@@ -16,6 +18,7 @@ from pyterrier_merge.experiment.bench import InMemory
 from pyterrier_merge.experiment.planning import PlanBench
 from pyterrier_merge.experiment.run_folder import RunFolder
 from pyterrier_merge.systems import read_system
+from pyterrier_merge.systems.lora_training import Training
 from pyterrier_merge.training import folds, lora
 from pyterrier_merge.training.pairs import pairs_from_collection
 
@@ -105,6 +108,26 @@ def test_trials_of_all_systems_have_the_same_samples(run, labelled):
             assert prepared.tables["sample"]["qid"].tolist() == qids
             assert prepared.labels == {f"labelled/train/{qid}" for qid in qids}
     assert not run.found["LoRA"][0].tables["sample"].equals(run.found["LoRA"][1].tables["sample"])
+
+
+def test_several_workers_train_the_trials(make, sections, run, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTERRIER_MERGE_CACHE", str(tmp_path))
+    wanted = {name: sections[name] for name in ("BM25", "merged", "on merged")}
+    workers = SeveralWorkers(2)
+    bench = make(wanted, executor=workers)
+    found = [bench.prepared("on merged", trial) for trial in range(bench.trials("on merged"))]
+    trained = [item for item in workers.taken if isinstance(item, Training)]
+    assert [item.sample.queries["qid"].tolist() for item in trained] == [
+        one.tables["sample"]["qid"].tolist() for one in found
+    ]
+    for here, there in zip(run.found["on merged"], found, strict=True):
+        weights = (Path(one.encoder.adapter, "adapter_model.safetensors").read_bytes() for one in (here, there))
+        assert len(set(weights)) == 1
+        tables = (one.tables["training"].drop(columns="seconds") for one in (here, there))
+        pd.testing.assert_frame_equal(*tables, check_exact=True)
+    again = make(wanted, executor=(idle := SeveralWorkers(2)))
+    assert [one.identity for one in again.systems["on merged"].prepare(again)] == [one.identity for one in found]
+    assert not [item for item in idle.taken if isinstance(item, Training)]
 
 
 def test_an_adapter_is_that_of_the_public_function(run, labelled, bert_retriever, tmp_path):

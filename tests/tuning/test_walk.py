@@ -9,11 +9,11 @@ from itertools import product
 import pandas as pd
 import pytest
 from pyterrier.measures import RR, nDCG
+from several_workers import SeveralWorkers
 
 from pyterrier_merge import MergedE5Encoder, sweep
 from pyterrier_merge.collections import from_frames
 from pyterrier_merge.encoding.forward_pass import ForwardPass
-from pyterrier_merge.executor import InProcess
 from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
 from pyterrier_merge.tuning.score import ScoringTask, scored, scores, work_items
 
@@ -240,25 +240,23 @@ def test_a_damaged_or_foreign_progress_starts_anew(encoder, recipes, small_colle
     assert caplog.text.count("this merge starts anew") == 1
 
 
-class TwoWorkers(InProcess):
-    workers = 2
-
-    def __init__(self):
-        self.groups = []
-
-    def map(self, work, items):
-        for item in items:
-            self.groups.append(item)
-            yield pickle.loads(pickle.dumps(work))(item)
-
-
 def test_several_workers_get_groups_that_share_their_lowest_segment(encoder, recipes, small_collection, tmp_path):
-    executor, task = TwoWorkers(), task_of(encoder, small_collection, tmp_path / "groups")
+    executor, task = SeveralWorkers(2), task_of(encoder, small_collection, tmp_path / "groups")
     found = scores(recipes, task, executor, verbose=True)
-    assert [len(group) for group in executor.groups] == [3, 3, 3]
-    assert {len({recipe.segments[0] for recipe in group}) for group in executor.groups} == {1}
+    assert [len(group) for group in executor.taken] == [3, 3, 3]
+    assert {len({recipe.segments[0] for recipe in group}) for group in executor.taken} == {1}
     together = scores(recipes, task_of(encoder, small_collection, tmp_path / "together"))
     assert all(found[recipe].equals(together[recipe]) for recipe in recipes)
+
+
+@pytest.mark.parametrize(
+    ("workers", "sizes"),
+    [(1, [3, 3, 3]), (3, [3, 3, 3]), (6, [1, 2, 1, 2, 1, 2]), (9, [1] * 9), (64, [1] * 9)],
+)
+def test_more_workers_than_groups_divide_them(recipes, workers, sizes):
+    groups = work_items(recipes, workers)
+    assert sorted(map(len, groups)) == sorted(sizes)
+    assert {recipe for group in groups for recipe in group} == set(recipes)
 
 
 def test_groups_differ_where_the_lowest_layers_do(encoder, recipes):

@@ -43,6 +43,7 @@ from pyterrier_merge.retrieval.dense.vectors import (
 from pyterrier_merge.storage import finish_folder, require_room, restore_folder, write_file
 from pyterrier_merge.version import __version__
 
+SHARDS = "shards"  # in the folder under construction: what other processes have encoded
 RECOVERED = 1 << 16  # docnos of the journal that are held at once
 JOURNAL_BYTES, INVERSE_BYTES = 64, 12  # a document's line, about, and its share of the way back from docnos
 
@@ -176,6 +177,12 @@ class VectorBuild:
         longest = max(self._metadata["largest_norm"], float(norms(stored.astype(np.float32)).max()))
         self._write_metadata(doc_count=self.count, largest_norm=longest, truncated=self.truncated + truncated)
 
+    def shard_folder(self) -> Path:
+        """Return the folder, made if missing, where other processes leave shards; they are kept if the build fails."""
+        folder = self.part / SHARDS
+        folder.mkdir(exist_ok=True)
+        return folder
+
     def finish(self, *, overwrite: bool) -> None:
         """Complete the folder and move it to its place.
 
@@ -189,6 +196,7 @@ class VectorBuild:
         write_lookup(self.part, (docno for docno, _ in self.entries()), count=self.count, width=width)
         for torn in self.part.glob(".*.part"):  # a job killed in write_file() leaves one
             torn.unlink()
+        shutil.rmtree(self.part / SHARDS, ignore_errors=True)
         file = self.part / self._format.file
         content = fingerprint_file(file), fingerprint_texts(docno for docno, _ in self.entries())
         self._write_metadata(bytes=file.stat().st_size, fingerprint=fingerprint([self._metadata["vec_size"], *content]))
@@ -275,7 +283,7 @@ class VectorBuild:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self.count:
+        if not self.count and not any(self.part.glob(f"{SHARDS}/*.npz")):
             shutil.rmtree(self.part, ignore_errors=True)  # before the lock goes: nothing here is worth resuming
         self._files.close()
 

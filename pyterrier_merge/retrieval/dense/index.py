@@ -12,10 +12,12 @@ import pyterrier as pt
 
 from pyterrier_merge.encoding.encoded_vector import encoders_of
 from pyterrier_merge.equality import EqualByIdentity
+from pyterrier_merge.executor import Executor
 from pyterrier_merge.retrieval.dense.build import part_folder
-from pyterrier_merge.retrieval.dense.indexer import Document, FaissIndexer, encoder_model
+from pyterrier_merge.retrieval.dense.indexer import FaissIndexer
 from pyterrier_merge.retrieval.dense.retriever import EXACT, FaissRetriever
 from pyterrier_merge.retrieval.dense.scorer import FaissScorer
+from pyterrier_merge.retrieval.dense.shards import Document, encoder_model
 from pyterrier_merge.retrieval.dense.structure import structures
 from pyterrier_merge.retrieval.dense.vec_loader import FaissVecLoader
 from pyterrier_merge.retrieval.dense.vectors import (
@@ -100,10 +102,15 @@ class FaissIndex(EqualByIdentity, pt.Artifact, pt.Indexer):
         return self.indexer().index(documents)
 
     def indexer(
-        self, *, mode: str = "create", encoder: pt.Transformer | None = None, shard_size: int = 1_000
+        self,
+        *,
+        mode: str = "create",
+        encoder: pt.Transformer | None = None,
+        shard_size: int = 1_000,
+        executor: Executor | None = None,
     ) -> FaissIndexer:
         """Return an indexer with other settings: see :class:`FaissIndexer`."""
-        return FaissIndexer(self, mode=mode, encoder=encoder, shard_size=shard_size)
+        return FaissIndexer(self, mode=mode, encoder=encoder, shard_size=shard_size, executor=executor)
 
     def retriever(
         self,
@@ -116,6 +123,7 @@ class FaissIndex(EqualByIdentity, pt.Artifact, pt.Indexer):
         seed: int = 0,
         device: str | Sequence[str] | None = None,
         drop_query_vec: bool = False,
+        executor: Executor | None = None,
         verbose: bool | None = None,
     ) -> FaissRetriever:
         """Return a transformer that searches this index, exactly or by a structure: see :class:`FaissRetriever`."""
@@ -129,6 +137,7 @@ class FaissIndex(EqualByIdentity, pt.Artifact, pt.Indexer):
             seed=seed,
             device=device,
             drop_query_vec=drop_query_vec,
+            executor=executor,
             verbose=verbose,
         )
 

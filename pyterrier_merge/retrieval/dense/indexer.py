@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyterrier as pt
 
 from pyterrier_merge.collections.names import name_fault
-from pyterrier_merge.encoding.encoded_vector import TRUNCATED
+from pyterrier_merge.executor import Executor, InProcess, LostItemError
 from pyterrier_merge.fingerprint import fingerprint_texts
 from pyterrier_merge.progress import progress
 from pyterrier_merge.retrieval.dense.build import VectorBuild
-from pyterrier_merge.retrieval.dense.vectors import FloatArray, as_vector, read_metadata
+from pyterrier_merge.retrieval.dense.shards import (
+    Document,
+    EncodedShard,
+    Shard,
+    ShardEncoder,
+    ShardFolder,
+    encoder_identity,
+    encoder_model,
+    given_vector,
+)
+from pyterrier_merge.retrieval.dense.vectors import read_metadata
 from pyterrier_merge.schematic import labelled
 
 if TYPE_CHECKING:
@@ -26,7 +35,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MODES = ("create", "overwrite")
-Document = Mapping[str, Any]
 
 
 class FaissIndexer(pt.Indexer):
@@ -47,6 +55,7 @@ class FaissIndexer(pt.Indexer):
         mode: str = "create",
         encoder: pt.Transformer | None = None,
         shard_size: int = 1_000,
+        executor: Executor | None = None,
     ) -> None:
         """Prepare the indexer; nothing is touched yet.
 
@@ -54,7 +63,10 @@ class FaissIndexer(pt.Indexer):
             index: The index to fill.
             mode: ``create`` refuses to touch a finished index; ``overwrite`` replaces it, when the new one is complete.
             encoder: Adds ``doc_vec`` to documents, one row for each, in their order.
-            shard_size: Documents that are encoded and made safe on disk together: what a killed job loses at most.
+            shard_size: Documents that are encoded and made safe on disk together: what a killed job loses at most, of
+                each process.
+            executor: Where shards are encoded, if the encoder is known; in this process when None. With
+                :class:`~pyterrier_merge.executor.OnRay` all nodes must see the folder of the index.
 
         Raises:
             ValueError: An unknown mode, or a shard without documents.
@@ -67,6 +79,7 @@ class FaissIndexer(pt.Indexer):
         self.mode = mode
         self.encoder = encoder
         self.shard_size = shard_size
+        self.executor = executor
 
     def index_inputs(self) -> list[list[str]]:
         """The columns that documents have."""
@@ -95,10 +108,10 @@ class FaissIndexer(pt.Indexer):
             IndexBusyError: Another process is building the index.
             OSError: The disk has no room: for all documents where ``len`` or ``operator.length_hint`` says how many
                 they are (of ``corpus_iter()``, too), else for the next shard. Finished shards are kept.
-            RuntimeError: The documents themselves raised an error.
+            RuntimeError: The documents themselves raised an error, or a shard has killed its process three times.
         """
         if batch_size is not None:
-            return self._index.indexer(mode=self.mode, encoder=self.encoder, shard_size=batch_size).index(documents)
+            return self._copy(self.encoder, batch_size).index(documents)
         records: Any = documents.to_dict(orient="records") if isinstance(documents, pd.DataFrame) else documents
         identity = None if self.encoder is None else encoder_identity(self.encoder)
         name = None if identity is None or " at 0x" in repr(self.encoder) else repr(encoder_model(self.encoder))
@@ -109,16 +122,18 @@ class FaissIndexer(pt.Indexer):
                 logger.info("%s: resuming at document %d", self._index.path, done)
                 if build.encoder is None:
                     logger.warning("%s: it was begun by an unknown encoder; was it this one?", self._index.path)
-            total = length_hint(records) or None
+            total, executor = length_hint(records) or None, self._where(build)
             with progress(total=total, initial=done, desc="indexing", unit="doc", verbose=self._index.verbose) as bar:
-                for shard in self._new_shards(_naming_failures(records), build):
-                    prints = {document["docno"]: self._fingerprint(document) for document in shard}
-                    coming = max(len(shard), (total or 0) - build.count)
-                    build.require_room(coming)
-                    vectors, truncated = self._vectors(shard)
-                    build.require_room(coming, dim=int(np.size(vectors[0])))
-                    build.append(prints, vectors, truncated=truncated)
-                    bar.update(len(shard))
+                for shard in self._encoded(_naming_failures(records), build, total or 0, executor):
+                    coming = max(len(shard.fingerprints), (total or 0) - build.count)
+                    build.require_room(coming, dim=int(np.size(shard.vectors[0])))
+                    build.append(shard.fingerprints, shard.vectors, truncated=shard.truncated)
+                    bar.update(len(shard.fingerprints))
+                    if not isinstance(executor, InProcess):
+                        each = (bar.format_dict["rate"] or 0) / executor.workers
+                        bar.set_postfix_str(
+                            f"{each:.1f} doc/s of {executor.workers} workers, {executor.retries} retries"
+                        )
             build.finish(overwrite=self.mode == "overwrite")
             if build.truncated:
                 logger.info("%d of %d documents were too long for the encoder: cut", build.truncated, build.count)
@@ -128,7 +143,10 @@ class FaissIndexer(pt.Indexer):
         """Take in the encoder before this indexer in a pipeline, so that what is indexed already is not encoded."""
         if self.encoder is not None or not hasattr(encoder_model(left), "encode_docs"):
             return None
-        return FaissIndexer(self._index, mode=self.mode, encoder=left, shard_size=self.shard_size)
+        return self._copy(left, self.shard_size)
+
+    def _copy(self, encoder: pt.Transformer | None, shard_size: int) -> FaissIndexer:
+        return FaissIndexer(self._index, mode=self.mode, encoder=encoder, shard_size=shard_size, executor=self.executor)
 
     def _refuse_existing(self) -> None:
         path = self._index.path
@@ -143,22 +161,51 @@ class FaissIndexer(pt.Indexer):
                 f"{path} is a finished index: search it, choose another path, or use indexer(mode='overwrite')"
             )
 
-    def _vectors(self, shard: list[Document]) -> tuple[Sequence[npt.ArrayLike], int]:
-        """The vectors of documents, and how many of their texts the encoder says that it has cut."""
-        if self.encoder is None:
-            return [_vector(document) for document in shard], 0
-        # a bi-encoder itself would score documents that come with a query
-        encoder: Any = self.encoder.doc_encoder(verbose=False) if hasattr(self.encoder, "doc_encoder") else self.encoder
-        if hasattr(encoder, "encode_texts"):
-            vectors, truncated = encoder.encode_texts([document[encoder.text_field] for document in shard])
-            return vectors, truncated
-        encoded = encoder.transform(pd.DataFrame(shard, dtype=object))  # pandas cannot store surrogates as strings
-        if encoded["docno"].tolist() != [document["docno"] for document in shard]:
-            raise ValueError(f"{self.encoder!r} does not keep the documents: expected one row for each, in order")
-        return list(encoded["doc_vec"]), int(encoded.attrs.get(TRUNCATED, 0))
+    def _encoded(
+        self, documents: Iterable[Document], build: VectorBuild, total: int, executor: Executor
+    ) -> Iterator[EncodedShard]:
+        """Yield the shards that are not in the build yet, with vectors."""
+        encode, ahead = ShardEncoder(self.encoder), set[str]()
+        shards = self._new_shards(documents, build, ahead, total)
+        if isinstance(executor, InProcess):
+            for encoded in executor.map(encode, shards):
+                yield encoded
+                ahead.difference_update(encoded.fingerprints)
+            return
+        files = ShardFolder(encode, build.shard_folder(), str(build.encoder))
+        try:
+            for name in executor.map(files, shards):
+                encoded = files.take(name)
+                yield encoded
+                ahead.difference_update(encoded.fingerprints)
+                files.drop(name)
+        except LostItemError as error:
+            docnos = list(error.item.fingerprints)
+            raise RuntimeError(
+                f"{error}; it has the documents {docnos[0]!r} to {docnos[-1]!r}, one of which may be too much for a "
+                "process; the other shards are kept"
+            ) from error
 
-    def _new_shards(self, documents: Iterable[Document], build: VectorBuild) -> Iterator[list[Document]]:
-        """Yield the documents that are not in the build yet, shard by shard; check all."""
+    def _where(self, build: VectorBuild) -> Executor:
+        """Where shards are encoded: in this process where vectors alone can tell which encoder made them."""
+        if self.executor is None or self.encoder is None:
+            return InProcess()
+        if build.encoder is None:
+            logger.warning("%r has no fingerprint and no telling repr: it encodes in this process", self.encoder)
+            return InProcess()
+        return self.executor
+
+    def _new_shards(
+        self, documents: Iterable[Document], build: VectorBuild, ahead: set[str], total: int
+    ) -> Iterator[Shard]:
+        """Yield the documents that are not in the build yet, shard by shard; check all.
+
+        Args:
+            documents: All of them.
+            build: Holds those that are safe on disk.
+            ahead: Is given the docnos of what is yielded.
+            total: Number of documents; 0 where it is not known.
+        """
         indexed, done, place = build.entries(), build.count, -1
         shard: dict[str, Document] = {}
         for place, document in enumerate(documents):
@@ -168,21 +215,26 @@ class FaissIndexer(pt.Indexer):
                 self._require_unchanged(place, document, *next(indexed), build)
                 continue
             docno = document.get("docno")
-            if fault := name_fault(docno, shard) or name_fault(docno, build.docnos):
+            if fault := name_fault(docno, shard) or name_fault(docno, ahead) or name_fault(docno, build.docnos):
                 raise ValueError(
                     f"document {place} has the docno {docno!r}, which {fault}; "
                     "expected unique Unicode text with no NUL and no white space around it"
                 )
             shard[document["docno"]] = document
             if len(shard) == self.shard_size:
-                yield list(shard.values())
+                yield self._closed(shard, build, ahead, total)
                 shard = {}
         if place + 1 < done:
             raise ValueError(
                 f"only {place + 1} documents came, and {done} are indexed: the documents changed. {_mend(build)}"
             )
         if shard:
-            yield list(shard.values())
+            yield self._closed(shard, build, ahead, total)
+
+    def _closed(self, shard: dict[str, Document], build: VectorBuild, ahead: set[str], total: int) -> Shard:
+        build.require_room(len(ahead) + max(len(shard), total - build.count - len(ahead)))
+        ahead.update(shard)
+        return Shard({docno: self._fingerprint(document) for docno, document in shard.items()}, list(shard.values()))
 
     def _require_unchanged(
         self, place: int, document: Document, docno: str, fingerprint: str, build: VectorBuild
@@ -207,29 +259,12 @@ class FaissIndexer(pt.Indexer):
         if isinstance(text, str):
             return fingerprint_texts([text])
         if self.encoder is None:
-            return fingerprint_texts([_vector(document).tobytes().hex()])
+            return fingerprint_texts([given_vector(document).tobytes().hex()])
         raise ValueError(f"document {document['docno']!r} has {text!r} as its {column}, expected a string")
 
     def __repr__(self) -> str:
         encoder = "" if self.encoder is None else f", encoder={self.encoder!r}"
         return f"{self._index!r}.indexer(mode={self.mode!r}{encoder})"
-
-
-def encoder_model(stage: pt.Transformer | None) -> Any:
-    """Return the encoder behind ``encoder.doc_encoder()`` and ``encoder.query_encoder()``, or ``stage`` itself."""
-    return getattr(stage, "bi_encoder_model", stage)
-
-
-def encoder_identity(stage: pt.Transformer) -> str | None:
-    """Return the encoder's ``fingerprint``, else its ``repr`` where that says which it is, else None."""
-    model = encoder_model(stage)
-    # of two functions in pt.apply the repr is the same, and of a class without a repr of its own it is never
-    telling = hasattr(model, "encode_docs") and " at 0x" not in repr(model)
-    return getattr(model, "fingerprint", None) or (repr(model) if telling else None)
-
-
-def _vector(document: Document) -> FloatArray:
-    return as_vector(f"document {document['docno']!r}", document["doc_vec"])
 
 
 def _mend(build: VectorBuild) -> str:

@@ -21,6 +21,7 @@ from pyterrier_merge.storage import cache_folder, user_path
 if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
     from pyterrier_merge.encoding.encoders import E5Encoder
+    from pyterrier_merge.executor import Executor
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,12 @@ POLL_SECONDS = 1.0
 
 @verbosity
 def dense_index(
-    encoder: E5Encoder, collection: TestCollection, *, root: str | Path | None = None, verbose: bool | None = None
+    encoder: E5Encoder,
+    collection: TestCollection,
+    *,
+    root: str | Path | None = None,
+    executor: Executor | None = None,
+    verbose: bool | None = None,
 ) -> FaissIndex:
     """Return the finished index of a collection by an encoder; what is missing of it is built.
 
@@ -40,6 +46,7 @@ def dense_index(
         encoder: Encodes the documents.
         collection: Gives them.
         root: Folder of the indexes; the package's cache when None.
+        executor: Where documents are encoded; in this process when None.
         verbose: Show a progress bar over the documents; in terminals and notebooks when None.
     """
     require_collection(collection)
@@ -50,7 +57,7 @@ def dense_index(
     waits = False
     while not index.built():
         try:
-            index.indexer(encoder=encoder).index(collection.corpus_iter())
+            index.indexer(encoder=encoder, executor=executor).index(collection.corpus_iter())
         except IndexBusyError:
             if not waits:
                 logger.info("%s is being built by another process: waiting for it", index.path)
@@ -75,6 +82,7 @@ def dense_retriever(
     *,
     num_results: int = 1000,
     root: str | Path | None = None,
+    executor: Executor | None = None,
     verbose: bool | None = None,
 ) -> pt.Transformer:
     """Return the pipeline from queries to results, its index built or opened again (see :func:`dense_index`).
@@ -88,11 +96,13 @@ def dense_retriever(
         collection: Gives the documents, and the candidates where it has them.
         num_results: Documents a query at most.
         root: Folder of the indexes; the package's cache when None.
+        executor: Where documents are encoded and searched; in this process when None.
         verbose: Show a progress bar over the documents; in terminals and notebooks when None.
     """
-    index = dense_index(encoder, collection, root=root, verbose=verbose)
+    index = dense_index(encoder, collection, root=root, executor=executor, verbose=verbose)
     if collection.reranking:
         return (encoder >> GivenCandidates(collection) >> index.scorer()) % num_results
     if collection.ignore_identical_ids:
-        return encoder >> index.retriever(num_results=num_results + 1) >> WithoutIdenticalIds(num_results)
-    return encoder >> index.retriever(num_results=num_results)
+        retriever = index.retriever(num_results=num_results + 1, executor=executor)
+        return encoder >> retriever >> WithoutIdenticalIds(num_results)
+    return encoder >> index.retriever(num_results=num_results, executor=executor)

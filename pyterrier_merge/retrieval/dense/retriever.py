@@ -14,12 +14,14 @@ import pyterrier as pt
 from pyterrier_merge.equality import EqualByIdentity
 from pyterrier_merge.progress import progress
 from pyterrier_merge.retrieval.dense.exact_search import device_names
+from pyterrier_merge.retrieval.dense.range_search import search_ranges
 from pyterrier_merge.retrieval.dense.search import CANDIDATES, SPARE, rescored, search
 from pyterrier_merge.retrieval.dense.structure import Structure
 from pyterrier_merge.retrieval.dense.vectors import FloatArray, IntArray, StoredVectors, stack_vectors
 from pyterrier_merge.schematic import labelled
 
 if TYPE_CHECKING:
+    from pyterrier_merge.executor import Executor
     from pyterrier_merge.retrieval.dense.index import FaissIndex
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ class FaissRetriever(EqualByIdentity, pt.Transformer):
         seed: int = 0,
         device: str | Sequence[str] | None = None,
         drop_query_vec: bool = False,
+        executor: Executor | None = None,
         verbose: bool | None = None,
     ) -> None:
         """Describe the search; the index is opened at the first query, and the structure built, where it is not there.
@@ -70,6 +73,8 @@ class FaissRetriever(EqualByIdentity, pt.Transformer):
             device: None is the CPU; ``"cuda"`` all GPUs, over which documents are split; or names of torch devices. A
                 structure needs faiss-gpu then, and one with more than 2,048 candidates is searched on the CPU.
             drop_query_vec: Leave ``query_vec`` out of the results.
+            executor: Its workers share an exact search, each with a range of the documents; a search by a structure
+                runs in this process, as all do when None.
             verbose: Show a progress bar; in terminals and notebooks when None.
 
         Raises:
@@ -95,6 +100,7 @@ class FaissRetriever(EqualByIdentity, pt.Transformer):
         self.seed = seed
         self.device = device
         self.drop_query_vec = drop_query_vec
+        self.executor = executor
         self.verbose = verbose
         self._warned: set[str] = set()
 
@@ -134,6 +140,10 @@ class FaissRetriever(EqualByIdentity, pt.Transformer):
 
     def _search(self, vectors: StoredVectors, queries: FloatArray) -> tuple[FloatArray, IntArray]:
         devices = device_names(self.device)
+        if self.factory == EXACT and self.executor is not None and self.executor.workers > 1:
+            return search_ranges(
+                vectors, queries, self.num_results, self.executor, devices=devices, verbose=self.verbose
+            )
         if self.factory == EXACT:
             return search(vectors, queries, self.num_results, devices=devices, verbose=self.verbose)
         structure = Structure(self.factory, self.seed, self.nprobe, self.ef_search)
@@ -195,12 +205,13 @@ class FaissRetriever(EqualByIdentity, pt.Transformer):
         self.index.require_encoder_before(left)
 
     def _settings(self) -> dict[str, Any]:
-        names = ("factory", "nprobe", "ef_search", "candidates", "seed", "device", "drop_query_vec", "verbose")
+        searched = ("factory", "nprobe", "ef_search", "candidates", "seed", "device")
+        names = (*searched, "drop_query_vec", "executor", "verbose")
         return {name: getattr(self, name) for name in names}
 
     def _identity(self) -> tuple[Any, ...]:
         device = self.device if self.device is None or isinstance(self.device, str) else tuple(self.device)
-        settings = self._settings() | {"device": device, "verbose": None}
+        settings = self._settings() | {"device": device, "executor": None, "verbose": None}
         return self.index, self.num_results, *settings.items()
 
     def __str__(self) -> str:
@@ -208,7 +219,7 @@ class FaissRetriever(EqualByIdentity, pt.Transformer):
         return f"{self.index.path.stem}.retriever({factory}{self.num_results})"
 
     def __repr__(self) -> str:
-        hidden = {"drop_query_vec", "verbose", *(("factory", "seed") if self.factory == EXACT else ())}
+        hidden = {"drop_query_vec", "executor", "verbose", *(("factory", "seed") if self.factory == EXACT else ())}
         shown = {name: value for name, value in self._settings().items() if name not in hidden and value is not None}
         settings = "".join(f", {name}={value!r}" for name, value in shown.items())
         return f"{self.index!r}.retriever(num_results={self.num_results}{settings})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -185,6 +185,13 @@ class StoredVectors:
         size = max(1, BLOCK_BYTES // (dim * 4))
         for start in range(0, n_docs, size):
             yield slice(start, min(start + size, n_docs))
+
+    def part(self, rows: range) -> StoredVectors:
+        """Return some of the documents as an index of their own, in which places count from the first of them."""
+        part = replace(self, metadata={**self.metadata, "doc_count": len(rows)}, held={})
+        some = slice(rows.start, rows.stop)
+        part.__dict__.update(matrix=self.matrix[some], names=self.names[some])
+        return part
 
     @cached_property
     def names(self) -> npt.NDArray[np.bytes_]:

@@ -1,0 +1,46 @@
+"""Where an experiment runs: in this process, or on a Ray cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from pyterrier_merge.executor import Executor, InProcess, OnRay
+from pyterrier_merge.systems.base import Section
+from pyterrier_merge.systems.settings import Positive
+
+LOGS = "workers"  # in the run folder
+
+
+class ClusterSection(Section):
+    """A Ray cluster that indexes, scores the merges of sweeps, trains the adapters of trials, and searches.
+
+    A run may go on with another cluster, or without one. Options of the command line come first.
+
+    Attributes:
+        ray: Its address: ``auto`` for the cluster that this machine belongs to, ``local`` to start one here, or
+            ``HOST:PORT``.
+        workers: Work items that run at a time; as many as it has CPUs or GPUs for when left out.
+        gpus_per_worker: GPUs of a work item, which may be a fraction; 0 computes on CPUs.
+    """
+
+    ray: str = "auto"
+    workers: Positive | None = None
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0
+
+    def executor(self, folder: Path) -> Executor:
+        """Connect to the cluster; each worker writes a log into the run folder.
+
+        Raises:
+            ModuleNotFoundError: Ray is not installed.
+            RuntimeError: There is no such cluster.
+            ValueError: It has no room for a worker.
+        """
+        return OnRay(self.ray, workers=self.workers, gpus_per_worker=self.gpus_per_worker, logs=folder / LOGS)
+
+
+def executor_of(cluster: ClusterSection | None, folder: Path) -> Executor:
+    """Return where an experiment runs."""
+    return InProcess() if cluster is None else cluster.executor(folder)
