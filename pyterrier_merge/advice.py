@@ -1,4 +1,4 @@
-"""Errors and warnings give advice in Python (``dtype='float32'``); commands show it as flags or fields of the file."""
+"""Converts advice in errors and warnings from Python (``dtype='float32'``) to a command's flags or a file's fields."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import ast
 import re
 from typing import Any
 
-# Fields of a system in an experiment's YAML; they stand in the section of the system that the message is about.
+# Fields of a system in an experiment's YAML, in the section of the system that the message is about.
 SYSTEM_FIELDS = (
     "dtype", "pooling", "normalize", "max_length", "query_prompt", "document_prompt", "batch_size", "engine",
     "parameters",
 )  # fmt: skip
 COLLECTION_FIELDS = ("path", "download", "language", "pool", "title", "fields", "topic", "body", "ignore_identical_ids")
-# Arguments that ``pyterrier-merge merge`` takes as the flag of that name; ``parameters`` as many ``--parameter``.
+# Arguments that ``pyterrier-merge merge`` takes as flags of that name; ``parameters`` is a repeated ``--parameter``.
 FLAGS = ("overwrite", "dtype", "pooling", "normalize", "max_length", "query_prompt", "document_prompt", "parameters")
-# Arguments that ``pyterrier-merge train-lora`` and ``train-domain`` take as the flag of that name, and as ``--set``.
+# Arguments that ``pyterrier-merge train-lora`` and ``train-domain`` take as flags of that name, and with ``--set``.
 TRAINING_FLAGS = ("overwrite", "objective", "device", "split", "fraction", "trial")
 TRAINING_SETTINGS = ("accumulation", "batch_size", "dtype", "max_length", "negatives", "steps", "stop_at")
 
 ADVICE = re.compile(
     r"get_collection\('(?P<collection>[^']+)'(?:, (?P<options>[^()]*))?\)"
-    r"|\w+\([^()]*\)"  # how an object or another call is written: no advice
+    r"|\w+\([^()]*\)"  # the text of an object or another call: not advice
     r"|(?<![\w.'/-])(?P<name>[a-z]\w*)=(?P<value>True|False|None|\.\.\.|'[^']*'|\d[\d.]*(?<!\.)|\{[^{}]*\})"
 )
 
 
 def in_fields(text: str) -> str:
-    """Return a message with the arguments that it names as fields of an experiment's YAML file."""
+    """Return a message with its arguments written as fields of an experiment's YAML file."""
 
     def said(found: re.Match[str]) -> str:
         if collection := found["collection"]:
@@ -42,7 +42,7 @@ def in_fields(text: str) -> str:
 
 
 def in_flags(text: str) -> str:
-    """Return a message with the arguments that it names as flags of ``pyterrier-merge merge``."""
+    """Return a message with its arguments written as flags of ``pyterrier-merge merge``."""
 
     def said(found: re.Match[str]) -> str:
         if found["name"] not in FLAGS:
@@ -58,7 +58,7 @@ def in_flags(text: str) -> str:
 
 
 def in_settings(text: str) -> str:
-    """Return a message with the arguments that it names as flags of the commands that train."""
+    """Return a message with its arguments written as flags of the training commands."""
 
     def said(found: re.Match[str]) -> str:
         name, value = found["name"], _yaml(_value(found["value"])) if found["name"] else ""
@@ -74,7 +74,7 @@ def in_settings(text: str) -> str:
 def _value(text: str) -> Any:
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):  # a word that stands for a value, such as FOLDER
+    except (ValueError, SyntaxError):  # a placeholder for a value, such as FOLDER
         return text
 
 

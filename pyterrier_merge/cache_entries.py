@@ -1,4 +1,4 @@
-"""What the cache holds: one entry for each index, trained model or file of scores."""
+"""The entries of the cache: one for each index, trained model or file of scores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from pyterrier_merge.spelling import did_you_mean
 from pyterrier_merge.storage import cache_folder, delete_whole
 
-UNFINISHED = 24 * 60 * 60  # seconds: what is being built has changed since
+UNFINISHED = 24 * 60 * 60  # seconds: a running build changes its files within this time
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class CacheEntry:
     """A file or a folder of the cache.
 
     Attributes:
-        kind: Folder of the cache that it lies in, such as ``indexes``.
-        path: Where it lies.
+        kind: The cache folder that it is in, such as ``indexes``.
+        path: Its path.
         size: Bytes on disk.
         changed: When anything in it last changed, in seconds since the epoch.
     """
@@ -45,7 +45,7 @@ def entries(*kinds: str) -> list[CacheEntry]:
 
 
 def remove(entry: CacheEntry) -> None:
-    """Delete an entry; no other process sees half of it."""
+    """Delete an entry; other processes never see a part of it."""
     delete_whole(entry.path)
 
 
@@ -57,7 +57,7 @@ def _entries(folder: Path) -> Iterator[CacheEntry]:
 
 
 def _measured(path: Path) -> tuple[int, float]:
-    """Bytes, and when the newest of it was changed."""
+    """Size in bytes, and time of the last change."""
     size, changed = 0, 0.0
     for file in (path, *path.rglob("*")) if path.is_dir() and not path.is_symlink() else (path,):
         with suppress(FileNotFoundError):  # another process has deleted it

@@ -1,4 +1,4 @@
-"""When two transformers are the same: PyTerrier computes what equal stages have in common once."""
+"""Equality of transformers: PyTerrier runs common stages of pipelines once if they are equal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Hashable
 
 
 class EqualByIdentity:
-    """Equal to another of its class whose ``_identity()``, all that changes its results, is equal."""
+    """Objects of a class are equal if their ``_identity()``, everything that changes their results, is equal."""
 
     def _identity(self) -> Hashable:
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""How runs are measured, wherever that is done: in one order, on the topics that somebody judged, computably."""
+"""Measures runs in the same way everywhere: in one order, on judged topics, with checked measures."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ir_measures.measures import Measure
 
 from pyterrier_merge.spelling import nearest
 
-ORDER = "trec_eval"  # part of the name of what is kept: figures of another order are not these
+ORDER = "trec_eval"  # part of the names of stored figures, which depend on the order
 
 
 def judged(topics: pd.DataFrame, qrels: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the topics that have judgements, and the judgements that have a topic: what means are taken over.
+    """Return the topics that have judgements, and the judgements that have a topic, for computing means.
 
     Raises:
         ValueError: No topic has judgements.
@@ -36,13 +36,13 @@ def judged(topics: pd.DataFrame, qrels: pd.DataFrame) -> tuple[pd.DataFrame, pd.
 
 
 def in_one_order(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the results in trec_eval's order, with scores that say no more than that order: 0, -1, -2 ...
+    """Return the results in trec_eval's order, with scores that express only that order: 0, -1, -2 ...
 
-    trec_eval compares scores as float32 and puts documents of one score by docno, the larger first. ``ir_measures``
-    computes some measures by other programs, which put the smaller first: scores without ties leave them no choice.
+    trec_eval compares scores as float32 and sorts documents of equal score by docno, the larger first. ``ir_measures``
+    computes some measures with other programs, which put the smaller first; scores without ties give one order.
 
     Args:
-        results: Columns ``qid``, ``docno`` and ``score``. Whatever order the rows are in, it does not count.
+        results: Columns ``qid``, ``docno`` and ``score``. The order of the rows does not matter.
     """
     compared = results.assign(score=results["score"].astype("float32"))
     ordered = compared.sort_values(["qid", "score", "docno"], ascending=[True, False, False], ignore_index=True)
@@ -51,9 +51,9 @@ def in_one_order(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def found_nothing(qrels: pd.DataFrame) -> pd.DataFrame:
-    """Return what stands for the results of a system that has none, which ``pt.Experiment`` refuses: every figure is 0.
+    """Return a placeholder for the results of a system that has none, which ``pt.Experiment`` rejects; it scores 0.
 
-    It is a result of a topic that nobody judged. The topic's name is a number, for gdeval reads no other.
+    It is a result of a topic without judgements. The topic's name is a number, because gdeval reads only numbers.
     """
     nobodys = "9" * (qrels["qid"].str.len().max() + 1)
     return pd.DataFrame({"qid": [nobodys], "docno": ["none"], "rank": [0], "score": [0.0]})
@@ -63,7 +63,7 @@ def parsed_measure(text: str) -> Measure:
     """Return the measure of that name, such as ``nDCG@10``.
 
     Raises:
-        ValueError: ``ir_measures`` knows no such measure (the message has the nearest name), or no such parameter.
+        ValueError: ``ir_measures`` has no such measure (the message has the nearest name), or no such parameter.
     """
     try:
         measure: Measure = ir_measures.parse_measure(text)
@@ -73,17 +73,17 @@ def parsed_measure(text: str) -> Measure:
         hint = f"; did you mean {close + (f'@{rest}' if rest else '')!r}?" if close else ""
         raise ValueError(f"{text!r} is not a measure of ir_measures: {error}{hint}") from error
     supported = measure.SUPPORTED_PARAMS
-    if unknown := [name for name in measure.params if name not in supported]:  # ir_measures cannot even print it
+    if unknown := [name for name in measure.params if name not in supported]:  # ir_measures cannot print it
         raise ValueError(f"{text!r} has no parameter {unknown[0]!r}; it has {', '.join(supported) or 'none'}")
     return measure
 
 
 def check_measure(measure: Measure, num_results: int, qids: Sequence[str] = ("1", "2")) -> None:
-    """Compute a measure of made-up results, which shows in a moment what would show after hours.
+    """Compute a measure on artificial results, to find errors at once instead of after hours.
 
     Args:
-        measure: What is to be computed.
-        num_results: Results for each query; a cutoff is not deeper.
+        measure: The measure.
+        num_results: Results for each query; the largest valid cutoff.
         qids: The topics' names, which gdeval (``ERR``) reads as numbers.
 
     Raises:
@@ -93,13 +93,13 @@ def check_measure(measure: Measure, num_results: int, qids: Sequence[str] = ("1"
     if not isinstance(measure, Measure):
         raise ValueError(f"expected a measure of ir_measures, such as nDCG @ 10, found {measure!r}")  # noqa: TRY004
     cutoff = measure.params.get("cutoff")
-    if cutoff is not None and (type(cutoff) is not int or cutoff < 1):  # at 0 pytrec_eval ends the process
+    if cutoff is not None and (type(cutoff) is not int or cutoff < 1):  # pytrec_eval ends the process at 0
         raise ValueError(f"the cutoff of {measure} must be a whole number, at least 1, not {cutoff!r}")
     if cutoff is not None and cutoff > num_results:
         raise ValueError(f"{measure} looks deeper than num_results, {num_results}")
     try:
         found = pt.Evaluate(*_made_up(qids), [measure], perquery=True)
-    except Exception as error:  # the programs behind ir_measures have no common class
+    except Exception as error:  # errors of ir_measures' programs have no common class
         reason = re.sub(r"<object object at \w+>", "nothing", str(error))
         raise ValueError(f"{measure} cannot be computed: {type(error).__name__}: {reason}") from error
     if missing := [qid for qid in qids if math.isnan(found.get(qid, {}).get(str(measure), math.nan))]:
@@ -107,7 +107,7 @@ def check_measure(measure: Measure, num_results: int, qids: Sequence[str] = ("1"
 
 
 def require_attainable(measure: Measure, qrels: pd.DataFrame) -> None:
-    """Raise ``ValueError`` where no judgement is high enough for the measure, so that every query would score 0."""
+    """Raise ``ValueError`` if no label is high enough for the measure, so that every query would score 0."""
     lowest = measure.params.get("rel", 1)
     if "rel" not in measure.SUPPORTED_PARAMS and not str(measure).startswith("nDCG"):
         return
@@ -119,7 +119,7 @@ def require_attainable(measure: Measure, qrels: pd.DataFrame) -> None:
 
 
 def _made_up(qids: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Results and judgements: of the first query a relevant document is found, of the others none."""
+    """Results and judgements: a relevant document is found for the first query, none for the others."""
     results = pd.DataFrame([(qid, docno, -rank, rank) for qid in qids for rank, docno in enumerate("abc")])
     labels = [(qid, docno, label) for qid in qids for docno, label in (("d", 1), ("b", 2 * (qid == qids[0])), ("c", 0))]
     return results.set_axis(["qid", "docno", "score", "rank"], axis=1), pd.DataFrame(
@@ -132,14 +132,14 @@ def measure_runs(
 ) -> pd.DataFrame:
     """Measure every query of every run by ``ir_measures``.
 
-    A query of ``qrels`` for which a run has no results gets the measure's value for nothing found; results of other
-    queries are not looked at.
+    A query of ``qrels`` without results in a run gets the measure's value for an empty result list; results of other
+    queries are ignored.
 
     Args:
         runs: Name -> results (``qid``, ``docno``, ``score``); see :func:`in_one_order` for the order of ties.
         qrels: ``qid``, ``docno``, ``label``.
-        measures: What to compute.
-        in_order: The runs come from :func:`in_one_order`.
+        measures: The measures.
+        in_order: Whether the runs come from :func:`in_one_order`.
 
     Returns:
         Columns ``name``, ``qid``, ``measure`` (its name), ``value``: by run, then measure in the order of ``measures``.
@@ -162,7 +162,7 @@ def measure_runs(
 
 
 def _by_query(results: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Map qid to docno to score: what every provider reads without converting it again. Results are sorted by query."""
+    """Map qid to docno to score, which every provider reads without conversion. Results are sorted by query."""
     docnos, scores = results["docno"].tolist(), results["score"].tolist()
     starts = np.flatnonzero(~results["qid"].duplicated().to_numpy())
     ends = [*starts[1:].tolist(), len(results)]
@@ -171,7 +171,7 @@ def _by_query(results: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 
 def mean_values(per_query: pd.DataFrame, measures: Sequence[Measure]) -> pd.DataFrame:
-    """Return one row a run: ``name`` and a column for each measure, by the measure's own mean (``NumRet`` is a sum)."""
+    """Return one row per run: ``name``, and a column for each measure with its own mean (``NumRet`` is a sum)."""
     rows = []
     for name, own in per_query.groupby("name", sort=False):
         values = dict(list(own.groupby("measure", sort=False)["value"]))

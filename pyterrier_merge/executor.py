@@ -222,7 +222,7 @@ class _Job:
         running = list(self._running)
         stopped, _ = self._ray.wait(running, num_returns=len(running), timeout=STOP_SECONDS) if running else ([], [])
         for ref in stopped:
-            with suppress(Exception):  # else Ray reports an error that nobody has asked for
+            with suppress(Exception):  # Ray would log the error otherwise
                 self._ray.get(ref)
 
     def _start(self, started: _Started) -> None:
@@ -303,7 +303,7 @@ _kept: dict[str, Callable[[Any], Any]] = {}  # in a worker: the function of the 
 def _work_of(key: str, ref: Any) -> Callable[[Any], Any]:
     """Return the function of a job; a process reads it once, so that it keeps what it has loaded."""
     if key not in _kept:
-        _kept.clear()  # first let go of the model of another job
+        _kept.clear()  # first free the model of another job
         _kept[key] = _ray().get(ref)
     return _kept[key]
 

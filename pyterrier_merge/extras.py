@@ -1,4 +1,4 @@
-"""Optional libraries, imported when they are first needed."""
+"""Optional libraries, imported on first use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
     Args:
         module: Its name.
         extra: The extra.
-        purpose: What needs it, for the message.
+        purpose: The feature that needs it, for the message.
 
     Raises:
         ModuleNotFoundError: It is not installed; the message names the extra.

@@ -1,4 +1,4 @@
-"""Fingerprints: short names for a thing's content, used for equality and for every path on disk."""
+"""Fingerprints: short names for content, used for equality and for paths on disk."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ DIGITS = 16
 
 
 def fingerprint(value: Any) -> str:
-    """Return 16 hexadecimal digits (64 bits of SHA-256) that depend on nothing but ``value``.
+    """Return 16 hexadecimal digits (64 bits of SHA-256) that depend only on ``value``.
 
     Args:
-        value: Anything that JSON can write, and paths. The order of a dictionary's keys does not matter.
+        value: JSON data and paths. The order of a dictionary's keys does not matter.
 
     Raises:
-        TypeError: ``value`` holds what JSON cannot write; a fingerprint of its ``repr`` would change with every run.
+        TypeError: ``value`` is not JSON data; a fingerprint of its ``repr`` would change with every run.
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_path_only)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]
 
 
 def fingerprint_texts(texts: Iterable[str]) -> str:
-    """Return the fingerprint of a stream of texts, read once and never held in memory.
+    """Return the fingerprint of a stream of texts, without holding them in memory.
 
-    The length of each text goes in before it, so that ``["ab"]`` and ``["a", "b"]`` differ.
+    The length of each text is hashed before it, so that ``["ab"]`` and ``["a", "b"]`` differ.
     """
     digest = hashlib.sha256()
     for text in texts:
@@ -54,7 +54,7 @@ def fingerprint_rows(frame: pd.DataFrame) -> str:
 
 
 def fingerprint_file(path: str | Path) -> str:
-    """Return the fingerprint of a file's bytes (about 1 GB a second)."""
+    """Return the fingerprint of a file's bytes (about 1 GB per second)."""
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:
         while block := file.read(1 << 20):

@@ -1,13 +1,13 @@
-"""How much memory work that can be cut smaller takes where nobody says."""
+"""The default memory of work that can be divided into blocks."""
 
 from __future__ import annotations
 
-SHARE = 4  # one part in so many of what is free
-MOST = 4 << 30  # bytes; more makes blocks so large that a killed job loses much
+SHARE = 4  # one quarter of the free memory
+MOST = 4 << 30  # bytes; with larger blocks a killed job would lose more work
 
 
 def spare_memory(device: str) -> int:
-    """Return a quarter of the memory that is free on a torch device now, and 4 GiB at most, in bytes."""
+    """Return a quarter of a torch device's free memory, at most 4 GiB, in bytes."""
     if device.startswith("cuda"):
         import torch
 

@@ -1,4 +1,4 @@
-"""The merge methods that mergekit registers: what models and parameters each takes, and its arithmetic on tensors."""
+"""The merge methods that mergekit registers: their models, parameters, and arithmetic on tensors."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pyterrier_merge.spelling import did_you_mean
 if TYPE_CHECKING:
     import torch
 
-# Methods that interpolate: where the source weighs nothing and a single domain model all, the result is that model.
+# Methods that interpolate: if a single domain model has all the weight, the result is that model.
 _INTERPOLATING = frozenset({"linear", "slerp", "nuslerp", "multislerp"})
-# Methods whose result for an element depends on that element alone, so that a tensor can be merged piece by piece.
+# Methods whose result for an element depends only on that element, so that a tensor can be merged piece by piece.
 _ELEMENTWISE = frozenset({"linear", "task_arithmetic"})
-_RANDOM = ("dare", "della")  # their names begin so: they drop weights at random
+_RANDOM = ("dare", "della")  # prefixes of the methods that drop weights at random
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class MergeMethod:
     Attributes:
         name: mergekit's name.
         title: Its name in prose.
-        reference: Where it is described, an address; empty where mergekit names none.
-        weighted: Whether it takes a weight for each model. ``alpha`` means nothing to one that does not.
-        base: ``required`` (the source, where no other base is given), ``optional`` or ``none``.
-        parameters: What it takes besides weights: name -> default, None where a value must be given.
-        per_model: Those of them that can differ from model to model.
+        reference: Address of its description; empty if mergekit names none.
+        weighted: Whether it takes a weight for each model. Methods without weights do not use ``alpha``.
+        base: ``required`` (the source, if no other base is given), ``optional`` or ``none``.
+        parameters: Its parameters besides weights: name -> default, None if a value must be given.
+        per_model: The parameters that can differ from model to model.
     """
 
     name: str
@@ -50,7 +50,7 @@ class MergeMethod:
 
     @property
     def elementwise(self) -> bool:
-        """Whether each element of the result depends on that element of the models alone."""
+        """Whether each element of the result depends only on that element of the models."""
         return self.name in _ELEMENTWISE
 
     @property
@@ -59,10 +59,10 @@ class MergeMethod:
         return self.name.startswith(_RANDOM)
 
     def check(self, *, num_domains: int, has_base: bool, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters as mergekit reads them: of ``normalize``, 0 and ``"no"`` are False.
+        """Return the parameters as mergekit reads them: for ``normalize``, 0 and ``"no"`` are False.
 
         Raises:
-            ValueError: This method does not take these models or parameters.
+            ValueError: This method does not support these models or parameters.
         """
         if has_base and self.base == "none":
             raise ValueError(f"{self.name} takes no base model: leave 'base' out")
@@ -111,7 +111,7 @@ class MergeMethod:
 
 
 def divides_by_sum(method: str, parameters: Mapping[str, Any]) -> bool:
-    """Whether a method divides by the sum of all weights, which cannot be 0 then; mergekit is not looked at."""
+    """Whether a method divides by the sum of all weights, which must then not be 0; does not import mergekit."""
     divides = parameters.get("normalize", True) and parameters.get("normalize_weights", True)
     return method in _INTERPOLATING and bool(divides)
 
@@ -129,7 +129,7 @@ def get_method(name: str) -> MergeMethod:
     """Return the method of that name.
 
     Raises:
-        ValueError: mergekit registers no such method, or it does not merge.
+        ValueError: mergekit has no such method, or it is not a merge of models.
     """
     if name not in list_methods():
         raise ValueError(f"unknown merge method {name!r}: {did_you_mean(name, list_methods(), 'mergekit has')}")
@@ -162,19 +162,20 @@ def blend(
 
     Args:
         tensors: The source's and each domain model's, in this order, on one device.
-        method: How.
-        weights: One for each tensor; None where the method takes none.
-        base: What differences are taken from; the source where the method needs a base and none is given.
+        method: The method.
+        weights: One for each tensor; None if the method takes none.
+        base: The tensor that differences are taken from; the source if the method needs a base and none is given.
         parameters: The method's own, as :meth:`MergeMethod.check` returns them.
-        name: Named in mergekit's messages, and part of the seed.
-        seed: Of methods that drop weights at random: one seed and name, one result on one kind of device.
-        memory: Float32 of the same shape that the result may be written to, none of the tensors.
+        name: The tensor's name, for mergekit's messages and the random seed.
+        seed: Random seed of methods that drop weights at random: the same seed and name give the same result on the
+            same kind of device.
+        memory: Float32 memory of the same shape for the result, separate from the tensors.
 
     Returns:
         Float32, of the same shape.
 
     Raises:
-        ValueError: mergekit's, where the tensors or parameters do not fit.
+        ValueError: mergekit's error if the tensors or parameters do not fit.
     """
     import torch
     from mergekit.merge_methods import merge_tensors
@@ -186,12 +187,12 @@ def blend(
     if method.name == "slerp":
         values["t"] = sum(_required(weights)[1:]) / sum(_required(weights))
     elif method.weighted:
-        # Where the source is the base, its weight is what the others leave; mergekit takes none for it.
+        # If the source is the base, its weight is implied by the others; mergekit takes none for it.
         values["weight"] = list(_required(weights)[1 if base is None and base_index == 0 else 0 :])
     inputs = [*tensors] if base is None else [base, *tensors]
     devices = sorted({tensor.device.index for tensor in inputs if tensor.is_cuda}) if method.random else []
     with torch.random.fork_rng(devices=devices, enabled=method.random):
-        if method.random:  # torch.manual_seed would set the generators of all GPUs, which nobody sets back
+        if method.random:  # torch.manual_seed would set the generators of all GPUs, which are not restored
             for generator in (torch.default_generator, *(torch.cuda.default_generators[index] for index in devices)):
                 generator.manual_seed(_seed(seed, name))
         return merge_tensors(
@@ -202,9 +203,9 @@ def blend(
 def _linear(
     tensors: Sequence[torch.Tensor], weights: Sequence[float], *, normalize: bool, memory: torch.Tensor | None
 ) -> torch.Tensor:
-    """What mergekit's kernel computes, in memory that is there: the same numbers, but for the sign of a zero.
+    """Compute mergekit's linear kernel in existing memory: the same numbers, except for the sign of zeros.
 
-    Its binding of parameters, its fresh memory for each piece of a tensor and its adding to zeros would take as long.
+    mergekit's binding of parameters, allocation for each piece and addition to zeros would take as long again.
     """
     import torch
 
@@ -217,7 +218,7 @@ def _linear(
 
 
 def linear_divisor(weights: Sequence[float], parameters: Mapping[str, Any]) -> float | None:
-    """What mergekit's linear method divides by: the sum of the weights, in float32; None where that changes nothing."""
+    """The divisor of mergekit's linear method: the sum of the weights, in float32; None if it changes nothing."""
     import torch
 
     _, total, divides = _coefficients(tuple(weights), torch.device("cpu"))
@@ -228,9 +229,9 @@ def linear_divisor(weights: Sequence[float], parameters: Mapping[str, Any]) -> f
 def _coefficients(
     weights: tuple[float, ...], device: torch.device
 ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor, bool]:
-    """Weights as vectors of one element, for such a vector and bfloat16 make float32; mergekit's sum, if it is not 1.
+    """Weights as one-element vectors, because such a vector times bfloat16 is float32; mergekit's sum, if it is not 1.
 
-    The sum lies on the device, for what CUDA does with a number there is to multiply by its reciprocal.
+    The sum is a tensor on the device, because CUDA divides by a Python number by multiplying with its reciprocal.
     """
     import torch
 

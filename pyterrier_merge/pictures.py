@@ -1,4 +1,4 @@
-"""What all pictures share. Pyplot stays out, and with it windows and global figures."""
+"""The base of all plots. It does not use pyplot, which would open windows and keep global figures."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from matplotlib.font_manager import FontProperties, findfont, fontManager, get_f
 logger = logging.getLogger(__name__)
 
 DPI = 150
-CHARACTERS = 11  # of a title, in an inch
-SHOWN_DPI = 100  # of a notebook: a picture is sharp there, and no wider than the page
-BOX = "□"  # in place of a character that no installed font has
+CHARACTERS = 11  # characters of a title per inch
+SHOWN_DPI = 100  # in notebooks: sharp, and not wider than the page
+BOX = "□"  # replaces characters that no installed font has
 
 
 class Picture(Figure):
-    """A figure that a notebook shows by itself; without pyplot it would show the name of its class.
+    """A figure that notebooks display without pyplot; otherwise they would show the name of its class.
 
     Args:
         width: In inches.
@@ -35,10 +35,10 @@ class Picture(Figure):
         FigureCanvasAgg(self)
 
     def entitle(self, words: str) -> None:
-        """Put a title of any script above all, in as many lines as it needs."""
+        """Add a title in any script, with as many lines as it needs."""
         width, _ = self.get_size_inches()
         [title], fonts = drawable(textwrap.fill(words, int(width * CHARACTERS)))
-        self.suptitle(title, fontsize="medium", fontfamily=fonts, parse_math=False)  # a name may hold a $
+        self.suptitle(title, fontsize="medium", fontfamily=fonts, parse_math=False)  # a name may contain a $
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         data = io.BytesIO()
@@ -55,21 +55,21 @@ def as_svg(figure: Figure) -> str:
 
 
 def name_lines(axes: Axes, fonts: list[str]) -> None:
-    """Draw a legend, with names as they are: one may hold a $.
+    """Draw a legend with unprocessed names, because a name may contain a $.
 
     Args:
-        axes: With the lines.
-        fonts: For the names, as :func:`drawable` returns them.
+        axes: The axes with the lines.
+        fonts: The fonts for the names, from :func:`drawable`.
     """
     for text in axes.legend(prop={"family": fonts, "size": "small"}).get_texts():
         text.set_parse_math(False)
 
 
 def drawable(*texts: str) -> tuple[list[str], list[str]]:
-    """Return texts of any script as they can be drawn, and the fonts to draw them in (``fontfamily=``).
+    """Return texts of any script in a form that can be drawn, and the fonts for them (``fontfamily=``).
 
-    Characters that matplotlib's font lacks come from other installed fonts. What no installed font has becomes a box,
-    and a warning says so, once.
+    Characters that matplotlib's font lacks come from other installed fonts. Characters without an installed font become
+    a box, with one warning.
     """
     families = list(mpl.rcParams["font.family"])
     fonts = [findfont(FontProperties(family=[family])) for family in families]
@@ -81,7 +81,7 @@ def drawable(*texts: str) -> tuple[list[str], list[str]]:
 
 @cache
 def _fallbacks(missing: str) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Installed fonts that have the characters between them, and the characters that none has."""
+    """Installed fonts that together have the characters, and the characters that none has."""
     installed = {entry.name: entry.fname for entry in fontManager.ttflist if not entry.name.startswith("Last Resort")}
     left, chosen = set(missing), list[str]()
     while left:
@@ -107,7 +107,7 @@ def _lacking(files: Sequence[str], characters: set[str]) -> set[str]:
     for file in files:
         try:
             font = get_font(file)
-        except (OSError, RuntimeError):  # one that FreeType does not read, such as coloured bitmaps
+        except (OSError, RuntimeError):  # a font that FreeType cannot read, such as coloured bitmaps
             continue
         left = {character for character in left if not font.get_char_index(ord(character))}
     return left

@@ -1,4 +1,4 @@
-"""Which floating-point type to compute in: bfloat16 where the hardware multiplies in it, float32 elsewhere."""
+"""The floating-point type for computing: bfloat16 if the hardware multiplies in it, otherwise float32."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def resolve_dtype(dtype: str, device: str) -> torch.dtype:
-    """Return the torch type for a name; ``"auto"`` goes by the device's instructions, so it is the same in every run.
+    """Return the torch type for a name; ``"auto"`` depends only on the device's instructions.
 
     Raises:
         ValueError: The name is not one of ``auto``, ``float32``, ``bfloat16``, ``float16``.
@@ -37,7 +37,7 @@ def multiplies_bfloat16(device: str) -> bool:
 
 
 def default_device() -> str:
-    """``"cuda"`` where a GPU is there, else ``"cpu"``.
+    """``"cuda"`` if there is a GPU, else ``"cpu"``.
 
     Raises:
         RuntimeError: The process was forked from one that had used a GPU.
@@ -49,10 +49,10 @@ def default_device() -> str:
 
 
 def refuse_forked_cuda() -> None:
-    """Raise ``RuntimeError`` in a process that was forked from one that had used a GPU: it cannot use it any more."""
+    """Raise ``RuntimeError`` in a process that was forked from one that had used a GPU, and so cannot use it."""
     import torch
 
-    # the former also where somebody has only asked whether there is a GPU; the count needs no CUDA
+    # the former is also true if a GPU was only looked for; counting devices does not need CUDA
     if torch.cuda._is_in_bad_fork() and torch.cuda.device_count():
         raise RuntimeError(
             "this process was forked from one that had used a GPU, and CUDA cannot be used after a fork: start workers "

@@ -12,8 +12,8 @@ import pyterrier as pt
 P = ParamSpec("P")
 R = TypeVar("R")
 
-DELAY = 3.0  # seconds of work before a bar appears that nobody asked for
-_asked: list[bool] = []  # for the calls in progress that said verbose=True or False, the innermost last
+DELAY = 3.0  # seconds of work before a bar appears by default
+_asked: list[bool] = []  # verbose=True or False of the calls in progress, innermost last
 
 
 def progress(items: Any = None, *, verbose: bool | None, **options: Any) -> Any:
@@ -22,21 +22,21 @@ def progress(items: Any = None, *, verbose: bool | None, **options: Any) -> Any:
     Args:
         items: An iterable; None for a bar that is updated by hand.
         verbose: Show the bar. None shows it in terminals and notebooks, if the work takes more than some seconds.
-        options: Of tqdm, such as ``total`` and ``unit``.
+        options: Options of tqdm, such as ``total`` and ``unit``.
     """
     delay = DELAY if verbose is None else 0.0
     return pt.tqdm(items, disable=not shown(verbose), delay=delay, **options)
 
 
 def shown(verbose: bool | None) -> bool:
-    """Return whether bars are shown: as asked for here or by an outer call, else where someone watches."""
+    """Return whether bars are shown: as set here or by an outer call, else in terminals and notebooks."""
     if verbose is not None:
         return verbose
     return _asked[-1] if _asked else _terminal() or _notebook()
 
 
 def verbosity(function: Callable[P, R]) -> Callable[P, R]:
-    """Let the argument ``verbose`` of a function hold for all that it calls, unless that is told otherwise."""
+    """Apply a function's argument ``verbose`` to all functions that it calls without their own ``verbose``."""
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:

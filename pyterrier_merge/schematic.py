@@ -1,4 +1,4 @@
-"""How PyTerrier draws the transformers of this package in a pipeline, without a network, too."""
+"""How PyTerrier draws the transformers of this package in a pipeline, also without a network."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def labelled(label: str | None = None) -> dict[str, Any]:
 def _pages() -> dict[Any, Any]:
     """Return PyTerrier's pages by class; an empty mapping if its website cannot be reached.
 
-    PyTerrier raises an error then, and every display of a pipeline prints a traceback. What failed once in a process is
-    not tried again, because a display would wait for it.
+    Otherwise PyTerrier would raise an error, and every display of a pipeline would print a traceback. After a failure,
+    a process does not try again, because every display would wait for it.
     """
     try:
         return _objects_inv()

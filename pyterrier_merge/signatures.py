@@ -10,9 +10,9 @@ Taker = TypeVar("Taker", bound=Callable[..., Any])
 
 
 def takes_options_of(parent: Callable[..., Any]) -> Callable[[Taker], Taker]:
-    """Put a function's keyword-only parameters into the signature of one that passes ``**options`` on to it.
+    """Add a function's keyword-only parameters to the signature of one that passes ``**options`` to it.
 
-    ``help()`` shows them then, and PyTerrier's inspection finds them. A parameter that both have is the function's own.
+    ``help()`` and PyTerrier's inspection then show them. A parameter that both have is the decorated function's own.
     """
     keywords = [one for one in inspect.signature(parent).parameters.values() if one.kind is one.KEYWORD_ONLY]
 

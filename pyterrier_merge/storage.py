@@ -1,4 +1,4 @@
-"""Folders on disk: where caches live, what room there is, and folders that appear finished or not at all."""
+"""Folders on disk: the cache, checks of free space, and folders that appear only when complete."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 def user_path(path: str | Path) -> Path:
     """Return a path that a user gave, with the home folder for ``~``, or another user's for ``~NAME``.
 
-    Every public function that takes a path reads it with this. A name that begins with ``~`` and is not a user's stays.
+    Every public function that takes a path reads it with this. A name that begins with ``~`` and is not a user's is
+    not changed.
     """
-    return Path(os.path.expanduser(path))  # noqa: PTH111 (the method of Path raises where there is no such user)
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (the method of Path raises if there is no such user)
 
 
 def cache_folder(*parts: str) -> Path:
     """Return a folder of the package's cache (indexes, trained domain models); made if missing.
 
-    The cache is ``$PYTERRIER_MERGE_CACHE`` where that is set, else ``merge`` in PyTerrier's home.
+    The cache is ``$PYTERRIER_MERGE_CACHE`` if that is set, else ``merge`` in PyTerrier's home.
     """
     cache = os.environ.get("PYTERRIER_MERGE_CACHE") or Path(pt.io.pyterrier_home(), "merge")
     folder = user_path(cache).absolute().joinpath(*parts)
@@ -38,11 +39,11 @@ def cache_folder(*parts: str) -> Path:
 
 
 def refuse_existing(path: str | Path, *, overwrite: bool) -> None:
-    """Raise ``FileExistsError`` where something stands at ``path`` and ``overwrite`` was not said.
+    """Raise ``FileExistsError`` if ``path`` exists and ``overwrite`` is false.
 
-    Raise ``ValueError`` where it was, and ``path`` is or holds the current folder: who works there would be nowhere.
+    Raise ``ValueError`` if ``overwrite`` is true and ``path`` is or contains the current folder.
     """
-    if not os.path.lexists(path):  # a link to nowhere stands there too
+    if not os.path.lexists(path):  # also True for a broken link
         return
     if not overwrite:
         raise FileExistsError(f"{path} exists already; choose another path, delete it, or pass overwrite=True")
@@ -52,13 +53,13 @@ def refuse_existing(path: str | Path, *, overwrite: bool) -> None:
 
 
 def require_room(folder: Path, needed: int, what: str, *, mend: str = "choose another folder") -> None:
-    """Raise ``OSError`` where the disk of ``folder``, which need not exist yet, has less than ``needed`` bytes free.
+    """Raise ``OSError`` if the disk of ``folder``, which need not exist yet, has less than ``needed`` bytes free.
 
     Args:
-        folder: Where to write.
-        needed: Bytes.
-        what: What is to be written, for the message.
-        mend: What to do, for the message, other than to make room.
+        folder: The folder to write to.
+        needed: Number of bytes.
+        what: Description of the data, for the message.
+        mend: What to do other than to make room, for the message.
     """
     folder = folder.resolve()
     there = next(place for place in (folder, *folder.parents) if place.exists())
@@ -71,7 +72,7 @@ def require_room(folder: Path, needed: int, what: str, *, mend: str = "choose an
 
 
 def in_bytes(size: int | None) -> str:
-    """Return a size in words: ``14.5 GB``."""
+    """Return a size with a unit: ``14.5 GB``."""
     if size is None:
         return "not known"
     unit, name = (1e9, "GB") if size >= 1e9 else (1e6, "MB") if size >= 1e5 else (1e3, "kB")
@@ -80,18 +81,18 @@ def in_bytes(size: int | None) -> str:
 
 @contextmanager
 def finished_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``; flush it to disk and rename it to ``path`` when the block ends well.
+    """Yield a temporary folder next to ``path``; flush it to disk and rename it to ``path`` if the block succeeds.
 
-    When the block raises, the temporary folder is removed and whatever stood at ``path`` stays as it was. One that a
-    killed process left is removed when the next begins, once nothing in it has changed for a day.
+    If the block raises, the temporary folder is removed and ``path`` is not changed. A temporary folder of a killed
+    process is removed by the next call, once nothing in it has changed for a day.
 
     Args:
-        path: The folder to make, or a link to it, which stays. Its parents are made too.
-        overwrite: Replace what stands at ``path``, at the very end; of several processes, the last one's stays.
+        path: The folder to make, or a link to it, which is kept. Its parents are made too.
+        overwrite: Replace an existing ``path`` at the very end; with several processes, the last one wins.
 
     Raises:
         FileExistsError: ``path`` exists and ``overwrite`` is false.
-        ValueError: ``path`` is to be overwritten, and is or holds the current folder.
+        ValueError: ``path`` is to be overwritten, and is or contains the current folder.
     """
     given, path = path, Path(path).resolve()
     restore_folder(path)
@@ -109,15 +110,15 @@ def finished_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Pa
 
 
 def remove_unfinished(path: Path, *, age: float = 0) -> None:
-    """Delete what processes that were killed in ``finished_folder(path)`` left.
+    """Delete the temporary folders of processes that were killed in ``finished_folder(path)``.
 
     Args:
-        path: The folder that they were to make.
-        age: Seconds for which nothing has changed in what is deleted. With 0, a living process's is deleted as well:
-            call it under a lock that all of them hold.
+        path: The folder that they were making.
+        age: Seconds without a change in a deleted folder. With 0, folders of running processes are deleted too: call
+            it under a lock that all of them hold.
     """
     for left in _named(path, "part"):
-        with suppress(OSError):  # another process deletes it, or it is another user's
+        with suppress(OSError):  # deleted by another process, or owned by another user
             changed = max(file.lstat().st_mtime for file in (left, *left.rglob("*")))
             if not age or time.time() - changed > age:
                 _delete(left)
@@ -126,11 +127,11 @@ def remove_unfinished(path: Path, *, age: float = 0) -> None:
 def finish_folder(beside: Path, path: Path, *, overwrite: bool = False) -> None:
     """Flush every file of ``beside`` to disk and rename it to ``path``: the last step of a build.
 
-    With ``overwrite``, what stands at ``path`` is moved aside first. No lock, which some shared disks do not have:
-    where another process puts something there in between, that is moved aside too.
+    With ``overwrite``, an existing ``path`` is moved aside first. No lock is used, because some shared disks do not
+    support locks: a ``path`` that another process creates in between is moved aside too.
 
     Raises:
-        FileExistsError: Something stands at ``path`` and ``overwrite`` is false, also where it appeared only now.
+        FileExistsError: ``path`` exists and ``overwrite`` is false, also if it has just been created.
     """
     _flush(beside)
     placed = False
@@ -152,10 +153,10 @@ def finish_folder(beside: Path, path: Path, *, overwrite: bool = False) -> None:
 
 
 def restore_folder(path: Path) -> None:
-    """Put back what a job moved aside and was killed before it had replaced it; delete that where it had."""
+    """Restore a folder that a killed job moved aside before replacing it; delete it if it was replaced."""
     with suppress(OSError):  # another process was faster
         for aside in sorted(_named(path, "old"), reverse=True):
-            if os.path.lexists(path):  # renamed first: half of it must never be put back
+            if os.path.lexists(path):  # renamed first: a partly deleted folder must never be restored
                 delete_whole(aside)
             else:
                 aside.replace(path)
@@ -168,10 +169,10 @@ def delete_whole(path: Path) -> None:
 
 
 def write_file(path: str | Path, content: str | bytes | memoryview) -> None:
-    """Write text (UTF-8) or bytes so that ``path`` holds either all of it or what it held before."""
+    """Write text (UTF-8) or bytes atomically: ``path`` holds either the new or the old content."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # processes of several nodes may write it
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # several nodes may write the same file
     try:
         beside.write_bytes(content.encode() if isinstance(content, str) else content)
         _fsync(beside)
@@ -182,12 +183,12 @@ def write_file(path: str | Path, content: str | bytes | memoryview) -> None:
 
 
 def _prefix(path: Path) -> str:
-    """What hidden names beside ``path`` begin with: nobody else's do."""
+    """The prefix of hidden names next to ``path``, which no other file has."""
     return f".{path.name}.pyterrier-merge-"
 
 
 def _new_name(path: Path, ending: str) -> Path:
-    """A name that is free; later ones come later in order."""
+    """An unused name; later names sort after earlier ones."""
     return path.parent / f"{_prefix(path)}{time.time_ns()}-{secrets.token_hex(4)}.{ending}"
 
 
@@ -203,7 +204,7 @@ def _delete(path: Path) -> None:
 
 
 def _allow_readers(folder: Path) -> None:
-    """Give files that only their owner can read, as safetensors writes them, the mode that the folder has."""
+    """Give files that only their owner can read, such as those of safetensors, the folder's mode."""
     mode = folder.stat().st_mode & 0o666
     for file in folder.rglob("*"):
         if file.is_file() and not file.is_symlink():

@@ -498,7 +498,7 @@ def test_other_parameters_for_parts_of_layers_are_refused(read):
 
 def test_parts_that_keep_the_source_without_weights_have_no_words_in_mergekit():
     recipe = MergeRecipe("s", "d", (Segment(None, parts={"attention": 1}),), method="karcher")
-    with pytest.raises(ValueError, match="mergekit's karcher takes no weights, by which parts of layers could differ"):
+    with pytest.raises(ValueError, match="mergekit's karcher takes no weights, so parts of layers cannot differ"):
         recipe_yaml(recipe, 4)
 
 

@@ -32,12 +32,12 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def main(
     _version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Domain-specific retrieval by model merging, in PyTerrier.
 
-    Exit status: 0 when everything was done; 1 when something failed, with the reason on standard error; 2 for wrong
-    arguments, and from check for models that cannot be merged; 130 after Ctrl-C, 143 after SIGTERM. Progress bars and
-    colours are shown in a terminal only.
+    Exit status: 0 on success; 1 after a failure, with the reason on standard error; 2 for wrong arguments, and from
+    check for models that cannot be merged; 130 after Ctrl-C, 143 after SIGTERM. Progress bars and colours are shown
+    only in a terminal.
     """

@@ -8,15 +8,15 @@ from typing import Any
 
 
 def read_assignments(option: str, texts: Sequence[str], example: str) -> dict[str, Any]:
-    """Read what a repeatable option says: numbers, true and false as such, all else as words.
+    """Read a repeatable option: numbers, true and false as such, everything else as text.
 
     Args:
-        option: Such as ``--set``, for messages.
-        texts: What was given.
-        example: Of one, for messages.
+        option: The option, such as ``--set``, for messages.
+        texts: The given texts.
+        example: An example of one, for messages.
 
     Raises:
-        ValueError: A text is of another form, or a name is given twice.
+        ValueError: A text has another form, or a name is given twice.
     """
     found: dict[str, Any] = {}
     for text in texts:

@@ -1,4 +1,4 @@
-"""``pyterrier-merge cache``: what the cache holds, and how to make room."""
+"""``pyterrier-merge cache``: lists the cache, and deletes entries to make room."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ DAY = 24 * 60 * 60  # seconds
 
 def cache(
     kinds: Annotated[
-        list[str] | None, typer.Argument(metavar="[KIND]...", help="List each entry of these, such as indexes.")
+        list[str] | None, typer.Argument(metavar="[KIND]...", help="List each entry of these kinds, such as indexes.")
     ] = None,
     clean: Annotated[bool, typer.Option("--clean", help="Delete the entries of these kinds.")] = False,
     older_than: Annotated[
-        float, typer.Option(metavar="DAYS", min=0, help="Only entries that have not changed for so many days.")
+        float, typer.Option(metavar="DAYS", min=0, help="Only entries that have not changed for this number of days.")
     ] = 0,
     yes: Annotated[bool, typer.Option("--yes", help="Delete without a question.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the cache: indexes, trained models, scores of sweeps. Or delete what is no longer needed.
 
-    Everything there is made again when it is needed: indexes take an encoding of the collection, models a training.
+    Deleted entries are made again when they are needed: indexes by encoding the collection, models by training.
     """
     from rich.console import Console
 

@@ -15,17 +15,17 @@ _FIGURES = (".png", ".pdf", ".svg")
 
 def check(
     source: Annotated[str, typer.Argument(help="The retrieval model: a folder, package:NAME/FOLDER, or a hub id.")],
-    domain: Annotated[str, typer.Argument(help="The domain model to merge into it, named in the same ways.")],
+    domain: Annotated[str, typer.Argument(help="The domain model to merge into it, named in the same way.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the distances layer by layer into this file (.png, .pdf, .svg).")
     ] = None,
     distances: Annotated[
-        bool, typer.Option("--distances/--no-distances", help="Read the weights and measure how far they lie apart.")
+        bool, typer.Option("--distances/--no-distances", help="Read the weights and measure how far apart they are.")
     ] = True,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
-    """Say whether two models can be merged and what it would do. Exit status 2: they cannot."""
+    """Report whether two models can be merged, and what differs. Exit status 2: they cannot be merged."""
     with reported_errors():
         from pyterrier_merge.storage import user_path
 

@@ -1,4 +1,4 @@
-"""``pyterrier-merge collections``: what there is to search."""
+"""``pyterrier-merge collections``: lists the test collections."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pyterrier_merge.cli.console import AsJson, print_json, reported_errors
 
 @reported_errors()
 def collections(as_json: AsJson = False) -> None:
-    """List the test collections: what each is, how large, how it is measured, and where it is read from."""
+    """List the test collections: description, size, measures, and source of each."""
     from rich import box
     from rich.console import Console
     from rich.markup import escape
@@ -21,7 +21,7 @@ def collections(as_json: AsJson = False) -> None:
         print_json(table)
         return
     halves = (["name", "language", "documents", "queries", "measures", "download"], ["name", "what", "from", "licence"])
-    for columns in halves:  # all of them side by side fit on no screen
+    for columns in halves:  # too wide for one table
         shown = Table(box=box.SIMPLE, show_edge=False)
         for column in columns:
             number = column in ("documents", "download")

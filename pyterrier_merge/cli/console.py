@@ -1,4 +1,4 @@
-"""What all commands show alike: tables, errors of one line, and no library's remarks about itself."""
+"""Output that all commands share: tables, one-line errors, and no log messages of other libraries."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON; all else goes to standard error.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON; other output goes to standard error.")]
 
-_ANY_WIDTH = 10_000  # columns of text that no table needs
+_ANY_WIDTH = 10_000  # columns of text, more than any table needs
 
 
 @contextmanager
 def reported_errors(
     reworded: Callable[[str], str] = str, *, stopped: str = "nothing was written; give the same command again"
 ) -> Iterator[None]:
-    """Print what a user can correct as an error, without a traceback, and leave with exit status 1.
+    """Print errors that a user can correct without a traceback, and exit with status 1.
 
-    Ctrl-C leaves with exit status 130, SIGTERM with 143.
+    Ctrl-C exits with status 130, SIGTERM with 143.
 
     Args:
-        reworded: Says the arguments that errors and warnings name as this command takes them.
-        stopped: What Ctrl-C leaves behind, and how to go on.
+        reworded: Rewrites arguments in errors and warnings in this command's form.
+        stopped: The state after Ctrl-C, and how to continue.
     """
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -44,7 +44,7 @@ def reported_errors(
     try:
         with stoppable(stopped):
             yield
-    except typer.Exit:  # which is a RuntimeError
+    except typer.Exit:  # a subclass of RuntimeError
         raise
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         logger.debug("the command failed", exc_info=True)
@@ -62,7 +62,7 @@ class _Reworded(logging.Formatter):
 
 
 def print_json(result: Any) -> None:
-    """Print a result, whose frames become lists of rows, to standard output."""
+    """Print a result to standard output; frames become lists of rows."""
     typer.echo(json.dumps(result, indent=1, ensure_ascii=False, default=_rows))
 
 
@@ -72,7 +72,7 @@ def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def print_table(console: Console, title: str, table: pd.DataFrame) -> None:
-    """Print a table under its title, numbers to the right, whole: one that is too wide is wrapped by the terminal."""
+    """Print a whole table under its title, numbers right-aligned; the terminal wraps a table that is too wide."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -83,4 +83,4 @@ def print_table(console: Console, title: str, table: pd.DataFrame) -> None:
     for row in table.itertuples(index=False):
         shown.add_row(*(escape(str(value)) for value in row))
     shown.width = console.measure(shown, options=console.options.update(width=_ANY_WIDTH)).maximum
-    console.print(shown, crop=False)  # in the console's width figures and marks would be cut off
+    console.print(shown, crop=False)  # cropping would cut off figures and marks

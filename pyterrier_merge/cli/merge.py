@@ -1,4 +1,4 @@
-"""``pyterrier-merge merge``: a merge as a model folder."""
+"""``pyterrier-merge merge``: writes a merge as a model folder."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ def merge(
     alpha_upper: Annotated[float | None, typer.Option(help="Weight of SOURCE in the upper half.")] = None,
     method: Annotated[str | None, typer.Option(help="mergekit's name of the method; linear when not given.")] = None,
     parameter: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the method, such as density=0.5. Repeatable.")
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A parameter, such as density=0.5. Repeatable.")
     ] = None,
     base: Annotated[str | None, typer.Option(help="The model that differences are taken from; else SOURCE.")] = None,
     embeddings: Annotated[float | None, typer.Option(help="Alpha of the token embeddings; 1 when not given.")] = None,
     dtype: Annotated[str, typer.Option(help="auto (as SOURCE is stored), float32, bfloat16 or float16.")] = "auto",
     task: Annotated[str | None, typer.Option(help="The instruction, for models that follow one.")] = None,
     query_prompt: Annotated[str | None, typer.Option(help="Put before each query, instead of SOURCE's own.")] = None,
-    document_prompt: Annotated[str | None, typer.Option(help="Put before each document, likewise.")] = None,
-    max_length: Annotated[int | None, typer.Option(min=1, help="Tokens of a text at most; as SOURCE has it.")] = None,
+    document_prompt: Annotated[str | None, typer.Option(help="Put before each document, instead of SOURCE's.")] = None,
+    max_length: Annotated[int | None, typer.Option(min=1, help="Maximum tokens of a text; else SOURCE's.")] = None,
     pooling: Annotated[
-        str | None, typer.Option(help="mean, cls, lasttoken …: of a SOURCE without sentence-transformers files.")
+        str | None, typer.Option(help="mean, cls, lasttoken …: for a SOURCE without sentence-transformers files.")
     ] = None,
     normalize: Annotated[
-        bool | None, typer.Option("--normalize/--no-normalize", help="Whether vectors get length 1; as SOURCE has it.")
+        bool | None, typer.Option("--normalize/--no-normalize", help="Whether vectors get length 1; else as SOURCE.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model that stands in OUT.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model in OUT.")] = False,
     push: Annotated[
         str | None, typer.Option(metavar="USER/NAME", help="Upload OUT to this (private) repository of the hub.")
     ] = None,
@@ -128,7 +128,7 @@ def _require_both_alphas(settings: dict[str, Any]) -> None:
 
     method = settings.get("method", "linear")
     missing = [f"--{name.replace('_', '-')}" for name in ("alpha_lower", "alpha_upper") if name not in settings]
-    if missing and (method == "linear" or get_method(method).weighted):  # looking at mergekit takes seconds
+    if missing and (method == "linear" or get_method(method).weighted):  # importing mergekit takes seconds
         raise ValueError(f"{method} needs the weight of SOURCE in both halves: {' and '.join(missing)}, from 0 to 1")
 
 

@@ -1,4 +1,4 @@
-"""``pyterrier-merge run``: an experiment from a file."""
+"""``pyterrier-merge run``: runs an experiment from a file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Out = Annotated[
 Only = Annotated[
     list[str] | None, typer.Option(metavar="SYSTEM", help="Run this system, what it builds on, and the baselines.")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Take a folder that holds the run of another spec.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Use a folder that holds the run of another spec.")]
 
 
 def _print_fields(wanted: bool) -> None:
@@ -49,16 +49,16 @@ def run(
     only: Only = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Say what would be done, what is there already and what it takes; do nothing."),
+        typer.Option("--dry-run", help="Show the steps, which are done already, and their cost; do nothing."),
     ] = False,
     rate: Annotated[
         float | None,
-        typer.Option(min=0.001, help="With --dry-run: documents a second that a worker encodes; measured by default."),
+        typer.Option(min=0.001, help="With --dry-run: documents per second of a worker; measured by default."),
     ] = None,
     overwrite: Overwrite = False,
     _fields: Annotated[
         bool,
-        typer.Option("--fields", callback=_print_fields, is_eager=True, help="Print what a file may say, and leave."),
+        typer.Option("--fields", callback=_print_fields, is_eager=True, help="Print the fields of a file, and exit."),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
     as_json: AsJson = False,

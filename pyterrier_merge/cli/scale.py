@@ -11,19 +11,19 @@ if TYPE_CHECKING:
 
 RayOption = Annotated[
     str | None,
-    typer.Option("--ray", metavar="auto|local|HOST:PORT", help="Run on this Ray cluster, not on the one of the file."),
+    typer.Option("--ray", metavar="auto|local|HOST:PORT", help="Run on this Ray cluster instead of the file's."),
 ]
-WorkersOption = Annotated[int | None, typer.Option(min=1, help="On Ray: how many work items run at a time.")]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="On Ray: number of work items that run at a time.")]
 GpusOption = Annotated[float | None, typer.Option(min=0, help="On Ray: GPUs of a worker; may be a fraction.")]
 
 
 def on_cluster(
     spec: ExperimentSpec, ray: str | None, workers: int | None, gpus_per_worker: float | None
 ) -> ExperimentSpec:
-    """Return the experiment with the cluster that the options say; what they leave open is as in the file.
+    """Return the experiment with the cluster from the options; settings that they leave out are the file's.
 
     Raises:
-        ValueError: Options of a cluster without one.
+        ValueError: There are options of a cluster, but no cluster.
     """
     from pyterrier_merge.experiment.cluster import ClusterSection
 

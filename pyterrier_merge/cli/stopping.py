@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a command says what it leaves behind and how to go on, and ends within seconds."""
+"""Handling of Ctrl-C and SIGTERM: a command states what it leaves and how to continue, and ends within seconds."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def stoppable(stopped: str) -> Iterator[None]:
-    """Run a block that Ctrl-C and SIGTERM (batch systems, containers) end with one line and exit status 130 or 143.
+    """Run a block; Ctrl-C and SIGTERM (batch systems, containers) end it with one line and exit status 130 or 143.
 
     Python raises an exception only when a call into a library returns, and an index of PISA or Terrier may take hours.
-    After :data:`GRACE` seconds, or at a second signal, the process ends all the same: nothing half-written is opened.
+    After :data:`GRACE` seconds, or at a second signal, the process ends anyway; partly written files are never opened.
 
     Args:
-        stopped: What is left behind, and how to go on.
+        stopped: The state that is left, and how to continue.
     """
-    if threading.current_thread() is not threading.main_thread():  # signals reach Python there alone
+    if threading.current_thread() is not threading.main_thread():  # Python handles signals only there
         yield
         return
     message = f"stopped: {stopped}\n"
@@ -35,7 +35,7 @@ def stoppable(stopped: str) -> Iterator[None]:
         came.append(number)
         raise KeyboardInterrupt
 
-    heeded = [number for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN]  # nohup and "&" ignore
+    heeded = [number for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN]  # e.g. nohup
     before = {number: signal.signal(number, stop) for number in heeded}
     try:
         with _within_grace(message):
@@ -44,7 +44,7 @@ def stoppable(stopped: str) -> Iterator[None]:
         if not came:
             raise
         typer.secho(message, fg="red", err=True, nl=False)
-        raise typer.Exit(128 + came[0]) from ended  # also where a library made an error of its own of it
+        raise typer.Exit(128 + came[0]) from ended  # also if a library replaced it by its own error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -52,10 +52,10 @@ def stoppable(stopped: str) -> Iterator[None]:
 
 @contextmanager
 def _within_grace(message: str) -> Iterator[None]:
-    """End the process where the block goes on for too long after a signal, or a second one comes."""
+    """End the process if the block runs too long after a signal, or at a second signal."""
     heard, told = os.pipe()
     os.set_blocking(told, False)
-    stderr = os.dup(2)  # a library that is silenced has another file in its place
+    stderr = os.dup(2)  # silencing a library replaces stderr
 
     def watch() -> None:
         number = os.read(heard, 1)

@@ -1,4 +1,4 @@
-"""``pyterrier-merge sweep``: the choice of merges alone, from an experiment's file."""
+"""``pyterrier-merge sweep``: only chooses the merges of an experiment's file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sweep(
     workers: WorkersOption = None,
     gpus_per_worker: GpusOption = None,
 ) -> None:
-    """Choose the merges of an experiment (its 'sweep' sections); nothing is searched for the table."""
+    """Choose the merges of an experiment (its 'sweep' sections), without searching for the table."""
     from rich.console import Console
 
     console = Console(stderr=as_json)

@@ -1,4 +1,4 @@
-"""``pyterrier-merge train-domain``: a domain model from a collection's documents."""
+"""``pyterrier-merge train-domain``: trains a domain model on a collection's documents."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pyterrier_merge.cli.training import (
 
 def train_domain(
     base: Annotated[str, typer.Argument(help="The model to train further: a folder, package:NAME/FOLDER, a hub id.")],
-    collection: Annotated[str, typer.Argument(help="Whose documents it learns from: its name, or a folder.")],
+    collection: Annotated[str, typer.Argument(help="The collection to learn from: its name, or a folder.")],
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
     objective: Annotated[
         str, typer.Option(help="masked (encoders), causal (decoders) or known-items (retrieval models).")
@@ -33,7 +33,7 @@ def train_domain(
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train a domain model on a collection's documents, without labels; a training that was stopped goes on."""
+    """Train a domain model on a collection's documents, without labels; resumes a stopped training."""
     with reported_errors(in_settings, stopped=STOPPED):
         from pyterrier_merge.spelling import did_you_mean
         from pyterrier_merge.storage import user_path

@@ -1,4 +1,4 @@
-"""``pyterrier-merge train-lora``: a LoRA adapter from labels."""
+"""``pyterrier-merge train-lora``: trains a LoRA adapter on labels."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 def train_lora(
     source: Annotated[str, typer.Argument(help="The retrieval model: a folder, package:NAME/FOLDER, or a hub id.")],
-    collection: Annotated[str, typer.Argument(help="Gives queries, judgements and texts: its name, or a folder.")],
+    collection: Annotated[str, typer.Argument(help="The collection to learn from: its name, or a folder.")],
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
-    split: Annotated[str, typer.Option(help="Whose judgements train.")] = "train",
-    dev: Annotated[str | None, typer.Option(metavar="SPLIT", help="Whose queries choose the best step.")] = None,
+    split: Annotated[str, typer.Option(help="The split whose judgements are trained on.")] = "train",
+    dev: Annotated[str | None, typer.Option(metavar="SPLIT", help="The split that chooses the best step.")] = None,
     pool: Annotated[
-        int, typer.Option(min=0, help="BM25's results of each dev query that are searched; 0 for all documents.")
+        int, typer.Option(min=0, help="Number of BM25's results to search for each dev query; 0 for all documents.")
     ] = 100,
     fraction: Annotated[float | None, typer.Option(help="Train on this share of the queries, drawn at random.")] = None,
-    queries: Annotated[int | None, typer.Option(help="Train on so many queries, drawn at random.")] = None,
+    queries: Annotated[int | None, typer.Option(help="Train on this number of queries, drawn at random.")] = None,
     trial: Annotated[int, typer.Option(min=0, help="Which draw.")] = 0,
     negatives_run: Annotated[
         Path | None, typer.Option(help="A TREC run of the training queries to draw hard negatives from.")
@@ -46,7 +46,7 @@ def train_lora(
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train a LoRA adapter on a collection's judgements; a training that was stopped goes on."""
+    """Train a LoRA adapter on a collection's judgements; resumes a stopped training."""
     with reported_errors(in_settings, stopped=STOPPED):
         from pyterrier_merge.encoding.encoders import E5Encoder
         from pyterrier_merge.storage import user_path

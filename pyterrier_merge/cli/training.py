@@ -1,4 +1,4 @@
-"""What the commands that train have in common: collections, settings, and how they say what a training did."""
+"""Shared parts of the training commands: collections, settings, and the report of a training."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     Settings = TypeVar("Settings", bound=TrainingSettings)
 
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Such as steps=200. Repeatable.")
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting, such as steps=200. Repeatable.")
 ]
-DeviceOption = Annotated[str | None, typer.Option(help="cpu or cuda; a GPU where there is one.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what stands at OUT.")]
+DeviceOption = Annotated[str | None, typer.Option(help="cpu or cuda; a GPU if there is one.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an existing OUT.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 
 STOPPED = "the last checkpoint is kept beside OUT; give the same command again to go on from it"
@@ -37,7 +37,7 @@ def read_collection(name: str) -> TestCollection:
 
 
 def read_settings(kind: type[Settings], texts: Sequence[str]) -> Settings:
-    """Make settings of ``NAME=VALUE``; a list has commas.
+    """Make settings from ``NAME=VALUE``; commas separate the items of a list.
 
     Raises:
         ValueError: An unknown name, or a value that does not fit.
@@ -61,7 +61,7 @@ def read_settings(kind: type[Settings], texts: Sequence[str]) -> Settings:
 
 
 def tell_trained(folder: Path) -> None:
-    """Print where a trained model is, and how its training went."""
+    """Print the folder of a trained model, and a summary of its training."""
     from pyterrier_merge.models.files import read_training
     from pyterrier_merge.training.curve_plot import CURVE
     from pyterrier_merge.training.processes import is_main

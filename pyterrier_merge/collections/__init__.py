@@ -1,4 +1,4 @@
-"""Test collections, by name. Importing this room reads no data and loads no library that reads data."""
+"""Test collections, by name. Importing this package reads no data and loads no library that reads data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pyterrier_merge.spelling import did_you_mean
 
 __all__ = ["TestCollection", "from_folder", "from_frames", "from_irds", "get_collection", "list_collections"]
 
-# Collection -> the module of this room that has the function which makes it: its name, with "_" for "-".
+# Collection -> the module with the function that makes it, which has the collection's name with "_" for "-".
 _MODULES = {
     "hpo": "hpo",
     "jqara": "jqara",
@@ -43,15 +43,15 @@ def list_collections() -> list[str]:
 
 
 def get_collection(name: str, /, **options: Any) -> TestCollection:
-    """Return the collection of that name; nothing is downloaded before it is asked for.
+    """Return the collection of that name; data are downloaded only on first use.
 
-    It is the same object each time, unless it is read from a ``path``, where files may have changed meanwhile.
+    It is the same object each time, except if it is read from a ``path``, because files may have changed.
 
     Args:
         name: One of ``list_collections()``; "local", with ``path``, for a folder of the user's own (see
-            ``from_folder``); or "irds:" and a name of ir_datasets (see ``from_irds``), made anew too.
-        **options: What the collection can be told, such as ``pool="judged"`` for "miracl-ja": the arguments of the
-            function that makes it (``pyterrier_merge.collections.miracl.miracl_ja``).
+            ``from_folder``); or "irds:" and a name of ir_datasets (see ``from_irds``), also a new object each time.
+        **options: The collection's options, such as ``pool="judged"`` for "miracl-ja": the arguments of the function
+            that makes it (``pyterrier_merge.collections.miracl.miracl_ja``).
 
     Raises:
         ValueError: There is no collection of that name, or it has no such option, or needs one that was not given, or
@@ -68,7 +68,7 @@ def get_collection(name: str, /, **options: Any) -> TestCollection:
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
-    """Check the name of a collection and what it is told, before it is made.
+    """Check the name and the options of a collection before it is made.
 
     Raises:
         ValueError: There is no collection of that name, or it has no such option, or needs one that was not given, or
@@ -81,7 +81,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     if missing := [option for option in needed if option not in options]:
         raise ValueError(f"{name} needs the option {missing[0]!r}: get_collection({name!r}, {missing[0]}=...)")
     path = options.get("path", "")
-    if not isinstance(path, str | os.PathLike) and path is not known["path"].default:  # a file may say "path:" alone
+    if not isinstance(path, str | os.PathLike) and path is not known["path"].default:  # YAML's "path:" is None
         raise ValueError(f"{name}: path is the name of a folder, found {path!r}")
 
 

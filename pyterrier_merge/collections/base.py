@@ -1,4 +1,4 @@
-"""What a test collection is: a corpus, its topics and judgements by split, and what a report must say about them."""
+"""The base class of test collections: a corpus, its topics and qrels by split, and their description for reports."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TestCollection(ABC):
-    """A test collection: a subclass says where its data come from, this class checks and shapes them.
+    """A test collection. A subclass provides the data, this class checks and formats them.
 
     Attributes:
-        name: What ``get_collection`` knows it by.
-        title: One line that says what is searched and with what.
+        name: Its name for ``get_collection``.
+        title: One line that says what is searched, and with what queries.
         language: ISO 639-1 code of documents and topics.
-        domain: The field, in a word or two.
-        task: The instruction given to a retrieval model that takes one (``Instruct: {task}``).
+        domain: The field, in one or two words.
+        task: The instruction for a retrieval model that follows one (``Instruct: {task}``).
         splits: Names of the splits, as ``topics`` and ``qrels`` take them.
         measures: ``ir_measures`` measures, the official one first.
-        licence: Licence of the data, as its owners state it.
+        licence: Licence of the data, as their owners state it.
         citation: The work to cite.
-        default_domain_model: Hub name of a domain language model that suits it, where the paper names one.
-        download_bytes: Size of what is downloaded, in bytes; None where nothing is, or where it is not known.
-        judged_pool: The documents are those that somebody judged, not a whole corpus: figures are higher than on one.
+        default_domain_model: Hub name of a suitable domain language model, if the paper names one.
+        download_bytes: Size of the download in bytes; None if there is none, or if the size is unknown.
+        judged_pool: The documents are only judged ones, not a whole corpus: figures are higher than on a corpus.
         reranking: Each topic comes with the documents to rank (see ``candidates``).
-        evaluation: What to know of how its community measures, where that is not plain.
+        evaluation: Notes on how its community evaluates, if that is not obvious.
         ignore_identical_ids: Queries are documents of the collection, under the same id, and a query's own document is
-            left out of its results (BEIR's name of this rule).
-        labelled: People judged the documents. False where judgements cost nothing: what is chosen or trained on them
-            counts no label (see :func:`~pyterrier_merge.collections.pseudo_queries.known_items`).
+            left out of its results (BEIR's name for this rule).
+        labelled: People judged the documents. False if judgements cost nothing: choices or trainings on them count no
+            label (see :func:`~pyterrier_merge.collections.pseudo_queries.known_items`).
     """
 
-    __test__ = False  # a name that begins with "Test" is pytest's, unless it is told otherwise
+    __test__ = False  # pytest would otherwise collect a class whose name begins with "Test"
 
     name: str
     title: str
@@ -76,31 +76,31 @@ class TestCollection(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that change when the documents or their text do; cheap, it reads no corpus."""
+        """16 hexadecimal digits that change when the documents or their text change; cheap: it reads no corpus."""
 
     @property
     def origin(self) -> tuple[str, str]:
-        """Name and fingerprint of the collection whose documents these are: of the whole, for a part of one."""
+        """Name and fingerprint of the collection that the documents come from: the whole one, if this is a part."""
         return self.name, self.fingerprint
 
     def label_names(self, split: str, qids: Iterable[str]) -> frozenset[str]:
         """Return a name for the judgements of each of these queries, as reports count them: ``COLLECTION/SPLIT/QID``.
 
-        Other splits may number alike. There is none where the judgements cost nothing (``labelled``).
+        Other splits may use the same numbers. Empty if the judgements cost nothing (``labelled``).
         """
         return frozenset(f"{self.name}/{split}/{qid}" for qid in qids if self.labelled)
 
     def corpus_iter(self, verbose: bool = False) -> Iterator[dict[str, str]]:
         """Iterate over the documents, in the same order each time.
 
-        ``operator.length_hint`` says how many are left, to progress bars and disk checks; ``list()`` asks, too. Where
-        they lie in files that were never counted, they are counted then, in a pass of its own.
+        ``operator.length_hint`` gives the number of remaining documents to progress bars and disk checks; ``list()``
+        calls it too. If documents are in files that were never counted, it counts them in a separate pass.
 
         Args:
             verbose: Show a progress bar.
 
         Yields:
-            A dictionary with ``docno``, ``text`` (with the title, where there is one, in front) and further fields.
+            A dictionary with ``docno``, ``text`` (beginning with the title, if there is one) and other fields.
         """
         documents: Iterator[dict[str, str]] = Documents(self._documents(), lambda: self.num_docs)
         if verbose:
@@ -109,7 +109,7 @@ class TestCollection(ABC):
 
     @property
     def missing_bytes(self) -> int | None:
-        """Bytes to download at first use, 0 where nothing is missing; None where they are not known, or whether any."""
+        """Bytes to download at first use; 0 if nothing is missing, None if unknown."""
         return 0
 
     @property
@@ -118,9 +118,9 @@ class TestCollection(ABC):
         return tuple(field for field in next(self._documents()) if field != "docno")
 
     def documents_of(self, docnos: Collection[str]) -> Iterator[dict[str, str]]:
-        """Iterate over the documents of these names, in any order: those of ``corpus_iter``; unknown names are skipped.
+        """Iterate over the documents with these docnos, in any order, as in ``corpus_iter``; unknown ones are skipped.
 
-        They are looked up where the source can do so, else found in one pass over all, which ends with the last.
+        They are looked up if the source supports it, else found in one pass, which ends with the last of them.
         """
         left = set(docnos)
         for doc in self._documents() if left else ():
@@ -162,12 +162,12 @@ class TestCollection(ABC):
         return self._qrels(split)[list(columns)].astype(columns).reset_index(drop=True)
 
     def candidates(self, split: str) -> pd.DataFrame:
-        """Return the documents that are given to be ranked for each topic of one split.
+        """Return the given documents to rank for each topic of one split.
 
-        Whatever scores query and text ranks them: ``encoder.transform(collection.candidates("test"))``.
+        Any transformer that scores query and text can rank them: ``encoder.transform(collection.candidates("test"))``.
 
         Returns:
-            Columns ``qid``, ``query``, ``docno`` and ``text``, all strings: the topics in their order.
+            Columns ``qid``, ``query``, ``docno`` and ``text``, all strings; topics in their order.
 
         Raises:
             ValueError: There is no such split, or the collection gives no candidates.
@@ -175,7 +175,7 @@ class TestCollection(ABC):
         self._check_split(split)
         if not self.reranking:
             raise ValueError(
-                f"{self.name} gives no candidates to re-rank: its topics are searched for among all its documents; "
+                f"{self.name} gives no candidates to re-rank: its topics search all its documents; "
                 "re-rank the results of a first stage, such as bm25(collection)"
             )
         found = self._candidates(split)[["qid", "query", "docno", "text"]].astype(str).reset_index(drop=True)
@@ -194,7 +194,7 @@ class TestCollection(ABC):
         raise NotImplementedError(f"{type(self).__name__} has no candidates of {split}")
 
     def _watched(self, documents: Iterator[dict[str, str]], *splits: str) -> Iterator[dict[str, str]]:
-        """The documents, and a warning once a whole pass has found topics of these splits among them."""
+        """The documents; warns after a whole pass if topics of these splits are among them."""
         if self.ignore_identical_ids:
             return documents
         return self._watch.over(documents, lambda: pd.concat(self.topics(split) for split in splits))
@@ -205,7 +205,7 @@ class TestCollection(ABC):
 
     @property
     def description(self) -> dict[str, Any]:
-        """What this class says of a collection, by field, for one that is made of this one."""
+        """The description of this collection, by field, for a collection that is derived from it."""
         return {field.name: getattr(self, field.name) for field in fields(TestCollection)}
 
     def _check_split(self, split: str) -> None:
@@ -217,6 +217,6 @@ class TestCollection(ABC):
 
 
 def require_collection(found: Any) -> None:
-    """Raise ``TypeError`` where something else stands in a collection's place, such as its name."""
+    """Raise ``TypeError`` if ``found`` is not a collection but, for example, its name."""
     if not isinstance(found, TestCollection):
         raise TypeError(f"expected a test collection, such as get_collection('hpo'), found {found!r}")

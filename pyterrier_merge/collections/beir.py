@@ -12,7 +12,7 @@ from pyterrier_merge.collections.base import TestCollection
 from pyterrier_merge.collections.reading.irds_source import IrdsSource
 from pyterrier_merge.collections.sourced import SourcedCollection
 
-# SciFact has no dev queries: this share of the training queries, by the SHA-256 of seed and qid, is set aside.
+# SciFact has no dev queries: they are this share of the training queries, chosen by the SHA-256 of seed and qid.
 DEV_SEED = 42
 DEV_SHARE = 0.2
 
@@ -66,7 +66,7 @@ class BeirCollection(SourcedCollection):
     """A collection of BEIR that ``ir_datasets`` names ``beir/<name>``.
 
     Attributes:
-        source_splits: The splits that BEIR has. Where "dev" is not one of them, it is taken from "train".
+        source_splits: BEIR's splits. If "dev" is not one of them, it is taken from "train".
     """
 
     source_splits: tuple[str, ...]
@@ -94,6 +94,6 @@ class BeirCollection(SourcedCollection):
 
 
 def dev_qids(train_qids: pd.Series[str]) -> set[str]:
-    """Return a fifth of the training queries, the same at each call: what is the dev split of a collection without."""
+    """Return a fifth of the training queries, always the same: the dev split of a collection without one."""
     qids = sorted(set(train_qids), key=lambda qid: hashlib.sha256(f"{DEV_SEED}:{qid}".encode()).hexdigest())
     return set(qids[: round(DEV_SHARE * len(qids))])

@@ -1,4 +1,4 @@
-"""The table of the collections: what each is, told without downloading anything."""
+"""The table of the collections: a description of each, without a download."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pyterrier_merge.collections import get_collection, list_collections
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a collection's data before they are there.
+    """Facts about a collection's data before they are downloaded.
 
     Attributes:
-        documents: Number of documents, None where no one has counted them.
+        documents: Number of documents; None if they were not counted.
         queries: Number of topics of each split.
-        source: Where it is read from.
+        source: The place that it is read from.
     """
 
     documents: int | None
@@ -44,7 +44,7 @@ FACTS = {
 
 
 def catalogue() -> pd.DataFrame:
-    """Return a row for each of ``list_collections()``, all cells strings; a dash where something is not known."""
+    """Return a row for each of ``list_collections()``, all cells strings; a dash if a value is unknown."""
     return pd.DataFrame([_row(name) for name in list_collections()])
 
 

@@ -1,4 +1,4 @@
-"""A collection that is made of another one: what it does not change is the other's."""
+"""A collection that is derived from another one; everything it does not change is the other's."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class DerivedCollection(TestCollection):
 
     @property
     def missing_bytes(self) -> int | None:
-        """Bytes of the whole that are to be downloaded."""
+        """Bytes of the whole that are still to be downloaded."""
         return self.whole.missing_bytes
 
     @property

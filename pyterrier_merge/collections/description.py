@@ -1,4 +1,4 @@
-"""What a collection of the user's own can be told besides its data: what a report must say of it."""
+"""The description of the user's own collection, for reports."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def described(
 
     Args:
         language: ISO 639-1 code.
-        task: The instruction given to a retrieval model that takes one.
-        measures: ``ir_measures`` measures, the official one first. nDCG@10, R@100 and AP where none are given.
+        task: The instruction for a retrieval model that follows one.
+        measures: ``ir_measures`` measures, the official one first. nDCG@10, R@100 and AP by default.
         title: One line that says what it is.
-        domain: The field, in a word or two.
+        domain: The field, in one or two words.
         licence: Licence of the data.
         citation: The work to cite.
-        default_domain_model: Hub name of a domain language model that suits it.
+        default_domain_model: Hub name of a suitable domain language model.
         ignore_identical_ids: Leave a query's own document (docno equal to qid) out of its results, everywhere: for
-            ArguAna and Quora. Topics that share id and text with documents are logged as a warning where it is False,
-            after the first whole pass over the documents.
+            ArguAna and Quora. If False, topics that share id and text with documents are logged as a warning after
+            the first whole pass over the documents.
 
     Raises:
-        ValueError: The measures are not measures of ``ir_measures``, but their names, or a single one.
+        ValueError: The measures are not a list of ``ir_measures`` objects, but names or a single measure.
     """
     return {**locals(), "measures": _checked_measures(measures)}
 

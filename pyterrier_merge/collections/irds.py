@@ -1,4 +1,4 @@
-"""Any data set of ir_datasets as a collection."""
+"""Any dataset of ir_datasets as a collection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pyterrier_merge.collections.sourced import SourcedCollection
 from pyterrier_merge.signatures import takes_options_of
 
 SPLITS = ("train", "dev", "test")
-# BEIR's evaluation takes the query's own document out of the results. NanoBEIR's evaluators do not.
+# BEIR's evaluation removes the query's own document from the results. NanoBEIR's evaluators do not.
 IDENTICAL_IDS = ("beir/arguana", "beir/quora")
 
 
@@ -32,27 +32,27 @@ def from_irds(
     ignore_identical_ids: bool | None = None,
     **description: Any,
 ) -> TestCollection:
-    """Make a collection of what ir_datasets calls ``dataset``; the same as ``get_collection("irds:...")``.
+    """Make a collection from the dataset ``dataset`` of ir_datasets; the same as ``get_collection("irds:...")``.
 
-    Text and query are ir_datasets' own choice (``default_text``). Files are fetched on first use, after a yes where
-    they exceed 100 MB; where ir_datasets does not say which of its files a data set needs, all of the family count.
+    Text and query are ir_datasets' own choice (``default_text``). Files are downloaded on first use; more than 100 MB
+    need the user's consent. If ir_datasets does not state the files of a dataset, all files of its family count.
 
     Args:
-        dataset: A data set with topics and judgements, which become the split "test" (``beir/fiqa/test``); or one with
+        dataset: A dataset with topics and judgements, which become the split "test" (``beir/fiqa/test``); or one with
             parts train, dev or test (``beir/fiqa``), which become the splits.
-        dev: A data set with the topics and judgements of the split "dev", over the same documents.
-        download: Files of any size may be fetched.
+        dev: A dataset with the topics and judgements of the split "dev", over the same documents.
+        download: Consent to download files of any size.
         title: One line that says what it is; ``dataset`` when None.
-        language: ISO 639-1 code; what ir_datasets says, or English, when None.
+        language: ISO 639-1 code; when None, ir_datasets' language, or English.
         licence: Licence of the data.
         citation: The work to cite.
         ignore_identical_ids: Leave a query's own document (docno equal to qid) out of its results, everywhere; when
-            None as BEIR does, for ``beir/arguana`` and ``beir/quora`` alone. Where it is off, test topics that share
-            id and text with documents are logged as a warning, after the first whole pass.
+            None, only for ``beir/arguana`` and ``beir/quora``, as BEIR does. If False, test topics that share id and
+            text with documents are logged as a warning after the first whole pass.
         **description: The other arguments of :func:`~pyterrier_merge.collections.description.described`.
 
     Raises:
-        ValueError: ir_datasets knows no such data set, or it lacks documents, topics or judgements, or the
+        ValueError: ir_datasets has no such dataset, the dataset lacks documents, topics or judgements, or the
             measures are names.
     """
     datasets = _splits(dataset)
@@ -83,10 +83,10 @@ def from_irds(
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class IrdsCollection(SourcedCollection):
-    """What ``from_irds`` makes.
+    """The collection that ``from_irds`` makes.
 
     Attributes:
-        datasets: ir_datasets' name of each split.
+        datasets: ir_datasets' name for each split.
     """
 
     datasets: Mapping[str, str]
@@ -139,7 +139,7 @@ def _is_judged(dataset: str) -> bool:
 
 
 def _files(dataset: str) -> str:
-    """Return the name of the one download of a data set such as ``beir/fiqa``; "" where that cannot be told."""
+    """Return the name of the single download of a dataset such as ``beir/fiqa``; "" if it is unknown."""
     from ir_datasets.util import DownloadConfig
 
     top, _, rest = dataset.partition("/")

@@ -28,11 +28,11 @@ def jqara(path: str | Path | None = None, *, title: bool = True) -> TestCollecti
     """Return JQaRA: 1,667 test questions with 100 passages each, 1,737 dev questions with 50.
 
     Args:
-        path: A folder or a file with the data set's columns, in parquet or JSON lines (see
+        path: A folder or a file with the dataset's columns, in parquet or JSON lines (see
             :func:`~pyterrier_merge.collections.reading.jqara_files.find_files`). When None, the folder
-            ``collections/jqara`` of the package's cache where it is there, else the hub's files, which are fetched
+            ``collections/jqara`` of the package's cache if it exists, else the hub's files, which are downloaded
             split by split (102 MB).
-        title: Put the title in front of the text, as JQaRA's own evaluation does. The paper's script leaves it out.
+        title: Put the title before the text, as JQaRA's own evaluation does. The paper's script leaves it out.
 
     Raises:
         FileNotFoundError: There is no such folder or file, or it holds no split.
@@ -64,7 +64,7 @@ def jqara(path: str | Path | None = None, *, title: bool = True) -> TestCollecti
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class JqaraCollection(TestCollection):
-    """What ``jqara`` makes. A document's name is the ``passage_row_id``, the passage's row in its Wikipedia dump.
+    """The collection that ``jqara`` makes. A docno is the ``passage_row_id``: the passage's row in its Wikipedia dump.
 
     Attributes:
         files: The user's own files by split; None for the hub's.
@@ -77,7 +77,7 @@ class JqaraCollection(TestCollection):
 
     @cached_property
     def num_docs(self) -> int:
-        """Number of passages that differ, of all splits together."""
+        """Number of distinct passages in all splits together."""
         return len({row.docno for split in self.splits for row in read_rows(self._files(split), passages=False)})
 
     @cached_property
@@ -100,7 +100,7 @@ class JqaraCollection(TestCollection):
         return "title", "text"
 
     def _documents(self) -> Iterator[dict[str, str]]:
-        seen: dict[str, int] = {}  # a hash instead of the text: no more than that is held of 200,000 passages
+        seen: dict[str, int] = {}  # hashes instead of the texts of 200,000 passages
         empty = 0
         for split in self.splits:
             for row in read_rows(self._files(split)):
@@ -111,8 +111,8 @@ class JqaraCollection(TestCollection):
                     yield {"docno": row.docno, "title": row.title, "text": self._text(row.title, row.text)}
                 elif seen[row.docno] != content:
                     raise ValueError(
-                        f"{self.name}: passage {row.docno!r}, given for question {row.qid!r} of {split!r}, has another "
-                        "title or text than where it was given before; a passage_row_id is to name one passage"
+                        f"{self.name}: passage {row.docno!r} for question {row.qid!r} of {split!r} has another "
+                        "title or text than before; a passage_row_id must name one passage"
                     )
         if empty:
             logger.warning("%s: %d of the %d passages have no text; they are kept", self.name, empty, len(seen))

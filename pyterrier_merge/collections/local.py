@@ -34,34 +34,34 @@ def from_folder(
     name: str | None = None,
     **description: Any,
 ) -> TestCollection:
-    """Make a collection from a folder; its documents are read as a stream, each time they are asked for.
+    """Make a collection from a folder; its documents are read as a stream at each use.
 
-    The names of files tell what they hold; each may be packed by gzip or bzip2 (``.gz``, ``.bz2``):
+    The names of files state their content; each may be compressed with gzip or bzip2 (``.gz``, ``.bz2``):
 
-    - documents: ``corpus``, ``docs``, ``documents`` or ``collection``, and any other part, so that parts
-      (``corpus-00.jsonl``) are read in the order of their names. ``.jsonl`` (``docno`` or ``_id``, ``text``, ``title``
-      where there is one), ``.tsv`` (docno, text; docno, title, text; or columns that a header names) or ``.trec``
+    - documents: ``corpus``, ``docs``, ``documents`` or ``collection``, followed by any suffix: parts
+      (``corpus-00.jsonl``) are read in the order of their names. ``.jsonl`` (``docno`` or ``_id``, ``text``, an
+      optional ``title``), ``.tsv`` (docno, text; docno, title, text; or columns that a header names) or ``.trec``
       (``<DOC>``, ``<DOCNO>``);
-    - topics: ``queries`` or ``topics``: ``.jsonl``, ``.tsv``, ``.xml`` or ``.trec``. ``topics.dev.tsv`` is of the split
-      "dev"; a file without such a part holds the topics of all splits, and the judgements tell whose they are;
-    - judgements: ``qrels.txt`` or ``qrels.tsv`` of the split "test", ``qrels.dev.txt`` of "dev", or a folder ``qrels``
-      with ``dev.tsv`` and ``test.tsv``: three columns, as in BEIR, or TREC's four;
+    - topics: ``queries`` or ``topics``: ``.jsonl``, ``.tsv``, ``.xml`` or ``.trec``. ``topics.dev.tsv`` belongs to the
+      split "dev"; a file without a split's name holds the topics of all splits, and the judgements assign them;
+    - judgements: ``qrels.txt`` or ``qrels.tsv`` for the split "test", ``qrels.dev.txt`` for "dev", or a folder
+      ``qrels`` with ``dev.tsv`` and ``test.tsv``: three columns, as in BEIR, or TREC's four;
     - or a SMART collection: ``NAME.ALL``, ``NAME.QRY``, ``NAME.REL``.
 
-    Folders of BEIR and MS MARCO fit as they are unpacked; docs/collections.md lists all layouts. Topics without
+    Unpacked folders of BEIR and MS MARCO can be read directly; docs/collections.md lists all layouts. Topics without
     judgements (a whole file of them is left out), judged qids that are not topics, judged documents that the corpus
     lacks and empty documents are counted and logged; the last two after the first whole pass.
 
     Args:
         path: The folder.
         name: Name in tables and on disk; that of the folder when None.
-        **description: What a report must say of it, the measures among that: the arguments of
+        **description: Its description for reports, including the measures: the arguments of
             :func:`~pyterrier_merge.collections.description.described`.
 
     Raises:
         FileNotFoundError: There is no such folder, or it lacks documents, topics or judgements.
-        ValueError: A file is not what its name says; the message has the file and the line. The name cannot name a
-            folder, or the measures are names.
+        ValueError: A file's content does not match its name; the message has the file and the line. The name cannot
+            name a folder, or the measures are names.
     """
     about = described(**description)
     folder = user_path(path)
@@ -84,7 +84,7 @@ def from_folder(
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class LocalCollection(TestCollection):
-    """What ``from_folder`` makes."""
+    """The collection that ``from_folder`` makes."""
 
     corpus: FileCorpus
     topics_of: Mapping[str, pd.DataFrame]
@@ -92,7 +92,7 @@ class LocalCollection(TestCollection):
 
     @property
     def num_docs(self) -> int:
-        """Number of documents, counted in the files and kept in the package's cache."""
+        """Number of documents, counted in the files and stored in the package's cache."""
         return self.corpus.counts.documents
 
     @property
@@ -111,7 +111,7 @@ class LocalCollection(TestCollection):
 
 
 def _topics_and_qrels(name: str, layout: Layout) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
-    """Return topics and judgements of each split that has judgements; other topics are counted."""
+    """Return topics and judgements of each split that has judgements; other topics are only counted."""
     qrels_of = {split: read_qrels(file) for split, file in layout.qrels.items()}
     judged = set[str]().union(*(qrels["qid"] for qrels in qrels_of.values()))
     asked = {split: read_topics(file, judged=judged) for split, file in layout.topics.items()}
@@ -135,7 +135,7 @@ def _topics_and_qrels(name: str, layout: Layout) -> tuple[dict[str, pd.DataFrame
 
 
 def _numbered_alike(layout: Layout, topics: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:
-    """Return SMART's judgements without leading zeros where the topics, or the first document, have none."""
+    """Return SMART's judgements, without leading zeros if the topics, or the first document, have none."""
     _, document = next(read_documents(layout.documents[0]), (0, {"docno": ""}))
     return qrels.assign(
         qid=without_zeros(qrels["qid"], topics["qid"]), docno=without_zeros(qrels["docno"], [document["docno"]])

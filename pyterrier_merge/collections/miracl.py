@@ -1,4 +1,4 @@
-"""MIRACL in Japanese, read through ``ir_datasets``: the whole corpus, or the judged passages that the paper ranks."""
+"""MIRACL in Japanese, read with ``ir_datasets``: the whole corpus, or the judged passages that the paper ranks."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ POOLS = {"judged": "test", "judged-dev": "dev"}
 def miracl_ja(*, pool: str | None = None, download: bool = False) -> TestCollection:
     """Return MIRACL in Japanese: questions -> 6,953,614 passages of Wikipedia.
 
-    The split "test" (860 questions) is MIRACL's dev set. MIRACL's training set is parted into "dev" (695 questions, by
+    The split "test" (860 questions) is MIRACL's dev set. MIRACL's training set is divided into "dev" (695 questions, by
     the SHA-256 of a seed and the qid, as in "scifact") and "train" (2,782).
 
     Args:
-        pool: Which passages there are: all of them (None); those that occur in the judgements of the test split, which
-            are what the paper ranks ("judged"); or those in the judgements of the dev split ("judged-dev"), to choose
-            alphas on. A pool has the one split that it is made of.
-        download: The corpus (1.1 GB) may be fetched.
+        pool: The passages: all of them (None); those that occur in the judgements of the test split, which the paper
+            ranks ("judged"); or those in the judgements of the dev split ("judged-dev"), to choose alphas on. A pool
+            has only the split that it is made from.
+        download: Consent to download the corpus (1.1 GB).
 
     Raises:
         ValueError: There is no such pool.
@@ -65,7 +65,7 @@ def miracl_ja(*, pool: str | None = None, download: bool = False) -> TestCollect
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class MiraclCollection(SourcedCollection):
-    """What ``miracl_ja`` makes."""
+    """The collection that ``miracl_ja`` makes."""
 
     @property
     def num_docs(self) -> int:
@@ -115,7 +115,7 @@ class MiraclCollection(SourcedCollection):
     @cached_property
     def _pool(self) -> list[Any]:
         docnos = set(self.qrels(self.splits[0])["docno"])
-        self.source.num_docs()  # the document store is there, or it is built now
+        self.source.num_docs()  # builds the document store if it is missing
         found = list(load(CORPUS).docs_store().get_many_iter(sorted(docnos)))
         if lacking := len(docnos) - len(found):
             logger.warning("%s: %d of the %d judged documents are not in the corpus", self.name, lacking, len(docnos))

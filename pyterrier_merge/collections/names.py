@@ -1,4 +1,4 @@
-"""Names of documents and queries that every index, run and judgement file gives back; text in its plain form."""
+"""Checks for docnos and qids, which indexes, runs and qrels must return unchanged; normalises text."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 
 def name_fault(name: Any, taken: Container[str] = ()) -> str | None:
-    """Say what is wrong with a docno or a qid, None where nothing is.
+    """Return what is wrong with a docno or a qid; None if it is valid.
 
     Args:
         name: The docno or qid.
-        taken: Names that others have.
+        taken: Names that are already used.
     """
     if not isinstance(name, str):
         return f"is a {type(name).__name__}, no string"
@@ -27,10 +27,10 @@ def name_fault(name: Any, taken: Container[str] = ()) -> str | None:
 
 
 def squeezed(text: str | None) -> str:
-    """Return ``text`` with a single space for each run of white space and none around it; empty for None."""
+    """Return ``text`` with single spaces and no white space around it; empty for None."""
     return " ".join((text or "").split())
 
 
 def clean_text(text: str) -> str:
-    """Return ``text`` with a question mark for each half of a surrogate pair, which UTF-8 cannot write."""
+    """Return ``text`` with a question mark for each lone surrogate, which UTF-8 cannot write."""
     return text.encode("utf-8", "replace").decode()

@@ -39,7 +39,7 @@ def ntcir15_datasearch_ja(path: str | Path | None = None, *, download: bool = Fa
 
     Args:
         path: The folder of the files (see :class:`NtcirCollection`); the hub's cache when None.
-        download: The documents may be fetched from the hub.
+        download: Consent to download the documents from the hub.
     """
     return _collection("ja", path, download)
 
@@ -48,25 +48,25 @@ def ntcir15_datasearch_en(path: str | Path | None = None, *, download: bool = Fa
     """Return the English half: 46,615 datasets of Data.gov; 96 training and 96 test topics.
 
     Args:
-        path: The folder of the files (see :class:`NtcirCollection`); the hub's cache when None. Where it has
+        path: The folder of the files (see :class:`NtcirCollection`); the hub's cache when None. If it has
             ``data_search_e_collection.titles.jsonl.bz2`` instead of the collection, documents are titles, and the
             collection's title says so.
-        download: The documents may be fetched from the hub.
+        download: Consent to download the documents from the hub.
     """
     return _collection("en", path, download)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class NtcirCollection(TestCollection):
-    """What ``ntcir15_datasearch_ja`` and ``ntcir15_datasearch_en`` make.
+    """The collection that ``ntcir15_datasearch_ja`` and ``ntcir15_datasearch_en`` make.
 
-    Files, with ``e`` for ``j`` in the English half: ``data_search_j_collection.jsonl.bz2`` (or unpacked),
+    Files, with ``e`` for ``j`` in the English half: ``data_search_j_collection.jsonl.bz2`` (or uncompressed),
     ``data_search_j_{train,test}_topics.tsv``, ``data_search_j_{train,test}_qrels.txt``. A document's text is what the
     organisers' baseline indexes: title, description and the values of ``data_fields``, a line each.
 
     Attributes:
         folder: The folder of the files, None for the hub's cache.
-        download: The documents may be fetched from the hub.
+        download: Consent to download the documents from the hub.
     """
 
     folder: Path | None
@@ -74,7 +74,7 @@ class NtcirCollection(TestCollection):
 
     @property
     def num_docs(self) -> int:
-        """Number of documents, counted in the file and kept in the package's cache."""
+        """Number of documents, counted in the file and stored in the package's cache."""
         return self._corpus.counts.documents
 
     @property
@@ -84,7 +84,7 @@ class NtcirCollection(TestCollection):
 
     @property
     def missing_bytes(self) -> int | None:
-        """0 where the files are in a folder or in the hub's cache; None where they are not."""
+        """0 if the files are in a folder or in the hub's cache, else None."""
         kinds = [f"{split}_{kind}" for split in self.splits for kind in ("topics.tsv", "qrels.txt")]
         files = [f"{self._prefix}_{kind}" for kind in ("collection.jsonl.bz2", *kinds)]
         return 0 if self.folder or all(in_hub_cache(HUB_DATASET, file) for file in files) else None
@@ -123,8 +123,8 @@ class NtcirCollection(TestCollection):
         for split in self.splits:
             try:
                 docnos.update(self._judgements(split)["docno"])
-            # A folder may lack the test judgements, which were published later, and the hub may be out of reach: that
-            # is no reason to fail after a whole pass over the documents, where these are only counted.
+            # A folder may lack the test judgements, which were published later, and the hub may be unreachable. They
+            # are only counted here, so this must not fail after a whole pass over the documents.
             except (FileNotFoundError, RuntimeError):
                 logger.debug("%s: no judgements of %s", self.name, split, exc_info=True)
         return docnos
@@ -161,14 +161,14 @@ class NtcirCollection(TestCollection):
 def write_run(run: pd.DataFrame, path: str | Path, *, description: str, kind: str = "N,Y,N,N") -> None:
     """Write results as a run file of NTCIR Data Search: a ``<SYSDESC>`` line, then ``topic 0 dataset rank score run``.
 
-    The run is called as the file is, which the organisers ask for: ``GROUP-J-1``.
+    The run has the name of the file, as the organisers require: ``GROUP-J-1``.
 
     Args:
         run: Results with ``qid``, ``docno``, ``rank`` (from 0; the file counts from 1) and ``score``.
         path: The file.
         description: The ranking algorithm, in a few words.
-        kind: Whether data files and neural models are used, and whether entities and numbers are treated in their own
-            way: four times ``Y`` or ``N``.
+        kind: Whether data files, neural models, special treatment of entities, and special treatment of numbers are
+            used: ``Y`` or ``N`` four times.
 
     Raises:
         ValueError: The description has a tab or a line break in it, ``kind`` is not four letters, or the file's name
@@ -218,7 +218,7 @@ def _collection(language: str, path: str | Path | None, download: bool) -> TestC
 
 
 def _in_folder(folder: Path, language: str) -> Path | None:
-    """Return the documents' file: the official one, packed or not, or else the one of titles."""
+    """Return the documents' file: the official one, compressed or not, or else the file of titles."""
     names = (f"data_search_{language[0]}_collection{kind}" for kind in _COLLECTION_KINDS)
     return next((folder / name for name in names if (folder / name).is_file()), None)
 

@@ -1,4 +1,4 @@
-"""A part of a collection that is enough to choose on: the documents that matter to one split's queries."""
+"""A part of a collection for choosing settings: the documents that matter to one split's queries."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from pyterrier_merge.fingerprint import fingerprint
 def pooled(
     collection: TestCollection, split: str, runs: Sequence[pd.DataFrame], *, depth: int, judged: bool = True
 ) -> TestCollection:
-    """Return the collection cut down to the judged documents of one split and the first ``depth`` results of some runs.
+    """Return the collection reduced to the judged documents of one split and the first ``depth`` results of some runs.
 
-    Figures on a pool are higher than on the whole collection and compare only with each other: choose with them, report
-    none of them as a result. A re-ranking collection keeps all candidates of the split, and so its figures.
+    Figures on a pool are higher than on the whole collection and can only be compared with each other: use them for
+    choices, do not report them as results. A re-ranking collection keeps all candidates of the split and its figures.
 
     Args:
-        collection: The whole.
+        collection: The whole collection.
         split: The only split that the pool has.
-        runs: Results for that split's queries (columns ``qid``, ``docno``, ``rank`` from 0), of systems that differ. A
-            query's own document counts for none of them where the collection ignores it (``ignore_identical_ids``).
-        depth: Results of each query and run that go into the pool.
-        judged: Whether the judged documents do.
+        runs: Results for that split's queries (columns ``qid``, ``docno``, ``rank`` from 0), of different systems. A
+            query's own document does not count if the collection ignores it (``ignore_identical_ids``).
+        depth: Number of results of each query and run in the pool.
+        judged: Whether the judged documents are in the pool.
 
     Raises:
         ValueError: ``depth`` is below 1, or there is no such split.
@@ -40,12 +40,12 @@ def pooled(
         docnos.update(collection.candidates(split)["docno"])
     for run in map(without_identical_ids, runs) if collection.ignore_identical_ids else runs:
         docnos.update(run.loc[run["rank"] < depth, "docno"])
-    docnos = {doc["docno"] for doc in collection.documents_of(docnos)}  # judgements may name what the corpus lacks
+    docnos = {doc["docno"] for doc in collection.documents_of(docnos)}  # some judged ones may be missing
     return _part(collection, docnos, (split,))
 
 
 def documents_alone(collection: TestCollection, docnos: Collection[str]) -> TestCollection:
-    """Return the collection cut down to some of its documents, which is enough to score these."""
+    """Return the collection reduced to some of its documents, to score these."""
     return _part(collection, docnos, collection.splits)
 
 
@@ -57,7 +57,7 @@ def _part(collection: TestCollection, docnos: Collection[str], splits: Sequence[
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PooledCollection(DerivedCollection):
-    """What ``pooled`` and ``documents_alone`` make."""
+    """The collection that ``pooled`` and ``documents_alone`` make."""
 
     docnos: frozenset[str]
 

@@ -1,4 +1,4 @@
-"""PyTerrier's own way to a collection: ``pt.get_dataset("merge:scifact")``."""
+"""Collections as PyTerrier datasets: ``pt.get_dataset("merge:scifact")``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT_SPLIT = "test"
 
 
 class MergeDatasetProvider(pt.datasets.DatasetProvider):
-    """What stands behind ``merge:``."""
+    """The provider of the prefix ``merge:``."""
 
     def get_dataset(self, name: str) -> CollectionDataset:
         """Return the dataset of a collection.
@@ -38,18 +38,18 @@ class MergeDatasetProvider(pt.datasets.DatasetProvider):
 
 
 class CollectionDataset(pt.datasets.Dataset):
-    """A collection as a PyTerrier dataset; its variants are the splits, and "test" is meant where none is named.
+    """A collection as a PyTerrier dataset; its variants are the splits, "test" by default.
 
     Args:
-        collection: The collection. ``CollectionDataset(get_collection("local", path=...))`` makes a dataset of one that
-            needs options.
+        collection: The collection. ``CollectionDataset(get_collection("local", path=...))`` makes a dataset of a
+            collection that needs options.
     """
 
     def __init__(self, collection: TestCollection) -> None:
         self.collection = collection
 
     def get_corpus_iter(self, *, verbose: bool = True) -> Iterator[dict[str, str]]:
-        """Iterate over the documents: ``docno``, ``text`` and further fields."""
+        """Iterate over the documents: ``docno``, ``text`` and other fields."""
         return self.collection.corpus_iter(verbose=verbose)
 
     def get_corpus_lang(self) -> str:
@@ -77,7 +77,7 @@ class CollectionDataset(pt.datasets.Dataset):
         return self.collection.qrels(variant or DEFAULT_SPLIT)
 
     def get_results(self, variant: str | None = None) -> pd.DataFrame:
-        """Return the documents that are given to be ranked for each topic of a split.
+        """Return the given documents to rank for each topic of a split.
 
         Raises:
             NotImplementedError: The collection gives none.
@@ -100,7 +100,7 @@ class CollectionDataset(pt.datasets.Dataset):
 
     @property
     def info(self) -> dict[str, Any]:
-        """What a report must say: title, language, domain, splits, measures, licence, citation."""
+        """The description for reports: title, language, domain, splits, measures, licence, citation."""
         described = self.collection
         return {
             "title": described.title,

@@ -1,4 +1,4 @@
-"""Known items: a test collection made of any other's own documents, which costs no label."""
+"""Known items: a test collection made from any collection's own documents, without labels."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "dev")
 FEWEST = 5  # items of a split
-SPARE = 1.25  # documents that are held for one that is needed: some ask what another asks
-PROCEDURE = 1  # part of every fingerprint: raise it when the same settings would give other items
+SPARE = 1.25  # documents held for each one needed, because some queries are duplicates
+PROCEDURE = 1  # part of every fingerprint: increase it if the same settings would give other items
 _SAID = {
     "head": "first fifth",
     "drawn": "first 10 to 40 %",
@@ -39,31 +39,32 @@ _SAID = {
 def known_items(
     collection: TestCollection, n: int = 2500, *, seed: int = 0, query: str | Path = "head"
 ) -> TestCollection:
-    """Make a test collection of a collection's own text: queries are parts of documents, documents are what is left.
+    """Make a test collection from a collection's own text: queries are parts of documents, documents are the rest.
 
-    Half of the items are the split "train", half are "dev". A document's split depends on its docno alone: whatever
-    ``n``, ``seed`` and ``query`` are, no document of one "train" is in another "dev". Each query has one relevant
-    document, with label 1. The collection is a corpus of the sampled documents alone, under their docnos.
+    Half of the items are the split "train", half are "dev". A document's split depends only on its docno: for all
+    ``n``, ``seed`` and ``query``, no document of one "train" is in another "dev". Each query has one relevant document,
+    with label 1. The corpus has only the sampled documents, under their docnos.
 
     Documents are drawn in one pass over the collection at first use, by a hash of seed and docno, so that their order
-    does not count; the sampled texts are held in memory. Documents that make no item are counted in the log.
+    does not matter; the sampled texts are held in memory. The log states the number of documents that make no item.
 
     Args:
         collection: Gives documents, language, task, measures and licence; its topics and judgements are not read.
-        n: Documents to draw; all that make an item where there are fewer.
-        seed: Another seed draws other documents.
+        n: Documents to draw; if fewer documents make an item, all of those.
+        seed: Random seed of the draw.
         query: ``head``: the first fifth of the words. ``drawn``: the first 10 to 40 %, a share drawn for each document.
-            ``crop``: a span of 10 to 40 %, taken out of the text. A query has at most 64 words, a text at least 10; in
-            languages without spaces two characters count as a word. ``title``: the field ``title`` or ``name``, taken
-            off the text, which must not repeat it. Or a path of generated queries, whose documents stay whole: JSON
-            lines with docno and ``predicted_queries`` (doc2query), or queries and judgements as BEIR and GPL write them
-            (a folder with ``NAME-queries.jsonl`` and ``NAME-qrels/train.tsv``); of several queries one is drawn.
+            ``crop``: a span of 10 to 40 %, removed from the text. A query has at most 64 words, a text at least 10; in
+            languages without spaces two characters count as a word. ``title``: the field ``title`` or ``name``,
+            removed from the text, which must not repeat it. Or a path of generated queries, whose documents stay
+            whole: JSON lines with docno and ``predicted_queries`` (doc2query), or queries and judgements in the format
+            of BEIR and GPL (a folder with ``NAME-queries.jsonl`` and ``NAME-qrels/train.tsv``); of several queries one
+            is drawn.
 
     Raises:
-        TypeError: The collection is something else.
-        ValueError: ``n`` is too small, the way is unknown, or the collection consists of known items. At first use: the
-            documents have no title, none of the documents with generated queries is in the collection, or fewer than
-            five items a split are left.
+        TypeError: ``collection`` is not a collection.
+        ValueError: ``n`` is too small, ``query`` is unknown, or the collection consists of known items. At first use:
+            the documents have no title, none of the documents with generated queries is in the collection, or fewer
+            than five items per split are left.
         FileNotFoundError: There is no such file of queries.
     """
     require_collection(collection)
@@ -95,7 +96,7 @@ def known_items(
 
 
 class Item(NamedTuple):
-    """A document and the query that looks for it."""
+    """A document and its query."""
 
     split: str
     docno: str
@@ -104,19 +105,19 @@ class Item(NamedTuple):
 
     @property
     def qid(self) -> str:
-        """The query's name: not the docno, which some tools take for a query that is a document."""
+        """The query's id; not the docno, because some tools would treat the query as a document of the collection."""
         return f"item-{self.docno}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class KnownItems(DerivedCollection):
-    """What ``known_items`` makes.
+    """The collection that ``known_items`` makes.
 
     Attributes:
-        n: Documents that were asked for.
-        seed: Of the draw.
+        n: Number of documents to draw.
+        seed: Random seed of the draw.
         query: How queries are made, or the path that they are read from.
-        generated: Queries that were read; None where they are parts of documents.
+        generated: Queries that were read; None if they are parts of documents.
     """
 
     n: int
@@ -138,7 +139,7 @@ class KnownItems(DerivedCollection):
 
     @property
     def document_fields(self) -> tuple[str, ...]:
-        """The text alone: other fields may hold the query."""
+        """Only the text: other fields may hold the query."""
         return ("text",)
 
     def documents_of(self, docnos: Collection[str]) -> Iterator[dict[str, str]]:
@@ -162,7 +163,7 @@ class KnownItems(DerivedCollection):
         if self.query == "title" and not set(TITLES) & set(self.whole.document_fields):
             raise ValueError(
                 f"documents of {self.whole.name} have neither {' nor '.join(TITLES)}, but "
-                f"{', '.join(self.whole.document_fields)}: take another part of them, such as 'head'"
+                f"{', '.join(self.whole.document_fields)}: choose another query, such as 'head'"
             )
         draw = _Draw({"train": self.n - self.n // 2, "dev": self.n // 2}, self.seed)
         for doc in self.whole.corpus_iter():
@@ -172,19 +173,19 @@ class KnownItems(DerivedCollection):
         return items
 
     def _divide(self, doc: Mapping[str, str]) -> Part | None:
-        generator = random.Random(f"{self.seed}:{doc['docno']}")  # noqa: S311 (no secret)
+        generator = random.Random(f"{self.seed}:{doc['docno']}")  # noqa: S311 (not for security)
         if self.generated is not None:
             return self.generated.divide(doc, generator)
         return WAYS[str(self.query)](doc, self.language, generator)
 
     def _report(self, draw: _Draw, items: list[Item]) -> None:
-        """Log how many documents make no item; raise where too few are left."""
+        """Log the number of documents that make no item; raise if too few items are left."""
         lacking = "have no query there" if self.generated else "are too short"
         if self.query == "title":
             lacking = "have no title, repeat it, or are too short"
         said = (
-            f"{self.whole.name}: {len(items):,} known items; passed over: {draw.without:,} documents that {lacking}, "
-            f"{draw.repeated:,} that ask what another asks"
+            f"{self.whole.name}: {len(items):,} known items; skipped: {draw.without:,} documents that {lacking}, "
+            f"{draw.repeated:,} with the query of another document"
         )
         fewest = min(sum(item.split == split for item in items) for split in SPLITS)
         if fewest < FEWEST:
@@ -196,7 +197,7 @@ class KnownItems(DerivedCollection):
 
 
 class _Draw:
-    """The documents with the smallest hashes among those that make an item, so many of each split."""
+    """The documents with the smallest hashes among those that make an item, a given number for each split."""
 
     def __init__(self, sizes: Mapping[str, int], seed: int) -> None:
         self.sizes = sizes
@@ -206,7 +207,7 @@ class _Draw:
         self.without = self.repeated = 0
 
     def offer(self, doc: Mapping[str, str], divide: Callable[[Mapping[str, str]], Part | None]) -> None:
-        """Take a document if its hash is among the smallest so far, and it can be divided."""
+        """Keep a document if its hash is among the smallest so far, and it can be divided."""
         docno = doc["docno"]
         split, key = SPLITS[_hash(f"split:{docno}") % 2], _hash(f"{self.seed}:{docno}")
         heap = self._kept[split]
@@ -222,10 +223,10 @@ class _Draw:
             heapq.heappush(heap, (-key, Item(split, docno, *part)))
 
     def items(self) -> list[Item]:
-        """Return the items in the order of their hashes; of those with one query the first.
+        """Return the items in the order of their hashes; of items with the same query, only the first.
 
-        ``repeated`` is then the number of the others, ``without`` that of documents that make no item: up to the last
-        hash that was taken, so that the order of the documents does not count.
+        Afterwards ``repeated`` is the number of the other items, and ``without`` that of documents that make no item,
+        both up to the last hash that was taken, so that the order of the documents does not matter.
         """
         items, asked, left = [], set[str](), dict(self.sizes)
         last: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Queries that are parts of documents: the document is divided into the query and what is left."""
+"""Queries that are parts of documents: divides a document into the query and the rest."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pyterrier_merge.collections.names import squeezed
 
 UNSPACED = frozenset({"ja", "km", "lo", "my", "th", "zh"})  # ISO 639-1: written without spaces between words
-TITLES = ("title", "name")  # fields, the first that a document has
+TITLES = ("title", "name")  # fields; the first one in a document is used
 FIFTH, LEAST, MOST = 0.2, 0.1, 0.4  # shares of a text
-SHORTEST, SHORTEST_REST = 10, 5  # words of a text, and of what a title leaves of it
+SHORTEST, SHORTEST_REST = 10, 5  # words of a text, and of the rest without a title
 LONGEST = 64  # words of a query
-CHARACTERS = 2  # that count as a word where there are no spaces
-_BETWEEN = " .:;,|-\u2013\u2014\u3001\u3002\uff1a"  # what separates a title from its text
+CHARACTERS = 2  # count as one word in languages without spaces
+_BETWEEN = " .:;,|-\u2013\u2014\u3001\u3002\uff1a"  # separators between a title and its text
 
 Part = tuple[str, str]  # query, the rest of the text
 Divide = Callable[[Mapping[str, str], str, random.Random], Part | None]
@@ -30,16 +30,16 @@ def drawn(doc: Mapping[str, str], language: str, generator: random.Random) -> Pa
 
 
 def crop(doc: Mapping[str, str], language: str, generator: random.Random) -> Part | None:
-    """Take a span of 10 to 40 % of the words out of the text."""
+    """Remove a span of 10 to 40 % of the words from the text."""
     units = _units(doc["text"], language)
     size = _size(units, generator.uniform(LEAST, MOST), language)
     return _divided(units, generator.randint(0, max(0, len(units) - size)), size, language)
 
 
 def title(doc: Mapping[str, str], language: str, _: random.Random) -> Part | None:
-    """Take the title (or ``name``) off the front of the text.
+    """Remove the title (or ``name``) from the start of the text.
 
-    None where a document has no title, where little else is left, or where the rest repeats the title.
+    None if a document has no title, if little else is left, or if the rest repeats the title.
     """
     query = next((found for field in TITLES if (found := squeezed(doc.get(field)))), "")
     rest = without_title(squeezed(doc["text"]), query) if query else ""
@@ -48,7 +48,7 @@ def title(doc: Mapping[str, str], language: str, _: random.Random) -> Part | Non
 
 
 def without_title(text: str, title: str) -> str:
-    """Return a text without the title in front of it, however often it stands there; case does not count."""
+    """Return a text without the title at its start, also if it is repeated there; case is ignored."""
     end = len(title)
     while text[:end].casefold() == title.casefold() and not (text[end - 1 : end + 1].isalnum() and text[end:]):
         text = text[end:].lstrip(_BETWEEN)

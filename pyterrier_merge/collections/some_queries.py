@@ -1,4 +1,4 @@
-"""A collection with some of its queries: a sample of the labelled ones, or those that are held out."""
+"""A collection with some of its queries: a sample of the labelled queries, or the held-out ones."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from pyterrier_merge.collections.derived import DerivedCollection
 
 
 def with_queries(collection: TestCollection, split: str, qids: Collection[str]) -> TestCollection:
-    """Return the collection with these queries of one split, which is the only one that is left.
+    """Return the collection with these queries of one split, its only split.
 
-    Documents, name and fingerprint stay: an index of the whole serves it, and labels have the same names.
+    Documents, name and fingerprint stay the same: an index of the whole collection can be used, and labels have the
+    same names.
 
     Raises:
         ValueError: There is no such split, or a qid is not among its queries.
@@ -27,7 +28,7 @@ def with_queries(collection: TestCollection, split: str, qids: Collection[str]) 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class SomeQueries(DerivedCollection):
-    """What ``with_queries`` makes."""
+    """The collection that ``with_queries`` makes."""
 
     qids: frozenset[str]
 

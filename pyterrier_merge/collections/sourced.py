@@ -1,4 +1,4 @@
-"""What the collections that ``ir_datasets`` reads have in common."""
+"""The base class of collections that are read with ``ir_datasets``."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pyterrier_merge.fingerprint import fingerprint
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class SourcedCollection(TestCollection):
-    """A collection whose documents ir_datasets reads; a subclass shapes them.
+    """A collection whose documents ir_datasets reads; a subclass formats them.
 
     Attributes:
-        source: What ir_datasets reads.
+        source: The source in ir_datasets.
     """
 
     source: IrdsSource
@@ -30,12 +30,12 @@ class SourcedCollection(TestCollection):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Fingerprint of the checksums of the documents' archives and of what their text is made of."""
+        """Fingerprint of the checksums of the documents' archives and of the fields that form their text."""
         return fingerprint([self.source.fingerprint, *self._form()])
 
     @property
     def missing_bytes(self) -> int | None:
-        """Bytes of ir_datasets' downloads that are not here."""
+        """Bytes of the missing ir_datasets downloads."""
         return self.source.missing_bytes(*self._further_files())
 
     @property
@@ -51,7 +51,7 @@ class SourcedCollection(TestCollection):
         return map(self._document, self.source.documents())
 
     def _further_files(self) -> tuple[str, ...]:
-        """Names of the downloads that topics and judgements need, where they are not the documents' own."""
+        """Names of the downloads that topics and judgements need, if they differ from the documents' own."""
         return ()
 
     @abstractmethod
@@ -59,4 +59,4 @@ class SourcedCollection(TestCollection):
 
     @abstractmethod
     def _form(self) -> tuple[str, ...]:
-        """What a document's text is made of, and whatever else changes the documents."""
+        """The fields that form a document's text, and everything else that changes the documents."""

@@ -1,4 +1,4 @@
-"""The stage that puts the documents' texts into results: what a re-ranker needs behind ``bm25``."""
+"""A stage that adds the documents' texts to results, as a re-ranker after ``bm25`` needs."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
 
 ALL = "*"
-NAMED = 3  # missing docnos that an error names
-_RESULTS = ("qid", "query", "score", "rank")  # columns that no document's field replaces unless asked for by name
+NAMED = 3  # missing docnos in an error message
+_RESULTS = ("qid", "query", "score", "rank")  # columns that a document's field replaces only if requested by name
 
 
 class TextLoader(EqualByIdentity, pt.Transformer):
     """Adds fields of the documents to rows with ``docno``: ``bm25(collection) >> collection.text_loader() >> encoder``.
 
-    All documents of a frame are fetched at once: from ir_datasets' document store or from memory where they lie there,
-    else in one pass over the files, which ends with the last document that is needed. Nothing else is held.
+    All documents of a frame are read at once: from ir_datasets' document store or from memory if possible, else in one
+    pass over the files, which ends with the last needed document. No other documents are held in memory.
     """
 
     schematic: ClassVar = labelled("TextLoader")
@@ -37,7 +37,7 @@ class TextLoader(EqualByIdentity, pt.Transformer):
         Args:
             collection: Gives the documents.
             fields: Names of fields, or one name; all that the documents have when ``"*"``.
-            verbose: Show a progress bar over the documents that are fetched.
+            verbose: Show a progress bar over the documents that are read.
 
         Raises:
             ValueError: The documents have no such field.
@@ -52,7 +52,7 @@ class TextLoader(EqualByIdentity, pt.Transformer):
             raise ValueError(f"documents of {collection.name} have no {unknown[0]!r}; they have {', '.join(available)}")
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
-        """Add the fields, in place of columns of their names; what a document lacks is an empty string.
+        """Add the fields, replacing columns of the same names; fields that a document lacks are empty strings.
 
         Raises:
             ValueError: The collection has no document of that name.
@@ -79,7 +79,7 @@ class TextLoader(EqualByIdentity, pt.Transformer):
             named = ", ".join(map(repr, missing[:NAMED])) + (" ..." if len(missing) > NAMED else "")
             raise ValueError(
                 f"{len(missing)} of {len(wanted)} documents are not in {self.collection.name}: {named}; load the texts "
-                "of the collection that was searched"
+                "from the collection that was searched"
             )
         return found
 

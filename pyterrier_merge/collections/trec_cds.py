@@ -23,7 +23,7 @@ _CITATIONS = {
     2015: "Roberts et al.: Overview of the TREC 2015 Clinical Decision Support Track. TREC 2015",
     2016: "Roberts et al.: Overview of the TREC 2016 Clinical Decision Support Track. TREC 2016",
 }
-# Each year has 30 topics, all for testing; another year's are for choosing. 2014 and 2015 share their documents.
+# Each year has 30 test topics; another year's topics are the dev split. 2014 and 2015 share their documents.
 _DEV_YEAR = {2014: 2015, 2015: 2014, 2016: 2015}
 
 
@@ -33,7 +33,7 @@ def trec_cds_2014(*, topic: str = "summary", body: bool = False, download: bool 
     Args:
         topic: The field that is the query: "summary" or "description" (the long one).
         body: Index the whole article instead of title and abstract.
-        download: The documents (10.3 GB) may be fetched.
+        download: Consent to download the documents (10.3 GB).
     """
     return _cds(2014, topic, ("summary", "description"), body, download)
 
@@ -44,7 +44,7 @@ def trec_cds_2015(*, topic: str = "summary", body: bool = False, download: bool 
     Args:
         topic: The field that is the query: "summary" or "description" (the long one).
         body: Index the whole article instead of title and abstract.
-        download: The documents (10.3 GB) may be fetched.
+        download: Consent to download the documents (10.3 GB).
     """
     return _cds(2015, topic, ("summary", "description"), body, download)
 
@@ -52,25 +52,25 @@ def trec_cds_2015(*, topic: str = "summary", body: bool = False, download: bool 
 def trec_cds_2016(*, topic: str = "summary", body: bool = False, download: bool = False) -> TestCollection:
     """Return TREC CDS 2016: 1,255,260 articles; 30 test topics, and those of 2015 as dev.
 
-    The judgements of 2015 were made on an older snapshot of PubMed Central: some of their documents may be lacking
-    here, and new ones are not judged. That will do to choose alphas with; the dev figures are no figures of 2015.
+    The judgements of 2015 were made on an older snapshot of PubMed Central: some of their documents may be missing
+    here, and new ones are not judged. This is enough to choose alphas; the dev figures are not figures of 2015.
 
     Args:
         topic: The field that is the query: "summary", "description" or "note" (the patient's admission note, as
             clinicians wrote it; 2015 has none, so there is no dev split then).
         body: Index the whole article instead of title and abstract.
-        download: The documents (18.9 GB) may be fetched.
+        download: Consent to download the documents (18.9 GB).
     """
     return _cds(2016, topic, ("summary", "description", "note"), body, download)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class CdsCollection(SourcedCollection):
-    """What ``trec_cds_2014``, ``trec_cds_2015`` and ``trec_cds_2016`` make.
+    """The collection that ``trec_cds_2014``, ``trec_cds_2015`` and ``trec_cds_2016`` make.
 
-    A document's text is title and abstract. Encoders read some hundred tokens, so that of a whole article they see the
-    same, and BM25 over abstracts is compared with them on equal terms; ``body=True`` gives BM25 the full text. The
-    journal is a field of its own.
+    A document's text is title and abstract. Encoders read some hundred tokens, so they see little more of a whole
+    article, and BM25 over abstracts is a fair comparison; ``body=True`` gives BM25 the full text. The journal is a
+    separate field.
 
     Attributes:
         datasets: ir_datasets' name of each split's topics.

@@ -31,11 +31,11 @@ def trec_pm_2017(
     Both years were judged on the same documents.
 
     Args:
-        fields: What the query is made of, in this order: "disease", "gene", "demographic", "other" (diseases beside it;
-            2018 has no such field). "None" in a topic is left out.
+        fields: The fields that form the query, in this order: "disease", "gene", "demographic", "other" (other
+            diseases; 2018 has no such field). "None" in a topic is left out.
         path: A folder with ``topics2017.xml`` and the judgements of abstracts (``qrels-*abstracts*2017.txt`` or
-            ``qrels-final-abstracts.txt``), and with those of 2018 for dev; ir_datasets' when None.
-        download: The documents (22.3 GB) may be fetched.
+            ``qrels-final-abstracts.txt``), and with those of 2018 for dev; when None, ir_datasets' files.
+        download: Consent to download the documents (22.3 GB).
     """
     return _pm("trec-pm-2017", fields, path, download)
 
@@ -49,14 +49,14 @@ def trec_cds_2017(
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PmCollection(SourcedCollection):
-    """What ``trec_pm_2017`` makes.
+    """The collection that ``trec_pm_2017`` makes.
 
-    A document's text is title and abstract as ir_datasets gives them: of an abstract in sections it keeps the first
-    (``AbstractText``) alone, and it cuts either where markup begins (``<i>``).
+    A document's text is title and abstract from ir_datasets, which keeps only the first section of a structured
+    abstract (``AbstractText``), and cuts title and abstract at the first markup (``<i>``).
 
     Attributes:
-        query_fields: What the query is made of.
-        folder: Where topics and judgements are read from, None for ir_datasets.
+        query_fields: The fields that form the query.
+        folder: The folder of topics and judgements; None for ir_datasets.
     """
 
     query_fields: tuple[str, ...]
@@ -74,7 +74,7 @@ class PmCollection(SourcedCollection):
         return tuple(f"trec-pm-{year}" for year in _YEARS.values() if self.folder is None)
 
     def _document(self, doc: Any) -> dict[str, str]:
-        title, abstract = squeezed(doc.title), squeezed(doc.abstract)  # either is None where it begins with markup
+        title, abstract = squeezed(doc.title), squeezed(doc.abstract)  # either is None if it begins with markup
         return {"docno": doc.doc_id, "title": title, "text": f"{title} {abstract}".strip()}
 
     def _topics(self, split: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""A retriever with a LoRA adapter in its weights, merged in memory: on disk lie the source and the adapter alone."""
+"""A retriever with a LoRA adapter merged into its weights in memory; the disk holds only the source and the adapter."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def load_adapted(
 
     Args:
         source: Folder of the model.
-        adapter: Folder of the adapter. Where sentence-transformers saved it with ``modules.json``, pooling, prompts,
-            length and further modules are the adapter's; else the source's.
-        name: What the user called the two, for messages and to know the family by.
+        adapter: Folder of the adapter. If sentence-transformers saved it with ``modules.json``, pooling, prompts,
+            length and other modules are the adapter's, else the source's.
+        name: The user's name for the two, for messages and to recognise the family.
         device: A torch device.
-        **settings: What :func:`~.loading.load_retriever` takes.
+        **settings: Arguments of :func:`~.loading.load_retriever`.
 
     Returns:
         The model, in the type that it was loaded in, and its contract.
 
     Raises:
-        ValueError: What :func:`~pyterrier_merge.models.adapter_weights.merge_adapter` and ``load_retriever`` raise; or
+        ValueError: As :func:`~pyterrier_merge.models.adapter_weights.merge_adapter` and ``load_retriever``; or the
             vectors are still the source's.
     """
     import torch
@@ -52,12 +52,12 @@ def load_adapted(
         ids, _ = tokenise(model.tokenizer, list(TEXTS[:2]), contract.document_prompt, contract)
         known = max(map(max, ids)) < len(body.get_input_embeddings().weight)  # the adapter may add tokens
         with torch.no_grad():
-            before = [run([row]) for row in ids] if known else []  # alone: the adapter may add the padding, too
+            before = [run([row]) for row in ids] if known else []  # one by one: the adapter may add the padding token
             moved = merge_adapter(body, source, adapter, tokenizer=transformer_folder(folder))
             after = [run([row]) for row in ids] if known else []
     if moved and known and all(map(torch.equal, before, after)):
         raise ValueError(
-            f"{name}: the adapter changed weights and not the vectors of {TEXTS[:2]}: none of its modules has a "
-            "part in a vector, or its change is too small for the type of the source's weights (try dtype='float32')"
+            f"{name}: the adapter changed weights and not the vectors of {TEXTS[:2]}: vectors use none "
+            "of its modules, or its change is too small for the type of the source's weights (try dtype='float32')"
         )
     return model, contract

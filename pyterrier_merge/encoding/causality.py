@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from torch import nn
 
-_TOKENS = 8  # before the place where two texts begin to differ, and after it
+_TOKENS = 8  # number of equal tokens at the start of two texts, and of different tokens after them
 
 
 def looks_back(body: nn.Module) -> bool:
-    """Whether a token's state depends on that token and those before it alone: tried, not read from a configuration.
+    """Whether a token's state depends only on that token and those before it. Measured, not read from a configuration.
 
-    Two texts that differ in their second halves are run without a mask: the states of their first halves are the same
-    to the bit then, and not otherwise.
+    Runs two texts that differ in their second halves without a mask. If the model is causal, and only then, the states
+    of their first halves are bit-identical.
 
     Args:
-        body: The transformer, on its device. One whose attention is not marked as causal is not tried.
+        body: The transformer, on its device. If its attention is not marked as causal, nothing is run.
     """
     if not any(getattr(module, "is_causal", False) is True for module in body.modules()):
         return False

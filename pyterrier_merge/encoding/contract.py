@@ -20,28 +20,28 @@ logger = logging.getLogger(__name__)
 
 POOLING_MODES = ("mean", "cls", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens")
 
-# Names of a prompt for documents, as sentence-transformers documents them for encode_document. Since its files' empty
-# "document" counts as one there, it never comes to the others.
+# Names of a document prompt, as sentence-transformers documents them for encode_document. An empty "document" prompt in
+# its files counts too, so the later names are then not used.
 _OF_DOCUMENTS = ("document", "passage", "corpus")
 
-# Tokenizer classes that put BOS in front unless they are told not to.
+# Tokenizer classes that prepend BOS by default.
 _BEGINS_WITH_BOS = re.compile(r"(Code)?(Llama|Gemma)Tokenizer(Fast)?")
 
 
 @dataclass(frozen=True)
 class RetrieverContract:
-    """The conditions under which a model's vectors are good; a merge keeps those of its source.
+    """The input and output rules that a model was trained with; a merge keeps those of its source.
 
     Attributes:
-        pooling: How token vectors become one: sentence-transformers' name (``mean``, ``cls``, ``lasttoken`` …).
-        normalize: Whether vectors are brought to length 1.
+        pooling: How token vectors become one, by sentence-transformers' name (``mean``, ``cls``, ``lasttoken`` …).
+        normalize: Whether vectors are normalised to length 1.
         query_prompt: Put before every query.
         document_prompt: Put before every document.
-        max_length: Tokens of a text at most, prompt and special tokens counted; the rest is cut off.
-        prepended: Ids of tokens that the model was trained to see in front and that its tokenizer does not put there:
-            the beginning-of-sequence token of a Llama or Mistral tokenizer whose files lost it.
+        max_length: Maximum number of tokens of a text, including prompt and special tokens; the rest is cut off.
+        prepended: Ids of tokens that the model was trained to see first and that its tokenizer does not add: the
+            beginning-of-sequence token of a Llama or Mistral tokenizer whose files lost it.
         appended: The same at the end. Since transformers 5 that is the end-of-sequence token of Llama and Mistral
-            tokenizers, without which the last token's vector is that of some word.
+            tokenizers; without it, the last token's vector would be that of some word.
     """
 
     pooling: str
@@ -64,28 +64,28 @@ class RetrieverContract:
         document_prompt: str | None = None,
         max_length: int | None = None,
     ) -> RetrieverContract:
-        """Read the contract from a loaded model; what the caller gives wins over what the model says.
+        """Read the contract from a loaded model; the caller's values take precedence over the model's.
 
         Pooling and normalisation are the model's modules; see :func:`pyterrier_merge.encoding.loading.load_retriever`.
-        Prompts that no file says are those of the model's family, where it is of one that is known.
+        Prompts that no file sets are those of the model's family, if the family is known.
 
         Args:
             model: The model, loaded.
-            name: Its name, for messages and to know its family by.
-            folder: Where its files lie, for what they say beside the modules.
-            task: Written into the prompt of a model that follows instructions; other models do not see it.
+            name: Its name, for messages and to recognise its family.
+            folder: The folder of its files, for settings outside the modules.
+            task: Put into the prompt of a model that follows instructions; not used for other models.
             query_prompt: Instead of the model's own.
             document_prompt: Instead of the model's own.
-            max_length: Tokens; at most what the model has positions for.
+            max_length: Tokens; at most the number of the model's positions.
 
         Raises:
-            ValueError: ``max_length`` is more than the model can take, or leaves no room for text.
+            ValueError: ``max_length`` is more than the model supports, or leaves no room for text.
         """
         family = known_family(name, folder)
         pooling = "+".join(_pooling_modes(model))
         given = query_prompt is not None or document_prompt is not None
         own_query, own_document, follows = _prompts(model, name, family, pooling, task, given=given)
-        if folder is not None and (folder / MERGE).is_file():  # a merge that was saved says what an empty prompt is
+        if folder is not None and (folder / MERGE).is_file():  # a saved merge states empty prompts explicitly
             own_document = model.prompts.get("document") or ""
         if follows and not task and query_prompt is None and not own_query:
             logger.warning("%s follows instructions and was given no task: queries are encoded without one", name)
@@ -111,7 +111,7 @@ class RetrieverContract:
 
     @property
     def added(self) -> int:
-        """How many tokens of ``max_length`` are put around a text beside those that the tokenizer puts there."""
+        """Number of tokens of ``max_length`` that are added around a text, besides those that the tokenizer adds."""
         return len(self.prepended) + len(self.appended)
 
     def _require_room(self, tokenizer: Any, name: str) -> None:
@@ -125,7 +125,7 @@ class RetrieverContract:
 
 
 def normalizes(model: SentenceTransformer) -> bool:
-    """Whether a model brings its vectors to length 1."""
+    """Whether a model normalises its vectors to length 1."""
     return type(list(model)[-1]).__name__ == "Normalize"
 
 
@@ -138,7 +138,7 @@ def require_pooling(pooling: str | None) -> None:
 def _prompts(
     model: SentenceTransformer, name: str, family: Family | None, pooling: str, task: str | None, *, given: bool
 ) -> tuple[str, str, bool]:
-    """Query prompt, document prompt, and whether the model follows instructions; the files go before the family."""
+    """Query prompt, document prompt, and whether the model follows instructions; files take precedence over family."""
     stated = {key: value for key, value in model.prompts.items() if value}
     query = stated.get("query", "")
     document = next((stated[key] for key in _OF_DOCUMENTS if key in stated), "")
@@ -153,17 +153,17 @@ def _prompts(
         told = by_name or given or not (family.query_prompt or document)
         logger.log(
             logging.INFO if told else logging.WARNING,
-            "%s: prompts are %r and %r, those of %s; give query_prompt=... and document_prompt=... where it has others",
+            "%s: prompts are %r and %r, those of %s; give query_prompt=... and document_prompt=... if it has others",
             name,
             family.query_prompt,
             document,
-            "its family" if by_name else "the model that its configuration says it comes from",
+            "its family" if by_name else "the model that its configuration names as its origin",
         )
     return instruction.replace(TASK, task) if instruction and task else query, document, instruction is not None
 
 
 def _instruction(own: str | None, query: str, pooling: str, name: str) -> str | None:
-    """The paper's prompt; where the model's own spaces its second line otherwise (Qwen3 does), as that one does."""
+    """The paper's prompt, with the spacing of the model's own prompt if its second line differs (as in Qwen3)."""
     if own and "\nQuery:" in own:
         return f"Instruct: {TASK}" + own[own.index("\nQuery:") :]
     follows = own or (not query and (pooling == "lasttoken" or name.endswith("-instruct")))
@@ -196,14 +196,14 @@ def _length(model: SentenceTransformer, name: str, wanted: int | None) -> int:
         raise ValueError(f"max_length={wanted} is more than the {positions} positions of {name}")
     if reach and wanted > reach:
         raise ValueError(
-            f"max_length={wanted}: {name} turns positions otherwise in batches with a text of more than {reach} tokens "
+            f"max_length={wanted}: {name} changes rotary positions in batches with a text of more than {reach} tokens "
             f"(longrope), so that a vector would depend on its batch; give {reach} at most"
         )
     return int(wanted)
 
 
 def _reach(config: Any) -> int | None:
-    """Tokens up to which every batch has the same rotary positions, where ``longrope`` has two kinds; else None."""
+    """Number of tokens up to which ``longrope`` gives every batch the same rotary positions; None for other kinds."""
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     if not isinstance(rope, dict) or rope.get("rope_type", rope.get("type")) != "longrope":
         return None
@@ -211,7 +211,7 @@ def _reach(config: Any) -> int | None:
 
 
 def _missing_start(tokenizer: Any, folder: Path | None) -> tuple[int, ...]:
-    """BOS, where the files ask for it and the ids have none: the flag says what is meant, the ids what happens."""
+    """BOS, if the files ask for it and the ids lack it: the flag is the intention, the ids are what happens."""
     file = None if folder is None else transformer_folder(folder) / "tokenizer_config.json"
     config = read_json(file) if file is not None and file.is_file() else {}
     wanted = config.get("add_bos_token")
@@ -226,6 +226,6 @@ def _missing_end(tokenizer: Any, pooling: str) -> tuple[int, ...]:
     if "lasttoken" not in pooling.split("+") or tokenizer.eos_token_id is None:
         return ()
     framed, bare = tokenizer("text")["input_ids"], tokenizer("text", add_special_tokens=False)["input_ids"]
-    # Qwen3 ends with another token than its EOS; a tokenizer of other scripts may know no letter of that word
+    # Qwen3 ends with another token than its EOS; a tokenizer for other scripts may lack every letter of that word
     ended = framed[-1] != bare[-1] if bare else framed[-1:] == [tokenizer.eos_token_id]
     return () if ended else (tokenizer.eos_token_id,)

@@ -1,4 +1,4 @@
-"""Vectors as an encoder gives them: with the number of texts that were cut, and each with its encoder."""
+"""Vectors from an encoder, with the number of texts that were cut; each vector knows its encoder."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ class Encoded(NamedTuple):
 class EncodedVector(np.ndarray):
     """A vector, ``(dim,)`` float32, with the fingerprint of its encoder.
 
-    An index compares it with its own, whichever way the vector came: in frames that were joined or cut, in lists of
-    dictionaries, from another process. What is computed from a vector has no fingerprint.
+    An index compares it with its own. The fingerprint stays with a vector in frames that were joined or cut, in lists
+    of dictionaries, and from another process. Results computed from a vector have no fingerprint.
 
     Attributes:
-        encoder: The fingerprint; None where it is not known.
+        encoder: The fingerprint; None if unknown.
     """
 
     encoder: str | None = None
 
     @staticmethod
     def of(vectors: Iterable[np.ndarray], encoder: str | None) -> list[EncodedVector]:
-        """Return vectors, not copied, that know their encoder."""
+        """Return the vectors with their encoder's fingerprint, without a copy."""
         return [_marked(vector, encoder) for vector in vectors]
 
     def __array_wrap__(self, array: np.ndarray, context: Any = None, return_scalar: bool = False) -> Any:
-        """What a function of NumPy's gives: a plain array, or a number."""
+        """Makes NumPy functions return a plain array or a number."""
         return array[()] if return_scalar else array
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """What another process gets."""
+        """Keeps the fingerprint in another process."""
         return _marked, (np.asarray(self), self.encoder)
 
 
 def encoders_of(vectors: Iterable[Any]) -> set[str | None]:
-    """Return the fingerprints of the encoders of vectors; None is among them where one does not know its own."""
+    """Return the fingerprints of the encoders of vectors; None is among them if a vector has none."""
     return {getattr(vector, "encoder", None) for vector in vectors}
 
 

@@ -30,23 +30,23 @@ if TYPE_CHECKING:
     import torch
 
 
-LOADING = RLock()  # of one model at a time, whatever the encoder and the thread
+LOADING = RLock()  # one model is loaded at a time, over all encoders and threads
 _COUNTING = Lock()
 
 
 class E5Encoder(pyterrier_dr.BiEncoder):
     """A dense encoder over a retrieval model, such as ``intfloat/e5-mistral-7b-instruct``.
 
-    Pooling, prompts, maximum length and normalisation are read from the model's sentence-transformers files. What these
-    leave unsaid, and all of it for a plain checkpoint, comes from a table of well-known models or from the caller. The
-    model is loaded at the first text, or when :attr:`fingerprint` or :attr:`contract` is asked for.
+    Pooling, prompts, maximum length and normalisation are read from the model's sentence-transformers files. What they
+    do not set, and everything for a plain checkpoint, comes from a table of well-known models or from the caller. The
+    model is loaded at the first text, or when :attr:`fingerprint` or :attr:`contract` is read.
 
-    Encoders are equal when everything that changes a vector is. Any setting can be changed later, also by
-    ``pt.GridScan``: what has to be loaded anew is, files that were rewritten included. Several threads may encode with
-    one encoder, as long as none changes a setting meanwhile.
+    Encoders are equal if everything that changes a vector is equal. Any setting can be changed later, also by
+    ``pt.GridScan``: the model is loaded again if necessary, also after its files were rewritten. Several threads may
+    encode with one encoder, as long as no thread changes a setting at the same time.
 
     Attributes:
-        truncated: How many texts were longer than the maximum length and cut, of all that were encoded so far.
+        truncated: Number of encoded texts so far that were longer than the maximum length and cut.
     """
 
     schematic: ClassVar = labelled()
@@ -74,17 +74,17 @@ class E5Encoder(pyterrier_dr.BiEncoder):
             task: The instruction of models that follow one: queries begin with ``Instruct:``, the task and ``Query:``.
             query_prompt: Put before each query, instead of the model's own.
             document_prompt: Put before each document, instead of the model's own.
-            max_length: Tokens of a text at most; the model's own when None.
+            max_length: Maximum number of tokens of a text; the model's own when None.
             pooling: How token vectors become one: ``mean``, ``cls``, ``max``, ``lasttoken``, ``weightedmean`` or
                 ``mean_sqrt_len_tokens``; the model's own when None. A plain checkpoint of no known family needs it.
-            normalize: Whether vectors are brought to length 1; when None the model's own way, and True for a plain
+            normalize: Whether vectors get length 1; when None the model's own setting, and True for a plain
                 checkpoint of no known family.
-            dtype: What the transformer computes in; ``auto`` is bfloat16 where the hardware multiplies in it, else
-                float32. Pooling and normalisation are float32 always.
-            device: A torch device; a GPU where there is one when None. Several, such as ``["cuda:0", "cuda:1"]``, share
+            dtype: The type that the transformer computes in; ``auto`` is bfloat16 if the hardware multiplies in it,
+                else float32. Pooling and normalisation are always float32.
+            device: A torch device; when None, a GPU if there is one. Several, such as ``["cuda:0", "cuda:1"]``, share
                 the texts among them.
-            batch_size: How many texts of the maximum length a batch holds; shorter texts share the same token budget.
-                When None, what suits the device.
+            batch_size: Number of texts of the maximum length in a batch; shorter texts share the same token budget.
+                When None, it is chosen for the device.
             text_field: Column with a document's text.
             verbose: Show progress bars; in terminals and notebooks when None.
 
@@ -114,7 +114,7 @@ class E5Encoder(pyterrier_dr.BiEncoder):
 
     @property
     def model(self) -> str:
-        """What the retrieval model is called, as it was given."""
+        """The name of the retrieval model, as it was given."""
         return self._model
 
     @model.setter
@@ -123,7 +123,7 @@ class E5Encoder(pyterrier_dr.BiEncoder):
 
     @property
     def device(self) -> str | tuple[str, ...] | None:
-        """The torch device, or several; None for a GPU where there is one."""
+        """The torch device, or several; None for a GPU if there is one."""
         return self._device
 
     @device.setter
@@ -143,12 +143,12 @@ class E5Encoder(pyterrier_dr.BiEncoder):
 
     @property
     def computed_in(self) -> str:
-        """Name of the type that the transformer computes in, ``auto`` decided."""
+        """Name of the type that the transformer computes in, with ``auto`` resolved."""
         return str(self._text_model().dtype).removeprefix("torch.")
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that change when the vectors would. Models count by content, not by name."""
+        """Sixteen hexadecimal digits that change when the vectors change. Models count by content, not by name."""
         text_model = self._text_model()
         return fingerprint(
             {
@@ -159,24 +159,24 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         )
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
-        """Add ``query_vec``, ``doc_vec`` or ``score``, by the columns that are there (see ``pyterrier_dr.BiEncoder``).
+        """Add ``query_vec``, ``doc_vec`` or ``score``, depending on the columns (see ``pyterrier_dr.BiEncoder``).
 
         Vectors carry the encoder's fingerprint (:class:`~pyterrier_merge.encoding.encoded_vector.EncodedVector`), which
-        an index compares with its own; frames, in their ``attrs``, how many of their texts were cut (``truncated``; of
-        queries, each text counts once).
+        an index compares with its own. The ``attrs`` of a frame hold the number of its texts that were cut
+        (``truncated``; each distinct query counts once).
 
         Raises:
             pt.validate.InputValidationError: Results to re-rank (``docno`` and ``score``) lack ``query`` or the text,
-                and the vectors of either.
-            ValueError: A query or a text is not a string; the message names its ``qid`` or ``docno``. Or a vector that
-                is there already, and would be scored, is another encoder's.
+                or the vectors instead.
+            ValueError: A query or a text is not a string; the message names its ``qid`` or ``docno``. Or an existing
+                vector that would be scored comes from another encoder.
         """
         self._require_text(inp)
         result: pd.DataFrame = super().transform(inp)
         return result
 
     def _require_text(self, inp: pd.DataFrame) -> None:
-        """Refuse results that cannot be scored: with one side encoded alone they would keep the scores they have."""
+        """Reject results that cannot be scored: with only one side encoded, they would keep their old scores."""
         if not {"docno", "score"} <= set(inp.columns):
             return
         try:
@@ -193,24 +193,24 @@ class E5Encoder(pyterrier_dr.BiEncoder):
             raise
 
     def query_encoder(self, verbose: bool | None = None, batch_size: int | None = None) -> QueryEncoder:
-        """Return the half that encodes queries, whatever else a frame has."""
+        """Return the part that encodes queries, independent of a frame's other columns."""
         return QueryEncoder(self, verbose=verbose, batch_size=batch_size)
 
     def doc_encoder(self, verbose: bool | None = None, batch_size: int | None = None) -> DocEncoder:
-        """Return the half that encodes documents, whatever else a frame has."""
+        """Return the part that encodes documents, independent of a frame's other columns."""
         return DocEncoder(self, verbose=verbose, batch_size=batch_size)
 
     def text_scorer(
         self, verbose: bool | None = None, batch_size: int | None = None, sim_fn: pyterrier_dr.SimFn | None = None
     ) -> TextScorer:
-        """Return the transformer that scores texts for queries, by vectors of this encoder alone."""
+        """Return the transformer that scores texts for queries, only by vectors of this encoder."""
         return TextScorer(self, verbose=verbose, batch_size=batch_size, sim_fn=sim_fn)
 
     def __rshift__(self, right: Any) -> Any:
-        """Compose; with an indexer the pipeline is compiled, so that an index takes in its encoder.
+        """Compose; with an indexer the pipeline is compiled, so that the index holds its encoder.
 
-        ``Compose.index`` encodes all documents before an indexer sees any. An index that holds the encoder asks it for
-        what is not indexed yet, which is what makes ``(encoder >> index).index(...)`` resume.
+        ``Compose.index`` encodes all documents before an indexer sees any. An index that holds the encoder encodes only
+        documents that are not indexed yet, so ``(encoder >> index).index(...)`` can resume.
         """
         pipeline = super().__rshift__(right)
         return pipeline.compile() if isinstance(right, pt.Indexer) else pipeline
@@ -246,12 +246,12 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         return encoded
 
     def batches(self, texts: Iterable[str], *, kind: Literal["query", "document"]) -> Iterator[Batch]:
-        """Yield the batches of token ids in which :meth:`encode` runs these texts; none is run."""
+        """Yield the batches of token ids in which :meth:`encode` runs these texts, without running them."""
         text_model = self._text_model()
         return text_model.batches(texts, **self._manner(text_model.contract, kind, None))
 
     def _manner(self, contract: RetrieverContract, kind: str, batch_size: int | None) -> dict[str, Any]:
-        """What is put before texts of a kind, and the tokens of a batch."""
+        """The prompt for texts of a kind, and the tokens of a batch."""
         prompt = contract.query_prompt if kind == "query" else contract.document_prompt
         return {"prompt": prompt, "budget": self._token_budget(contract, batch_size)}
 
@@ -266,12 +266,12 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         return {"model": self.model, **self.contract_settings(), "dtype": dtype, "text_field": self.text_field}
 
     def settings(self) -> dict[str, Any]:
-        """Return the keyword arguments that make another encoder like this one, of these or other models."""
+        """Return the keyword arguments to make another encoder like this one, of the same or other models."""
         further = ("dtype", "device", "batch_size", "text_field", "verbose")
         return self.contract_settings() | {name: getattr(self, name) for name in further}
 
     def contract_settings(self) -> dict[str, Any]:
-        """What the caller says of the contract; None leaves it to the model."""
+        """The caller's settings of the contract; None for the model's own."""
         settings = ("task", "query_prompt", "document_prompt", "max_length", "pooling", "normalize")
         return {name: getattr(self, name) for name in settings}
 
@@ -279,19 +279,19 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         return self._parts().fingerprint
 
     def _name(self) -> str:
-        """What the user called the model, for messages and to know its family by."""
+        """The user's name for the model, for messages and to recognise its family."""
         return self.model
 
     def _parts(self) -> ModelParts:
-        """What is loaded: a folder, and an adapter that goes into its weights."""
+        """The folder to load, and an adapter that is merged into its weights."""
         return locate_parts(self.model)
 
     def _ready(self) -> TextModel:
-        """The model, with the weights that it should have now."""
+        """The model, with its current weights."""
         return self._text_model()
 
     def _text_model(self) -> TextModel:
-        """The model, loaded anew where a setting or its files have changed."""
+        """The model, loaded again if a setting or its files have changed."""
         import torch
 
         parts, name = self._parts(), self._name()
@@ -300,7 +300,7 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         with LOADING:
             if self._loaded is None or self._loaded_as != wanted:
                 self._unload()
-                with torch.inference_mode(False):  # weights are to be merged into, whatever the caller has set
+                with torch.inference_mode(False):  # merges write to the weights, also in the caller's inference mode
                     self._loaded = TextModel(
                         parts.folder, name, adapter=parts.adapter, dtype=self.dtype, devices=devices, **contract
                     )
@@ -308,7 +308,7 @@ class E5Encoder(pyterrier_dr.BiEncoder):
             return self._loaded
 
     def _unload(self) -> None:
-        """Let go of the model, before another one is loaded: memory may hold one alone."""
+        """Release the model before another one is loaded: memory may hold only one."""
         self._loaded = None
 
     def _token_budget(self, contract: RetrieverContract, batch_size: int | None) -> int:
@@ -324,7 +324,7 @@ class E5Encoder(pyterrier_dr.BiEncoder):
         return devices
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy or another process gets: the settings; it loads the models itself."""
+        """The state for a copy or another process: the settings only; it loads the models itself."""
         return {**self.__dict__, "_loaded": None}
 
     def __eq__(self, other: object) -> bool:
@@ -343,7 +343,7 @@ class E5Encoder(pyterrier_dr.BiEncoder):
 
 
 def _require_size(name: str, value: Any) -> None:
-    """Raise unless a size is left open or a whole number from 1."""
+    """Raise unless a size is None or a whole number of at least 1."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < 1):
         raise ValueError(f"{name} is a whole number of at least 1, found {value!r}")
 

@@ -1,4 +1,4 @@
-"""Well-known retrieval models whose files leave something unsaid: pooling, prompts, length."""
+"""Well-known retrieval models whose files do not state everything: pooling, prompts, length."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 from pyterrier_merge.models import transformer_folder
 from pyterrier_merge.models.files import MERGE, read_json
 
-TASK = "{task}"  # stands in a prompt where the user's task goes
+TASK = "{task}"  # placeholder in a prompt for the user's task
 INSTRUCTION = f"Instruct: {TASK}\nQuery: "
 
 
 @dataclass(frozen=True)
 class Family:
-    """What a family of models was trained with, for what its files do not say.
+    """The settings that a family of models was trained with, for models whose files do not state them.
 
     Attributes:
-        pattern: What a model's name matches, without the organisation and whatever its case.
-        pooling: sentence-transformers' name of how token vectors become one; None where no source was found.
+        pattern: Pattern for a model's name without the organisation; case is ignored.
+        pooling: How token vectors become one, by sentence-transformers' name; None if no source was found.
         normalize: Whether vectors have length 1.
         query_prompt: Put before every query; with ``{task}`` in it, for models that follow an instruction.
         document_prompt: Put before every document.
-        max_length: Tokens of a text at most, where the model's card says less than it has positions for.
+        max_length: Maximum number of tokens of a text, if the model's card states fewer than its positions.
     """
 
     pattern: str
@@ -37,8 +37,8 @@ class Family:
 _SEARCH = "Represent this sentence for searching relevant passages: "
 
 # Sources: the models' cards; FlagEmbedding's inference/embedder/model_mapping.py for the pooling of BGE, E5, GTE, SFR
-# and Linq; mteb's models/*_models.py for prompts. What none of them was seen to say is left out, and so are models that
-# run code of their own (gte-*-v1.5, gte-Qwen2): without it they compute something else.
+# and Linq; mteb's models/*_models.py for prompts. Values without a source are left out, and so are models that run
+# their own code (gte-*-v1.5, gte-Qwen2): without it they compute something else.
 FAMILIES = (
     Family(r"(multilingual-)?e5-(small|base|large)(-v2|-unsupervised)?", "mean", True, "query: ", "passage: ", 512),
     Family(r"multilingual-e5-large-instruct", "mean", True, INSTRUCTION, "", 512),
@@ -63,15 +63,15 @@ FAMILIES = (
 
 
 def known_family(name: str, folder: Path | None = None) -> Family | None:
-    """Return the family that a model is of, by its name; None where it is of none that is known.
+    """Return the family of a model by its name; None if the family is unknown.
 
-    A copy of a model is recognised by the last part of its path; by the name that a folder of the hub's cache carries;
-    and, under any name, by the one that ``config.json`` says it was loaded from (``_name_or_path``). Of
-    ``BASE+ADAPTER``, the adapter's name counts first. A merge that was saved is of no family: its files say all.
+    A copy of a model is recognised by the last part of its path, by the name of its folder in the hub's cache, or by
+    the name in its ``config.json`` that it was loaded from (``_name_or_path``). For ``BASE+ADAPTER``, the adapter's
+    name counts first. A saved merge has no family: its files state everything.
 
     Args:
-        name: What the user called the model.
-        folder: Where its files lie.
+        name: The user's name for the model.
+        folder: The folder of its files.
     """
     if folder is not None and (folder / MERGE).is_file():
         return None

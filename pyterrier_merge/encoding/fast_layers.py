@@ -1,4 +1,4 @@
-"""Layers that compute what they did before, in fewer passes over memory."""
+"""Replacement layers with the same results and fewer passes over memory."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-PACKED_BYTES = 1 << 30  # layers are packed into copies: not those of a model that fills the memory
-ALIKE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}  # of a length: what rounding alone does
-SIZES = (1e-3, 1, 1e3)  # of what is tried: an epsilon shows in small numbers, a limit in large ones
-_PACKED, _PACKED_STATE = "_packed", "_packed_state"  # kept out of torch's registers: no parameter, never saved
-_FUSED = {  # activation -> oneDNN's name of it, and of its algorithm
+PACKED_BYTES = 1 << 30  # packing copies the layers: not for models that fill the memory
+ALIKE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}  # relative differences by rounding
+SIZES = (1e-3, 1, 1e3)  # of trial inputs: small numbers reveal an epsilon, large ones a limit
+_PACKED, _PACKED_STATE = "_packed", "_packed_state"  # not registered with torch: no parameter, never saved
+_FUSED = {  # activation -> oneDNN's names for it and for its algorithm
     "SiLU": ("swish", ""),
     "SiLUActivation": ("swish", ""),
     "GELU": ("gelu", "none"),
@@ -24,15 +24,15 @@ _FUSED = {  # activation -> oneDNN's name of it, and of its algorithm
 
 
 def use_fast_layers(body: nn.Module) -> None:
-    """Let a transformer compute RMS norms in one pass; on a CPU, let linear layers multiply with packed weights, too.
+    """Let a transformer compute RMS norms in one pass and, on a CPU, linear layers with packed weights.
 
-    Gated layers take two products then, with the activation inside. Parameters and their names stay, so that merges
-    write to them as before. Gated layers and norms are told by what they hold, and replaced where a trial on random
-    numbers, small and large, shows that they compute the same.
+    Gated layers then take two products, with the activation inside. Parameters and their names stay, so that merges
+    write to them as before. Gated layers and norms are recognised by their contents, and replaced if a trial on small
+    and large random numbers gives the same results.
 
     Args:
-        body: The transformer, on its device, in the type that it computes in. More than 1 GB of linear layers stay as
-            they are.
+        body: The transformer, on its device, in the type that it computes in. Linear layers of more than 1 GB are not
+            changed.
     """
     linear = [module for module in body.modules() if type(module) is nn.Linear]
     first = next(body.parameters())
@@ -45,7 +45,7 @@ def use_fast_layers(body: nn.Module) -> None:
     alike: dict[tuple[Any, ...], bool] = {}
     for module in list(body.modules()) if dtype in ALIKE else ():
         fitting = next((kind for kind in (GatedLayers, RMSNorm) if kind.fits(module)), None)
-        if fitting is None or len(signature(module.forward).parameters) > 1:  # a norm may take a gate, too
+        if fitting is None or len(signature(module.forward).parameters) > 1:  # a norm may also take a gate
             continue
         kin = type(module), *_settings(module)
         if kin not in alike:
@@ -55,10 +55,10 @@ def use_fast_layers(body: nn.Module) -> None:
 
 
 class PackedLinear(nn.Linear):
-    """A linear layer that multiplies with a copy of its weights in the processor's own order.
+    """A linear layer that multiplies with a copy of its weights in the processor's preferred order.
 
-    The copy is made at the first text, and again after the weights were written to. Where gradients are asked for, the
-    weights themselves are used.
+    The copy is made at the first text, and again after the weights were changed. If gradients are needed, the original
+    weights are used.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 (torch's name)
@@ -68,11 +68,11 @@ class PackedLinear(nn.Linear):
         return self.activated(input, "none", "")
 
     def activated(self, tokens: torch.Tensor, activation: str, algorithm: str) -> torch.Tensor:
-        """Return the activation of what :meth:`forward` returns; both are oneDNN's names."""
+        """Return the activation of the result of :meth:`forward`; both arguments are oneDNN's names."""
         return torch.ops.mkldnn._linear_pointwise(tokens, self._weights(), self.bias, activation, [], algorithm)
 
     def times(self, tokens: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-        """Return what :meth:`forward` returns, times a tensor of the same shape."""
+        """Return the result of :meth:`forward`, times a tensor of the same shape."""
         return torch.ops.mkldnn._linear_pointwise.binary(tokens, factor, self._weights(), self.bias, "mul")
 
     def _weights(self) -> torch.Tensor:
@@ -84,16 +84,16 @@ class PackedLinear(nn.Linear):
         return packed
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy gets: it packs its weights itself."""
+        """The state for a copy, which packs its weights itself."""
         return {name: value for name, value in self.__dict__.items() if name not in (_PACKED, _PACKED_STATE)}
 
 
 class GatedLayers(nn.Module):
-    """The feed-forward layers of Llama and its kin; activation and gate are computed as the products come out."""
+    """The feed-forward layers of Llama's family; activation and gate are fused into the products."""
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
-        """Whether a module has these layers and nothing else, packed."""
+        """Whether a module has exactly these layers, packed."""
         children = dict(module.named_children())
         linear = ("gate_proj", "up_proj", "down_proj")
         return (
@@ -112,11 +112,11 @@ class GatedLayers(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """A root-mean-square norm in float32 (Zhang and Sennrich, 2019): in place, or in a GPU's one kernel."""
+    """A root-mean-square norm in float32 (Zhang and Sennrich, 2019): in place on a CPU, in one kernel on a GPU."""
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
-        """Whether a module may be one: a vector of weights, an epsilon, and nothing else."""
+        """Whether a module may be such a norm: a vector of weights, an epsilon, and nothing else."""
         parameters = dict(module.named_parameters())
         return set(parameters) == {"weight"} and parameters["weight"].ndim == 1 and _epsilon(module) is not None
 
@@ -139,25 +139,25 @@ def _needs_gradients() -> bool:
 
 
 def _epsilon(norm: nn.Module) -> Any:
-    """What a norm adds to the mean of squares; None where it says nothing."""
+    """The number that a norm adds to the mean of squares; None if it has none."""
     found = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
     return found if isinstance(found, float) else None
 
 
 def _settings(module: nn.Module) -> list[tuple[str, Any]]:
-    """What tells one layer of a class from another, such as Gemma 3n's sparsity, which its first layers alone have."""
+    """The settings in which layers of one class differ, such as the sparsity of Gemma 3n's first layers."""
     return [(name, value) for name, value in vars(module).items() if isinstance(value, int | float | str)]
 
 
 def _computes_alike(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a module, its weights random, gives the same when it is made one of ``kind``."""
+    """Whether a module with random weights gives the same results after conversion to ``kind``."""
     before = copy.deepcopy(module)
     generator = torch.Generator().manual_seed(0)
     weights = list(before.parameters())
     with torch.no_grad():
         for weight in weights:
             weight.copy_(torch.randn(weight.shape, generator=generator) * weight.shape[-1] ** -0.5)
-        tokens = torch.randn(3, weights[0].shape[-1], generator=generator) + 1  # a norm that takes the mean away shows
+        tokens = torch.randn(3, weights[0].shape[-1], generator=generator) + 1  # shows if a mean is subtracted
         after = copy.deepcopy(before)
         after.__class__ = kind
         tried = [(tokens * size).to(weights[0]) for size in SIZES]

@@ -1,4 +1,4 @@
-"""From token ids to vectors, on one device or on several."""
+"""From token ids to vectors, on one or several devices."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BATCHES_EACH = 2  # with fewer than so many for each core, several cores share one batch
-SHARES, SMALLEST = 4, 256  # of few texts a core gets so many batches, of so many tokens at least
-MOST_WORKERS = 16  # of a CPU: each holds the activations of a batch, which are 0.3 GB of a 7B model's layer
+BATCHES_EACH = 2  # with fewer batches for each core, several cores share one batch
+SHARES, SMALLEST = 4, 256  # for few texts: batches of each core, and minimum tokens of a batch
+MOST_WORKERS = 16  # of a CPU: each holds a batch's activations, 0.3 GB for a layer of a 7B model
 
 Ids = list[list[int]]
 Key = TypeVar("Key")
@@ -35,29 +35,29 @@ _SETTING_CORES = threading.Lock()
 
 
 class ForwardPass:
-    """A model on its device: the transformer in its own type, pooling and what follows in float32.
+    """A model on its device: the transformer in its own type, pooling and later modules in float32.
 
-    Where the model's files ask for the first values of a vector alone (``truncate_dim``), a model that normalises
-    brings those to length 1 again: sentence-transformers leaves that to its cosine similarity.
+    If the model's files keep only the first values of a vector (``truncate_dim``), a model that normalises does so
+    again after the cut; sentence-transformers leaves that to its cosine similarity.
 
     Attributes:
-        around: Returns what the transformer runs a batch of token ids within, in the batch's thread.
+        around: Returns the context in which the transformer runs a batch of token ids, in the batch's thread.
     """
 
     def __init__(self, model: SentenceTransformer, device: str, *, looks_back: bool = False) -> None:
-        """Take a model whose transformer has its type already.
+        """Take a model whose transformer already has its type.
 
         Args:
             model: The model, on ``device``.
             device: A torch device.
-            looks_back: No token sees one that comes after it, see :func:`~.causality.looks_back`. Padding behind a text
-                needs no mask then, and without one GPUs have faster kernels.
+            looks_back: No token sees a later one, see :func:`~.causality.looks_back`. Padding after a text then needs
+                no mask, and GPUs have faster kernels without a mask.
         """
         self.model = model
         self.device = device
         self.looks_back = looks_back
         self.around: Callable[[Ids], AbstractContextManager[None]] = lambda _: nullcontext()
-        self._room: int = sys.maxsize  # tokens of a batch that fit into memory, as far as it is known
+        self._room: int = sys.maxsize  # tokens of a batch that fit into memory, as known so far
 
     def __call__(self, ids: Ids, *, padding_side: str = "right") -> torch.Tensor:
         """Run the token ids of a batch: ``(n_texts, dim)`` float32 on the device."""
@@ -73,7 +73,7 @@ class ForwardPass:
             "attention_mask": torch.tensor([padded([1] * len(row), 0) for row in ids], device=self.device),
         }
         first, *rest = self.model
-        # the caller's autocast would hold in his own thread alone
+        # the caller's autocast is set only in the caller's thread
         with torch.autocast(torch.device(self.device).type, enabled=False):
             mask = features["attention_mask"]
             if self.looks_back and padding_side == "right":
@@ -91,7 +91,7 @@ class ForwardPass:
         return torch.nn.functional.normalize(first_values) if normalizes(self.model) else first_values
 
     def in_memory(self, ids: Ids) -> torch.Tensor:
-        """Run a batch; where a GPU has too little memory for it, in halves, as are those that come later."""
+        """Run a batch; if a GPU has too little memory for it, run it and later batches in halves."""
         if len(ids) == 1 or _tokens(ids) <= self._room:
             try:
                 return self(ids)
@@ -111,17 +111,17 @@ class ForwardPass:
 
 
 class Workers:
-    """Those that run batches: each of several devices, or each core of a CPU.
+    """The workers that run batches: each of several devices, or each core of a CPU.
 
-    A core that has a batch of its own waits for no other at the end of every operation. Where there are too few batches
-    to go round, cores share them.
+    A core with its own batch does not wait for other cores at the end of every operation. If there are too few batches,
+    cores share them.
 
-    Several devices hold the same model. The first holds the one that was given, whose weights a merge may write to;
-    the others follow it.
+    Several devices hold the same model. The first holds the given model, whose weights a merge may change; the others
+    hold copies that follow it.
     """
 
     def __init__(self, first: ForwardPass, devices: Sequence[str]) -> None:
-        """Copy a model to further devices.
+        """Copy a model to other devices.
 
         Args:
             first: The model on the first device.
@@ -140,7 +140,7 @@ class Workers:
         return bool(self._others)
 
     def budget(self, tokens: int, most: int) -> int:
-        """Return the tokens of a batch, ``most`` at most, with which a few texts of ``tokens`` go round all cores."""
+        """Return the tokens of a batch, at most ``most``, that give every core a share of few texts of ``tokens``."""
         cores = self._cores()
         return most if cores == 1 else min(most, max(SMALLEST, tokens // (SHARES * cores)))
 
@@ -148,10 +148,10 @@ class Workers:
         """Run batches without gradients.
 
         Args:
-            batches: Token ids, and what the caller knows them by. Read in the caller's thread, some batches ahead.
+            batches: Token ids and the caller's key of each batch. Read in the caller's thread, some batches ahead.
 
         Returns:
-            What the caller knows a batch by, and its vectors, ``(n_texts, dim)`` float32: in the order of the batches.
+            The caller's key of each batch and its vectors, ``(n_texts, dim)`` float32, in the order of the batches.
         """
         self._follow()
         batches = iter(batches)
@@ -166,12 +166,12 @@ class Workers:
         return ((key, _vectors(self.first, ids)) for key, ids in batches)
 
     def _cores(self) -> int:
-        """How many may have batches of their own."""
+        """Number of cores that may have batches of their own."""
         on_cpu = self.first.device.startswith("cpu") and not self._others
         return min(torch.get_num_threads(), MOST_WORKERS) if on_cpu else 1
 
     def _follow(self) -> None:
-        """Copy the first model's weights to the others, where a merge has written to them since."""
+        """Copy the first model's weights to the others if a merge has changed them since."""
         if self._followed == (versions := self._versions()):
             return
         with torch.no_grad():
@@ -187,7 +187,7 @@ class Workers:
 def _shared_out(
     batches: Iterable[tuple[Key, Ids]], workers: Sequence[ForwardPass], *, cores: int | None = None
 ) -> Iterator[tuple[Key, np.ndarray]]:
-    """Run batches in threads, each by a worker that is free, with so many cores; the vectors in the batches' order."""
+    """Run batches in threads, each by a free worker with this many cores; yield vectors in the batches' order."""
     free: SimpleQueue[ForwardPass] = SimpleQueue()
     for worker in workers:
         free.put(worker)
@@ -216,21 +216,21 @@ def _shared_out(
 
 
 def _vectors(worker: ForwardPass, ids: Ids) -> np.ndarray:
-    with torch.inference_mode():  # which holds for a thread
+    with torch.inference_mode():  # it is set for each thread
         vectors: np.ndarray = worker.in_memory(ids).cpu().numpy()
     return vectors
 
 
 def _limit_cores(threads: ThreadPoolExecutor, count: int, cores: int) -> None:
-    """Let torch use so many cores in each of the threads, and as many as before in all others.
+    """Let torch use this many cores in each of the threads, and as many as before in all others.
 
-    torch's setting holds for the thread that sets it and for all that compute for the first time after it: it is set
-    back at once.
+    torch's setting applies to the thread that sets it and to threads that compute for the first time afterwards. It is
+    therefore reset at once.
     """
     met = threading.Barrier(count)  # one task for each thread, not two for one
 
     def limit(_: int) -> None:
-        torch.get_num_threads()  # the first question sets a thread's number: later it would undo this
+        torch.get_num_threads()  # the first call sets a thread's number; later it would undo this
         torch.set_num_threads(cores)
         met.wait()
 
@@ -239,7 +239,7 @@ def _limit_cores(threads: ThreadPoolExecutor, count: int, cores: int) -> None:
         try:
             list(threads.map(limit, range(count)))
         except BaseException:
-            met.abort()  # interrupted: nobody waits for tasks that will not come
+            met.abort()  # interrupted: do not wait for tasks that will not run
             raise
         finally:
             torch.set_num_threads(before)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _OF_TEXTS = ("query_length", "document_length", "query_expansion", "processing_kwargs")
-_BLIND = {"CNN", "LSTM"}  # sentence-transformers' modules with which a vector depends on the batch
+_BLIND = {"CNN", "LSTM"}  # sentence-transformers modules that make a vector depend on its batch
 
 
 def load_retriever(
@@ -35,26 +35,26 @@ def load_retriever(
 ) -> tuple[SentenceTransformer, RetrieverContract]:
     """Load a retrieval model.
 
-    Its modules are those of its sentence-transformers files. A plain transformers checkpoint, a causal language model
-    among them, has no such files: its body is taken without its head, and pooling and normalisation are what the
-    caller says or what the model's family was trained with.
+    Its modules are those of its sentence-transformers files. A plain transformers checkpoint, such as a causal language
+    model, has no such files: its body is used without its head, and pooling and normalisation are the caller's, or
+    those that the model's family was trained with.
 
     Args:
-        folder: Where the files lie.
-        name: What the user called the model, for messages and to know its family by.
+        folder: The folder of the files.
+        name: The user's name for the model, for messages and to recognise its family.
         device: A torch device; ``meta`` for a model without weights.
-        dtype: What the transformer will compute in. Where that is float32 it is loaded in it, so that the numbers
-            that it computes from its configuration are, too; else as it is stored.
+        dtype: The type that the transformer will compute in. If it is float32, the model is loaded in it, so that
+            numbers computed from its configuration are float32 too; otherwise it is loaded in its stored type.
         pooling: One of ``POOLING_MODES``, instead of the model's own.
-        normalize: Whether vectors are brought to length 1, instead of the model's own way.
-        **contract: What :meth:`RetrieverContract.read` takes.
+        normalize: Whether vectors are normalised to length 1, instead of the model's own setting.
+        **contract: Arguments of :meth:`RetrieverContract.read`.
 
     Returns:
         The model, in evaluation mode, and its contract.
 
     Raises:
-        ValueError: An unknown pooling; a plain checkpoint whose pooling nobody says, or whose weights are not whole;
-            modules that do not begin with a transformer or that cannot be pooled otherwise.
+        ValueError: An unknown pooling; a plain checkpoint without a known pooling, or with incomplete weights; modules
+            that do not begin with a transformer, or whose pooling cannot be replaced.
     """
     require_pooling(pooling)
     _require_readable(transformer_folder(folder))
@@ -67,9 +67,9 @@ def load_retriever(
 
 
 def _placed(device: str, dtype: torch.dtype | None) -> dict[str, Any]:
-    """Settings of transformers' loading."""
+    """Settings for loading with transformers."""
     placed: dict[str, Any] = {"device_map": "meta"} if device == "meta" else {}
-    if str(dtype) == "torch.float32":  # another type would round dense modules, too
+    if str(dtype) == "torch.float32":  # another type would also round dense modules
         placed["dtype"] = dtype
     return placed
 
@@ -96,8 +96,8 @@ def _with_modules(
     if normalize is None:
         if not normalizes(model) and _compared_by_cosine(folder, name):
             logger.warning(
-                "%s is made for cosine similarity and does not normalise its vectors: inner products rank otherwise; "
-                "pass normalize=True, or False to keep it so",
+                "%s is made for cosine similarity and does not normalise its vectors: inner products rank differently; "
+                "pass normalize=True, or False to keep them as they are",
                 name,
             )
     elif normalize != normalizes(model):
@@ -136,7 +136,7 @@ def _from_plain_checkpoint(
 
 
 def _require_one_vector(folder: Path) -> None:
-    """Refuse sentence-transformers' other kinds, whose modules it would replace by a mean over the tokens."""
+    """Reject other kinds of sentence-transformers models, whose modules a mean over the tokens would replace."""
     file = folder / "config_sentence_transformers.json"
     kind = read_json(file).get("model_type", "SentenceTransformer") if file.is_file() else "SentenceTransformer"
     if kind != "SentenceTransformer":
@@ -147,7 +147,7 @@ def _require_one_vector(folder: Path) -> None:
 
 
 def _require_no_classifier(folder: Path) -> None:
-    """Refuse a re-ranker or classifier that was made from a retriever and is known by that one's name."""
+    """Reject a re-ranker or classifier that was made from a retriever and recognised by the retriever's name."""
     for architecture in read_json(folder / "config.json").get("architectures") or []:
         if architecture.endswith(("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")):
             raise ValueError(
@@ -193,7 +193,7 @@ def _compared_by_cosine(folder: Path, name: str) -> bool:
 
 
 def _require_plain_texts(model: SentenceTransformer, folder: Path) -> None:
-    """Refuse a model whose files let sentence-transformers do more to a text than put a prompt before it."""
+    """Reject a model whose files let sentence-transformers do more to a text than add a prompt."""
     first: Any = model[0]
     found = [setting for setting in _OF_TEXTS if getattr(first, setting, None)]
     if "message" in _stated(transformer_folder(folder)).get("modality_config", {}):
@@ -206,7 +206,7 @@ def _require_plain_texts(model: SentenceTransformer, folder: Path) -> None:
 
 
 def _require_token_vectors(first: Any, folder: Path) -> None:
-    """Refuse a transformer that gives something else (a pooler's output), or that is told more than ids and a mask."""
+    """Reject a transformer with another output (a pooler's), or with more input than ids and a mask."""
     if first.module_output_name != "token_embeddings":
         raise ValueError(
             f"the transformer of {folder} gives a {first.module_output_name}, and no vectors of tokens: not supported"
@@ -217,12 +217,12 @@ def _require_token_vectors(first: Any, folder: Path) -> None:
 
 
 def _stated(transformer: Path) -> dict[str, Any]:
-    """What sentence-transformers wrote of a transformer."""
+    """The settings that sentence-transformers wrote for a transformer."""
     return next(map(read_json, sorted(transformer.glob("sentence_*_config.json"))), {})
 
 
 def _require_readable(folder: Path) -> None:
-    """Refuse damaged weight files by their names."""
+    """Reject damaged weight files, with their names."""
     stored_tensors(folder)
     for index in sorted(folder.glob("*.index.json")):
         if "metadata" not in read_json(index):
@@ -230,10 +230,10 @@ def _require_readable(folder: Path) -> None:
 
 
 def _require_whole(folder: Path, body: Any) -> None:
-    """Refuse weights that are not there, of a live transformer: they would be made up at random."""
-    # its configuration may be other than the file's: T5Gemma's encoder alone
+    """Reject a live transformer with missing weights: they would be random."""
+    # its configuration may differ from the file's: T5Gemma's encoder alone
     _, info = type(body).from_pretrained(folder, config=body.config, device_map="meta", output_loading_info=True)
-    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))  # no vector goes through it
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))  # not used for vectors
     if missing:
         raise ValueError(
             f"{folder} has no weights for {len(missing)} parameters of the model, such as {missing[0]!r}: they would "

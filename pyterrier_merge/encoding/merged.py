@@ -23,10 +23,10 @@ from pyterrier_merge.storage import cache_folder
 class MergedE5Encoder(E5Encoder):
     """A retrieval model with a domain language model's weights blended in, in memory, without labelled data.
 
-    The lower half of the layers is ``alpha_lower * source + (1 - alpha_lower) * domain``, the upper half likewise with
-    ``alpha_upper`` (arXiv 2509.21966). Tokenizer, token embeddings, prompts and pooling are the source's. Any other
-    recipe goes in with :meth:`from_recipe`. Both alphas can be set at any time, by ``pt.GridScan`` too, and so can the
-    whole :attr:`recipe`: the next text is encoded with a new merge of the untouched parents.
+    The lower half of the layers is ``alpha_lower * source + (1 - alpha_lower) * domain``, the upper half the same with
+    ``alpha_upper`` (arXiv 2509.21966). Tokenizer, token embeddings, prompts and pooling are the source's. For any other
+    recipe use :meth:`from_recipe`. Both alphas and the whole :attr:`recipe` can be set at any time, also by
+    ``pt.GridScan``: the next text is encoded with a new merge of the unchanged parents.
     """
 
     @takes_options_of(E5Encoder)
@@ -45,15 +45,15 @@ class MergedE5Encoder(E5Encoder):
 
         Args:
             source: The retrieval model: a folder, ``package:NAME/FOLDER``, or a hub id; ``ID@REVISION`` pins one.
-            domain: The plain language model of the domain, of the same architecture and depth, named likewise; or
-                several, which share ``1 - alpha``.
-            alpha_lower: Weight of the source in the lower half of the layers, in [0, 1]; None goes with methods that
+            domain: The plain language model of the domain, of the same architecture and depth, named in the same way;
+                or several, which share ``1 - alpha``.
+            alpha_lower: Weight of the source in the lower half of the layers, in [0, 1]; None is for methods that
                 take no weights.
             alpha_upper: The same of the upper half and the final norm.
             method: mergekit's name: ``linear``, ``slerp``, ``task_arithmetic``, ``ties`` …
-            parameters: The method's own besides weights, such as ``{"density": 0.5}``.
-            **settings: Those of :class:`E5Encoder`, from ``task`` on. What they leave open is the source's own. Merging
-                is done in float32 and rounded once, whatever ``dtype`` is.
+            parameters: The method's parameters besides weights, such as ``{"density": 0.5}``.
+            **settings: Those of :class:`E5Encoder`, from ``task`` on. Settings left out are the source's own. Merging
+                is done in float32 and rounded once, for every ``dtype``.
 
         Raises:
             ValueError: An alpha outside [0, 1], an unknown method or parameter; at the first text, models that cannot
@@ -97,7 +97,7 @@ class MergedE5Encoder(E5Encoder):
 
     @property
     def domain(self) -> str | tuple[str, ...]:
-        """The domain model, or the several."""
+        """The domain model, or all of them if there are several."""
         domains = self._recipe.domains
         return domains[0] if len(domains) == 1 else domains
 
@@ -134,7 +134,7 @@ class MergedE5Encoder(E5Encoder):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The method's own parameters, those that were given."""
+        """The method's own parameters that were given."""
         return dict(self._recipe.parameters)
 
     @parameters.setter
@@ -156,18 +156,18 @@ class MergedE5Encoder(E5Encoder):
         card. Weights are read from the parents' files again, so this takes the memory of a shard (1 GB).
 
         Args:
-            folder: Where to; it appears when it is whole.
-            dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: as the source is stored, whatever this encoder
-                computes in. Weights are computed in float32 and rounded once.
-            overwrite: Replace the model that stands there.
+            folder: The new folder; it appears only when it is complete.
+            dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: the source's stored type, independent of this
+                encoder's ``dtype``. Weights are computed in float32 and rounded once.
+            overwrite: Replace an existing model.
             verbose: Show a progress bar; the encoder's setting when None.
 
         Returns:
             The folder.
 
         Raises:
-            FileExistsError: Something stands there already.
-            ValueError: The models cannot be merged, a parent lies in the folder, or the dtype cannot hold the weights.
+            FileExistsError: The folder exists.
+            ValueError: The models cannot be merged, a parent is in the folder, or the dtype cannot hold the weights.
             OSError: The disk has no room.
         """
         return self._save(folder, dtype=dtype, overwrite=overwrite, verbose=verbose)
@@ -176,10 +176,10 @@ class MergedE5Encoder(E5Encoder):
         """Save the merge into a temporary folder of the cache and upload it to the Hugging Face hub.
 
         Args:
-            repo_id: ``USER/NAME``; made where it is not there yet.
-            private: Whether a new repository is seen by its owner alone.
+            repo_id: ``USER/NAME``; created if it does not exist.
+            private: Whether only its owner can see a new repository.
             dtype: As in :meth:`save`.
-            token: An access token that may write; that of ``hf auth login`` or ``HF_TOKEN`` when None.
+            token: An access token with write permission; that of ``hf auth login`` or ``HF_TOKEN`` when None.
 
         Returns:
             The repository's address.
@@ -207,7 +207,7 @@ class MergedE5Encoder(E5Encoder):
         if len(segments) != 2:
             raise ValueError(f"{name} is one of two segments; the recipe has {len(segments)}: set the whole recipe")
         if segments[position].domain_weights is not None:
-            raise ValueError(f"{name} is of a segment that gives each domain model a weight: set the whole recipe")
+            raise ValueError(f"{name} belongs to a segment with a weight for each domain model: set the whole recipe")
         segments[position] = replace(segments[position], alpha=None if alpha is None else check_alpha(name, alpha))
         self._recipe = replace(self._recipe, segments=tuple(segments))
 
@@ -218,10 +218,10 @@ class MergedE5Encoder(E5Encoder):
         return merge_fingerprint(self.recipe)
 
     def _parts(self) -> ModelParts:
-        return ModelParts(locate_model(self.model))  # the merger reads it from files: an adapter is in them
+        return ModelParts(locate_model(self.model))  # the merger reads files, which include an adapter's change
 
     def open(self) -> tuple[TextModel, Merger]:
-        """Return the live model, and what writes merges into it; both are loaded now if they are not yet."""
+        """Return the live model and its merger; both are loaded now if they are not yet."""
         recipe = self.recipe
         contents = tuple(fingerprint_model(locate_model(name)) for name in recipe.models)
         content = (recipe.source, recipe.domains, recipe.base, contents)
@@ -240,7 +240,7 @@ class MergedE5Encoder(E5Encoder):
         with LOADING:
             text_model, merger = self.open()
             if self._merged != recipe:
-                self._merged = None  # should the merge fail half-way, the next text merges anew
+                self._merged = None  # if the merge fails half-way, the next text merges again
                 self._tensor_merges = merger.merge(recipe)
                 self._merged = recipe
             return text_model

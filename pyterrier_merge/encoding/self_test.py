@@ -1,4 +1,4 @@
-"""What must hold of any retrieval model that is loaded: a vector depends on its text and the model alone."""
+"""Self-test of a loaded retrieval model: a vector must depend only on its text and the model."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ if TYPE_CHECKING:
     import torch
 
 TEXTS = ("fever", "acute renal failure in the elderly", "pain " * 12)
-_TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}  # of a vector's length; what rounding alone can do
-_LAYERS = 12  # rounding adds up: in float32, 32 random layers of a 7B model came to 1.1e-5 on a GPU
+_TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}  # relative rounding errors
+_LAYERS = 12  # rounding errors add up: 1.1e-5 in float32 for 32 random layers of a 7B model on a GPU
 _LEFT = "padded on the right and on the left"
-_LEFT_TOLERANCE = {**_TOLERANCE, "bfloat16": 2e-1}  # other positions, other angles: random decoders came to 0.1
+_LEFT_TOLERANCE = {**_TOLERANCE, "bfloat16": 2e-1}  # positions change the angles: 0.1 measured for random decoders
 
 
 class Run(Protocol):
     """From the token ids of a batch to its vectors, ``(n_texts, dim)`` float32."""
 
     def __call__(self, ids: list[list[int]], *, padding_side: str = "right") -> torch.Tensor:
-        """Run a batch, padded on the side that ``padding_side`` says."""
+        """Run a batch, padded on the side given by ``padding_side``."""
 
 
 def may_be_padded_left(config: Any) -> bool:
-    """Whether padding in front of a text may not change its vector: where positions are rotary.
+    """Whether padding before a text must not change its vector, which holds for rotary positions.
 
-    These count from token to token. A table of absolute positions (BERT's) counts from the first place of the batch,
-    so that padding in front moves the text, and a vector that changes then is not a fault.
+    Rotary positions are relative. A table of absolute positions (BERT's) counts from the first place of the batch, so
+    that padding before a text moves it, and a change of the vector is not an error.
 
     Args:
         config: The transformer's configuration.
@@ -42,25 +42,25 @@ def require_sound(
     layers: int | None = None,
     padded_left: bool = False,
 ) -> int:
-    """Run a few texts through a model and check that vectors are finite, and the same alone as padded in any batch.
+    """Run a few texts and check that vectors are finite, and the same alone and padded in any batch.
 
     That takes some milliseconds with a small model; with a large one, a forward pass of a few tokens for each text, two
-    for all together, and one more with padding on the left. What a rounded type does to a vector is allowed for;
-    reading a padding token instead of the last one is far more.
+    for all together, and one more with padding on the left. The tolerance covers rounding in the
+    type; the error of reading a padding token instead of the last token is far larger.
 
     Args:
         run: Runs a batch.
         ids: Token ids of texts of different lengths.
-        dtype: What the transformer computes in.
-        name: The model's, for messages.
-        layers: How many the model has: beyond twelve, float32 vectors may differ by more in proportion.
-        padded_left: Whether to check padding on the left too, see :func:`may_be_padded_left`.
+        dtype: The type that the transformer computes in.
+        name: The model's name, for messages.
+        layers: Number of layers of the model: above twelve, the tolerance for float32 grows in proportion.
+        padded_left: Whether to also check padding on the left, see :func:`may_be_padded_left`.
 
     Returns:
         Length of a vector.
 
     Raises:
-        RuntimeError: A vector is not finite, or changes with batch, order or padding; the message says with which.
+        RuntimeError: A vector is not finite, or changes with batch, order or padding; the message says which.
     """
     import torch
 

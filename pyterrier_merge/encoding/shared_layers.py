@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Key = tuple[tuple[int, ...], ...]  # the token ids of a batch: with the weights below they decide its states
+Key = tuple[tuple[int, ...], ...]  # the token ids of a batch, which with the weights determine its states
 Encoded = list[tuple[list[int], np.ndarray]]  # the rows of each batch, and their vectors
 
 
@@ -37,7 +37,7 @@ class Step:
     """One recipe of a walk.
 
     Attributes:
-        place: Which of the recipes it is.
+        place: The index of the recipe.
         kept: Numbers of layers after which states are kept while it runs, because later steps begin there.
         shared: How many layers the next step has in common with it.
     """
@@ -48,19 +48,19 @@ class Step:
 
 
 def plan_walk(levels: Sequence[Sequence[Hashable]]) -> list[Step]:
-    """Order recipes so that each begins with the layers of the one before as far as it can: depth first.
+    """Order recipes depth first, so that each shares as many first layers as possible with the one before.
 
     Args:
-        levels: Of each recipe what decides its weights below the layers, and in each layer, lowest first (see
+        levels: For each recipe, what decides its weights below the layers, and in each layer, lowest first (see
             :meth:`~pyterrier_merge.merging.merger.Merger.levels`).
     """
-    numbers: dict[tuple[int, Hashable], int] = {}  # what comes first stays first
+    numbers: dict[tuple[int, Hashable], int] = {}  # keeps the order of appearance
     keys = [[numbers.setdefault(level, len(numbers)) for level in enumerate(own)] for own in levels]
     order = sorted(range(len(levels)), key=keys.__getitem__)
     shared = [_in_common(keys[one], keys[other]) for one, other in pairwise(order)] + [0]
     kept: list[set[int]] = [set() for _ in order]
     for place, depth in enumerate(shared):
-        first = place  # the first step that passes there: a later one may begin above it
+        first = place  # the first step that passes this layer: a later one may begin above it
         while first and shared[first - 1] >= depth:
             first -= 1
         if depth:
@@ -69,7 +69,7 @@ def plan_walk(levels: Sequence[Sequence[Hashable]]) -> list[Step]:
 
 
 def most_kept(steps: Sequence[Step]) -> int:
-    """Return after how many layers at most states are kept at one time."""
+    """Return the largest number of places at which states are kept at the same time."""
     most, held = 0, frozenset[int]()
     for step in steps:
         held |= step.kept
@@ -79,29 +79,29 @@ def most_kept(steps: Sequence[Step]) -> int:
 
 
 def _in_common(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
-    """How many layers have the same weights, and the same below them."""
+    """Number of first layers that have the same weights, including everything below them."""
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=True)))
     return max(0, same - 1)
 
 
 class SharedLayers:
-    """Encodes batches with one recipe after the other; the states between layers that recipes share are kept meanwhile.
+    """Encodes batches with one recipe after the other, and keeps the states between layers that recipes share.
 
-    To begin in the middle, the layers below return what they are given and the last of them returns the kept states;
-    the model itself still makes embeddings, masks, positions and the final norm. So nothing here knows a family of
-    models. Whether a model can be run so is tried on a few texts: their vectors must be the same to the bit. Where they
-    are not, every recipe is run from the first layer, and a warning says why.
+    To begin in the middle, the layers below return their input and the last of them returns the kept states; the model
+    itself still computes embeddings, masks, positions and the final norm. No code here depends on a family of models.
+    A trial on a few texts checks that a model can be run in this way: vectors must be bit-identical. If they are not,
+    every recipe is run from the first layer, and a warning says why.
 
     Attributes:
-        reason: Why nothing is shared; empty where something is, or where the recipes have no layers in common.
+        reason: Why nothing is shared; empty if layers are shared, or if the recipes have no layers in common.
     """
 
     def __init__(self, encoder: MergedE5Encoder, recipes: Sequence[MergeRecipe]) -> None:
         """Load the models and try whether the recipes can share layers.
 
         Args:
-            encoder: Its recipe changes with every step of a walk; one that nobody else uses.
-            recipes: All that will be run, of the encoder's models.
+            encoder: An encoder that is not used elsewhere: its recipe changes with every step of a walk.
+            recipes: All recipes that will be run, of the encoder's models.
         """
         self._encoder = encoder
         self._model, merger = encoder.open()
@@ -122,7 +122,7 @@ class SharedLayers:
                 )
 
     def token_bytes(self, recipes: Sequence[MergeRecipe]) -> int:
-        """Return the bytes that the kept states of a token (or of padding) take at most, in a walk over recipes."""
+        """Return the maximum bytes of the kept states of a token (or of padding) in a walk over recipes."""
         return 0 if self.reason else self._token_bytes * most_kept(self._steps(recipes))
 
     def run(
@@ -134,9 +134,9 @@ class SharedLayers:
         """Yield each recipe, in the order of the walk, with the rows and vectors of every batch.
 
         Args:
-            recipes: Some of those that were given at the beginning.
-            batches: Made by the encoder's ``batches``.
-            progress: Called with the place of each batch when it is done.
+            recipes: Some of the recipes given to the constructor.
+            batches: From the encoder's ``batches``.
+            progress: Called with the index of each finished batch.
 
         Raises:
             ValueError: A merge changed nothing, or a vector holds NaN or infinity.
@@ -164,7 +164,7 @@ class SharedLayers:
             del self._kept[higher]
 
     def _try(self, depths: Sequence[int]) -> None:
-        """Begin after each of these numbers of layers and compare; learn what the states of a token take."""
+        """Begin after each of these numbers of layers and compare; measure the bytes of a token's states."""
         if self._model.one_device is None:
             raise _UnfitError("several devices share the texts")
         batches = list(self._encoder.batches(TEXTS, kind="document"))
@@ -174,7 +174,7 @@ class SharedLayers:
             found = [self._patched_vectors(batches)]
             for depth in reversed(depths):
                 self._drop_above(depth)
-                found += [self._patched_vectors(batches) for _ in range(2)]  # states must survive being used
+                found += [self._patched_vectors(batches) for _ in range(2)]  # twice: use must not change states
                 states = list(self._kept[depth].values())
                 self._token_bytes = max(self._token_bytes, _bytes(states) // sum(batch.tokens for batch in batches))
         except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
@@ -193,7 +193,7 @@ class SharedLayers:
 
     @contextmanager
     def _patched(self) -> Iterator[None]:
-        """Let batches begin with the states that are kept, and keep those that are asked for."""
+        """Let batches begin with the kept states, and keep the requested ones."""
         if not self._kept:
             yield
             return
@@ -204,7 +204,7 @@ class SharedLayers:
                 yield
         finally:
             for layer in self._layers:
-                del layer.forward  # the class's own is there again
+                del layer.forward  # restores the class's own
 
     @contextmanager
     def _within(self, ids: list[list[int]]) -> Iterator[None]:
@@ -218,7 +218,7 @@ class SharedLayers:
             running.key, running.start, running.states = (), 0, None
 
     def _forward(self, place: int, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """What stands in for a layer's forward."""
+        """The replacement for a layer's forward."""
         running = self._running
         if place < running.start:
             if place == running.start - 1:
@@ -252,7 +252,7 @@ def _layers_of(body: torch.nn.Module) -> Sequence[torch.nn.Module]:
 
 
 def _states_alone(found: Any) -> Any:
-    """What a layer returned, without what the next layer may not need, such as attention weights."""
+    """The states that a layer returned, without extra output such as attention weights."""
     if not isinstance(found, tuple):
         return found
     first, *others = found

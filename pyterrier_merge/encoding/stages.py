@@ -68,7 +68,7 @@ class DocEncoder(BiDocEncoder):
 
 
 class TextScorer(BiScorer):
-    """Scores texts for queries; vectors that are there already are not computed again."""
+    """Scores texts for queries; existing vectors are not computed again."""
 
     schematic: ClassVar = labelled()
 
@@ -79,7 +79,7 @@ class TextScorer(BiScorer):
         """Set ``score`` and ``rank``, from ``query_vec`` or ``query`` and ``doc_vec`` or the column with the text.
 
         Raises:
-            ValueError: A query or a text is not a string, or a vector is another encoder's.
+            ValueError: A query or a text is not a string, or a vector comes from another encoder.
         """
         for column in ("query_vec", "doc_vec"):
             self._require_own(inp, column)
@@ -97,12 +97,12 @@ class TextScorer(BiScorer):
             raise ValueError(
                 f"{column!r} is of the encoder {', '.join(sorted(map(str, others)))}, and {self.bi_encoder_model!r} is "
                 f"{self.bi_encoder_model.fingerprint}: drop that column before this stage (a retriever does with "
-                "drop_query_vec=True), and the text is encoded anew"
+                "drop_query_vec=True), and the text is encoded again"
             )
 
 
 def _with_vectors(inp: pd.DataFrame, column: str, encoded: Encoded, encoder: Any) -> pd.DataFrame:
-    # inspection sends no rows, and no model is to be loaded for it
+    # inspection sends no rows and must not load a model
     marked = EncodedVector.of(encoded.vectors, encoder.fingerprint) if len(inp) else []
     result: pd.DataFrame = inp.assign(**{column: pd.Series(marked, inp.index, dtype=object)})
     result.attrs[TRUNCATED] = encoded.truncated

@@ -1,4 +1,4 @@
-"""A retrieval model in memory: sentence-transformers modules, their contract, and the loop that runs texts through."""
+"""A retrieval model in memory: sentence-transformers modules, their contract, and the loop that encodes texts."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-WINDOW = 4096  # texts sorted by length at a time: bounds memory, and costs 1 % of padding at most on short texts
-CHUNK = 256  # of them, at least, that are tokenised at a time, while the model is busy with others
-SHORT = 8  # tokens: texts of so many fill a batch from one chunk, whatever the budget
+WINDOW = 4096  # texts sorted by length at a time: bounds memory; costs at most 1 % of padding on short texts
+CHUNK = 256  # minimum number of texts tokenised at a time, while the model runs others
+SHORT = 8  # tokens: texts of this length fill a batch from one chunk, for every budget
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -43,12 +43,12 @@ class NotFiniteError(ValueError):
 
 
 class Batch(NamedTuple):
-    """Texts that go through a model together.
+    """Texts that a model runs together.
 
     Attributes:
-        rows: Their places among the texts that were given.
+        rows: Their positions among the given texts.
         ids: Their token ids.
-        cut: How many texts were too long, of those that were tokenised since the batch before.
+        cut: Number of texts that were too long, among those tokenised since the previous batch.
     """
 
     rows: list[int]
@@ -67,7 +67,7 @@ class TextModel:
     Attributes:
         contract: Prompts, length, pooling and special tokens, read from the model.
         body: The live transformer, whose weights a merge writes to.
-        dtype: What the transformer computes in.
+        dtype: The type that the transformer computes in.
         dim: Length of a vector.
     """
 
@@ -85,15 +85,15 @@ class TextModel:
 
         Args:
             folder: A folder in sentence-transformers layout, or a plain transformers checkpoint.
-            name: What the user called it, for messages.
+            name: The user's name for it, for messages.
             dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
-            devices: Torch devices; merges are made on the first, and texts are shared among them.
+            devices: Torch devices; merges are computed on the first, and texts are shared among all.
             adapter: Folder of a LoRA adapter that is merged into the weights.
-            **contract: What :func:`load_retriever` takes.
+            **contract: Arguments of :func:`load_retriever`.
 
         Raises:
             ValueError: The folder holds no retrieval model, the contract cannot be kept, or the adapter does not fit.
-            RuntimeError: The self-test failed; the message says in what.
+            RuntimeError: The self-test failed; the message says how.
         """
         from pyterrier_merge.encoding.attention import use_fast_kernels
         from pyterrier_merge.encoding.causality import looks_back
@@ -105,25 +105,25 @@ class TextModel:
         self.dtype = resolve_dtype(dtype, devices[0])
         load = load_retriever if adapter is None else partial(load_adapted, adapter=adapter)
         self._model, self.contract = load(folder, name=name, device=devices[0], dtype=self.dtype, **contract)
-        self._model.model_card_data.model = None  # a circle, which would keep 14 GB until Python looks for circles
+        self._model.model_card_data.model = None  # a reference cycle would hold 14 GB until garbage collection
         self.body: torch.nn.Module = self._model.transformers_model
         cast(self.body, self.dtype)
         for module in list(self._model)[1:]:
             module.float()  # pooling, dense layers and normalisation
         on_cpu = devices[0].startswith("cpu")
         (use_fast_kernels if on_cpu else use_fast_layers)(self.body)
-        unmasked = not on_cpu and looks_back(self.body)  # on a CPU no kernel gains by it
+        unmasked = not on_cpu and looks_back(self.body)  # on a CPU it makes no kernel faster
         self._forward_pass = ForwardPass(self._model, devices[0], looks_back=unmasked)
-        self.dim = self._require_sound(name)  # as it comes out: files may say another (EmbeddingGemma 2 projects)
+        self.dim = self._require_sound(name)  # measured: files may state another (EmbeddingGemma 2 projects)
         self._workers = Workers(self._forward_pass, devices[1:])
 
     @classmethod
     def of(cls, model: SentenceTransformer, contract: RetrieverContract, *, device: str) -> TextModel:
-        """Wrap a live model as it is, such as one under training: nothing is loaded, cast or tested.
+        """Wrap a live model, such as one in training: nothing is loaded, cast or tested.
 
         Args:
-            model: In evaluation mode, on the device.
-            contract: Its own.
+            model: The model, in evaluation mode, on the device.
+            contract: Its contract.
             device: A torch device.
         """
         from pyterrier_merge.encoding.forward_pass import ForwardPass, Workers
@@ -149,7 +149,7 @@ class TextModel:
         }
 
     def encode(self, texts: Iterable[str], *, prompt: str, budget: int) -> Encoded:
-        """Encode texts, in windows sorted by length; the next of them are tokenised while the model runs.
+        """Encode texts, in windows sorted by length; the next texts are tokenised while the model runs.
 
         Args:
             texts: Read once; a progress bar around it advances window by window.
@@ -174,7 +174,7 @@ class TextModel:
         return Encoded(matrix, cut)
 
     def batches(self, texts: Iterable[str], *, prompt: str, budget: int) -> Iterator[Batch]:
-        """Yield the batches in which :meth:`encode` runs these texts; the next are tokenised while a caller works."""
+        """Yield the batches in which :meth:`encode` runs these texts; the next are tokenised while the caller works."""
         size = max(CHUNK, budget // SHORT)
         chunks = _one_ahead(lambda chunk: (chunk[0], *self._tokenise(chunk[1], prompt)), _chunks(texts, size))
         for rows, ids, cut in chunks:
@@ -185,7 +185,7 @@ class TextModel:
                 cut = 0
 
     def run(self, batches: Iterable[Batch]) -> Iterator[tuple[list[int], np.ndarray]]:
-        """Run batches with the weights as they are now.
+        """Run batches with the current weights.
 
         Returns:
             The rows of each batch and their vectors, ``(n_texts, dim)`` float32, in the order of the batches.
@@ -203,12 +203,12 @@ class TextModel:
 
     @property
     def one_device(self) -> str | None:
-        """The device that texts run on; None where several share them."""
+        """The device that texts run on; None if several share them."""
         return None if self._workers.several else self._forward_pass.device
 
     @contextmanager
     def around_batches(self, around: Callable[[list[list[int]]], AbstractContextManager[None]]) -> Iterator[None]:
-        """Let each batch run, in its thread, within what ``around`` returns for its token ids."""
+        """Run each batch, in its thread, inside the context that ``around`` returns for its token ids."""
         before, self._forward_pass.around = self._forward_pass.around, around
         try:
             yield
@@ -216,10 +216,10 @@ class TextModel:
             self._forward_pass.around = before
 
     def forward(self, texts: list[str], *, prompt: str, budget: int) -> tuple[torch.Tensor, int]:
-        """Encode texts with gradients, unless the caller turned them off.
+        """Encode texts with gradients, unless the caller disabled them.
 
         Returns:
-            ``(n_texts, dim)`` float32 on the device, and how many of the texts were too long and cut.
+            ``(n_texts, dim)`` float32 on the device, and the number of texts that were too long and cut.
         """
         import torch
 
@@ -233,7 +233,7 @@ class TextModel:
         return vectors[torch.tensor(order, device=vectors.device).argsort()], cut
 
     def _require_sound(self, name: str) -> int:
-        """The self-test: the same vector alone and in any batch; texts end alike where the last token is the vector.
+        """The self-test: a text has the same vector alone and in any batch; with last-token pooling, texts end alike.
 
         Returns the length of a vector.
         """
@@ -261,11 +261,11 @@ class TextModel:
 
 
 def cast(body: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Cast a transformer, as if transformers had loaded it in ``dtype``.
+    """Cast a transformer to the result of loading it in ``dtype`` with transformers.
 
-    Numbers that it computes from its configuration get the type that they have there: frequencies of rotary positions
-    stay in float32 (rounded to bfloat16, a position of some hundreds lies several off), and a table of sinusoidal
-    positions does not, for it is added to the embeddings.
+    Numbers that it computes from its configuration get the type that transformers gives them: frequencies of rotary
+    positions stay in float32 (in bfloat16, positions of some hundreds would be off by several), but a table of
+    sinusoidal positions does not, because it is added to the embeddings.
     """
     import torch
 
@@ -282,7 +282,7 @@ def cast(body: torch.nn.Module, dtype: torch.dtype) -> None:
 
 
 def _chunks(texts: Iterable[str], size: int) -> Iterator[tuple[list[int], list[str]]]:
-    """Yield rows and texts, ``size`` at a time: of each window in turn, those of most characters first."""
+    """Yield rows and texts, ``size`` at a time: window by window, those with most characters first."""
     for window in more_itertools.chunked(enumerate(texts), WINDOW):
         _require_strings(window)
         window.sort(key=lambda numbered: -len(numbered[1]))
@@ -297,7 +297,7 @@ def _require_strings(numbered: Iterable[tuple[int, Any]]) -> None:
 
 
 def _one_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
-    """Yield what ``make`` makes of each item; the next is made in a thread while the caller works with this one."""
+    """Yield ``make(item)`` for each item; a thread computes the next one while the caller uses this one."""
     with ThreadPoolExecutor(1) as thread:
         ready = None
         for item in items:

@@ -1,4 +1,4 @@
-"""From texts to token ids, as the contract wants them."""
+"""From texts to token ids, by the contract."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from pyterrier_merge.encoding.loading import load_retriever
 def read_tokenizer(
     folder: Path, name: str, *, contract: RetrieverContract | None = None, max_length: int | None = None
 ) -> tuple[Any, RetrieverContract]:
-    """Return the tokenizer with which a model reads texts as a retriever, and its contract; no weights are loaded.
+    """Return the tokenizer of a retrieval model, and its contract, without loading weights.
 
-    A plain checkpoint whose pooling nobody says is read as if it had mean pooling, which no token depends on.
+    A plain checkpoint of unknown pooling is read as if it had mean pooling: tokens do not depend on the pooling.
 
     Args:
-        folder: Where the files lie.
-        name: What the user called the model, to know its family by.
-        contract: Says the document prompt, pooling and length, instead of the model's files.
-        max_length: Tokens; instead of what ``contract`` or the model says.
+        folder: The folder of the files.
+        name: The user's name for the model, to recognise its family.
+        contract: Document prompt, pooling and length, instead of those in the model's files.
+        max_length: Tokens; instead of the value of ``contract`` or the model.
 
     Raises:
-        ValueError: What :func:`~.loading.load_retriever` raises.
+        ValueError: As :func:`~.loading.load_retriever`.
     """
     pooling = None
     if contract is not None and contract.pooling in POOLING_MODES:
@@ -47,13 +47,14 @@ def read_tokenizer(
 def tokenise(tokenizer: Any, texts: list[str], prompt: str, contract: RetrieverContract) -> tuple[list[list[int]], int]:
     """Return the token ids of each text, special tokens and prompt included, and how many texts were cut.
 
-    Texts are cut first and what the contract adds comes after: the end must survive. A lone surrogate becomes ``?``.
+    Texts are cut first and the contract's tokens are added afterwards, so that the end token is kept. A lone surrogate
+    becomes ``?``.
 
     Args:
         tokenizer: The model's.
         texts: At least one.
-        prompt: Put before each.
-        contract: Says the length, and what the tokenizer leaves out.
+        prompt: Put before each text.
+        contract: Gives the length, and the tokens that the tokenizer does not add.
     """
     limit = contract.max_length - contract.added
     prompted = [prompt + text.encode(errors="replace").decode() for text in texts]
@@ -64,12 +65,12 @@ def tokenise(tokenizer: Any, texts: list[str], prompt: str, contract: RetrieverC
     full = [row for row, tokens in enumerate(ids) if len(tokens) >= limit]
     if encoded.encodings is not None:
         cut = sum(bool(encoded.encodings[row].overflowing) for row in full)
-    else:  # a tokenizer that is not a Rust one does not say
+    else:  # tokenizers in Python do not report it
         cut = sum(len(tokenizer(prompted[row])["input_ids"]) > limit for row in full)
     before, after = list(contract.prepended), list(contract.appended)
     return [before + row + after or _nothing(tokenizer) for row in ids], cut
 
 
 def _nothing(tokenizer: Any) -> list[int]:
-    """What stands for a text without tokens, where a tokenizer puts nothing around one: a model needs something."""
+    """The tokens for an empty text if the tokenizer adds no special tokens: a model needs at least one token."""
     return [next(token for token in (tokenizer.eos_token_id, tokenizer.pad_token_id, 0) if token is not None)]

@@ -1,1 +1,1 @@
-"""From a YAML file to a folder with tables, plots and runs."""
+"""Experiments: from a YAML file to a folder with tables, plots and runs."""

@@ -1,4 +1,4 @@
-"""From the systems of a bench to their comparison: each is searched, measured and tested."""
+"""Makes the comparison of a bench's systems: searches, measures and tests each of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pyterrier_merge.spelling import did_you_mean
 
 logger = logging.getLogger(__name__)
 
-JUDGED_AT = 10  # results of which the share of judged ones is shown
+JUDGED_AT = 10  # depth at which the share of judged results is shown
 
 
 def compared(
@@ -31,12 +31,12 @@ def compared(
 ) -> Comparison:
     """Search every system of a bench, measure it and test it against the baselines.
 
-    A system that fails is left out of the figures and named with its reason; the others go on.
+    A system that fails is left out of the figures and reported with its reason; the others continue.
 
     Args:
         bench: Systems and collection.
         baselines: Names of systems.
-        plan: How to test.
+        plan: The plan of the tests.
 
     Raises:
         ValueError: A baseline is not among the systems.
@@ -57,7 +57,7 @@ def compared(
             runs = bench.runs(name)
         except (UnusableCollectionError, UnusableStoreError):
             raise
-        except Exception as error:  # whatever it is: the others are compared
+        except Exception as error:  # any error: the other systems are compared
             failed[name] = reason_of(error)
             logger.debug("%s failed", name, exc_info=True)
             _tell_failure(bench, name, failed[name])
@@ -142,17 +142,17 @@ def _assembled(
 def _shown_name(bench: ExperimentBench, name: str) -> str:
     labels = {bench.prepared(name, trial).label for trial in range(bench.trials(name))}
     shown = " ".join([name, *labels]).strip() if len(labels) == 1 else name
-    return name if shown in bench.systems else shown  # another system has that name
+    return name if shown in bench.systems else shown  # unless another system has that name
 
 
 def _content(ordered: Sequence[pd.DataFrame]) -> str:
-    """A fingerprint of what a system found, and in which order. Trials that rank alike are one."""
+    """A fingerprint of a system's results and their order. Trials with equal rankings count as one."""
     trials = [fingerprint_rows(run[["qid", "docno"]]) for run in ordered]
     return fingerprint(trials[:1] if len(set(trials)) == 1 else trials)
 
 
 def _same_results(contents: Mapping[str, str], baselines: Sequence[str]) -> dict[str, str]:
-    """Which systems rank as another one does for every query: the same merge, or a merge that is the source."""
+    """Systems with the same ranking as another one for every query: the same merge, or a merge that is the source."""
     first: dict[str, str] = {}
     same = {}
     for name in (*baselines, *(name for name in contents if name not in baselines)):
@@ -170,13 +170,13 @@ def _seconds(bench: ExperimentBench, names: Mapping[str, str]) -> Iterator[tuple
 
 
 def _unanswered(found: Mapping[str, list[pd.DataFrame]], topics: pd.DataFrame) -> dict[str, int]:
-    """Queries without a result in any trial."""
+    """Number of queries without a result in any trial."""
     counts = {name: len(set(topics["qid"]).difference(*(run["qid"] for run in runs))) for name, runs in found.items()}
     return {name: count for name, count in counts.items() if count}
 
 
 def _depths(bench: ExperimentBench, found: Mapping[str, list[pd.DataFrame]]) -> Iterator[str]:
-    """Systems whose longest list ends before a measure stops to look, though there are more documents."""
+    """Notes on systems whose longest result list is shorter than a measure's depth, although more documents exist."""
     cutoffs = {str(measure): measure.params.get("cutoff") or 0 for measure in bench.measures}
     for name, runs in found.items():
         longest = max((int(run["rank"].max()) + 1 for run in runs if len(run)), default=0)
@@ -187,7 +187,7 @@ def _depths(bench: ExperimentBench, found: Mapping[str, list[pd.DataFrame]]) -> 
 
 
 def _by_trial(bench: ExperimentBench, names: Mapping[str, str], every: pd.DataFrame) -> pd.DataFrame:
-    """The means of each trial, for the systems that have several."""
+    """The means of each trial, for systems with several trials."""
     frames = []
     for name, shown in names.items():
         if bench.trials(name) > 1:

@@ -1,4 +1,4 @@
-"""The bench that systems are prepared and searched on: one collection, its topics, and the results that are kept."""
+"""The bench on which systems are prepared and searched: one collection, its topics, and the stored results."""
 
 from __future__ import annotations
 
@@ -33,30 +33,30 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-SECONDS = "seconds"  # attribute of results: what the search took
+SECONDS = "seconds"  # attribute of results: duration of the search
 
 
 class SystemFailedError(RuntimeError):
-    """A system cannot be prepared or searched, because one that it builds on failed."""
+    """A system cannot be prepared or searched because a system that it builds on failed."""
 
 
 class UnusableCollectionError(ValueError):
-    """The collection is at fault, so that every system would fail alike."""
+    """The collection is unusable, so every system would fail."""
 
 
 class UnusableStoreError(OSError):
-    """Results cannot be kept, so that every system would be searched for nothing."""
+    """Results cannot be stored, so every search would be lost."""
 
 
 class ResultStore(Protocol):
-    """Keeps results by a key."""
+    """Stores results by a key."""
 
     def results(self, name: str, key: str, search: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """Return the results kept under ``key``, else those of ``search``, which are kept then, ``attrs`` too."""
 
 
 class InMemory:
-    """Keeps results as long as it lives."""
+    """Stores results in memory."""
 
     def __init__(self) -> None:
         self._kept: dict[str, pd.DataFrame] = {}
@@ -70,23 +70,23 @@ class InMemory:
 
 @dataclass
 class ExperimentBench:
-    """Prepares each system once and keeps its results.
+    """Prepares each system once and stores its results.
 
     Attributes:
         systems: By name, in the order of the table.
-        collection: What is searched.
+        collection: The collection to search.
         split: The split that tables are computed on.
-        measures: The first is the one that systems choose by.
+        measures: The measures; systems choose by the first one.
         num_results: Results for each query.
-        store: Keeps results.
+        store: Stores results.
         siblings: Benches of all collections of the experiment, by the collection's label.
-        executor: Where work items run.
-        before_search: Called once, before the first search: kept results need no search.
-        tell: Called with a system's name and what is done with it, or what it scores.
+        executor: Runs work items.
+        before_search: Called once, before the first search; stored results need no search.
+        tell: Called with a system's name and its current step or its scores.
         verbose: Show progress bars; in terminals and notebooks when None.
-        searched: Systems and splits that were searched on this bench; results of the others were kept before.
-        seconds: Of each search, by system, split and trial: the wall-clock time for all queries. Building an index does
-            not count. What is made of other systems' results has the time of theirs, too. None where not known.
+        searched: Systems and splits that were searched on this bench; results of the others were stored before.
+        seconds: Wall-clock time of each search for all queries, by system, split and trial, without the building of an
+            index. The time of a system that uses other systems' results includes theirs. None if unknown.
     """
 
     systems: Mapping[str, System]
@@ -106,12 +106,12 @@ class ExperimentBench:
     def __post_init__(self) -> None:
         self._ready: dict[str, tuple[Prepared, ...]] = {}
         self.failed: dict[str, str] = {}  # system -> why it cannot be prepared
-        self._splits: dict[str, pd.DataFrame] = {}  # whose topics were searched: a stage knows them again
-        self._kept_parts: list[float | None] = []  # for each search in progress: seconds of kept results that it read
+        self._splits: dict[str, pd.DataFrame] = {}  # splits searched so far, by which a stage recognises topics
+        self._kept_parts: list[float | None] = []  # per search in progress: seconds of stored results it read
         require_known_uses(self.systems)
 
     def check(self) -> None:
-        """Raise ``ValueError`` for whatever would show only after hours: models, splits, measures."""
+        """Raise ``ValueError`` for errors that would otherwise appear after hours: models, splits, measures."""
         topics, _ = judged(self.collection.topics(self.split), self.collection.qrels(self.split))
         for measure in self.measures:
             check_measure(measure, self.num_results, topics["qid"].tolist())
@@ -121,7 +121,7 @@ class ExperimentBench:
             self.check_models(name)
 
     def check_models(self, name: str) -> None:
-        """Raise ``ValueError`` where a model of a system cannot be found."""
+        """Raise ``ValueError`` if a model of a system cannot be found."""
         with blamed(name):
             for model in self.systems[name].models():
                 locate_parts(model)
@@ -145,7 +145,7 @@ class ExperimentBench:
         return len(self._prepared(name))
 
     def prepared(self, name: str, trial: int = 0) -> Prepared:
-        """Return a system whose transformer answers the topics of a split from kept results."""
+        """Return a system whose transformer answers the topics of a split from stored results."""
         return replace(self._prepared(name)[trial], transformer=KeptStage(self, name, trial))
 
     def results(self, name: str, split: str, trial: int = 0) -> pd.DataFrame:
@@ -174,16 +174,16 @@ class ExperimentBench:
 
         with self._failing(name):
             found = self._stored(file, key, search)
-        if self._kept_parts and kept:  # else the search that reads it has waited for it
+        if self._kept_parts and kept:  # otherwise the search that reads it included its time
             self._kept_parts[-1] = _added(self._kept_parts[-1], found.attrs.get(SECONDS))
         self.seconds[name, split, trial] = found.attrs.get(SECONDS)
         return found[["qid", "docno", "score", "rank"]].merge(topics, on="qid", how="left")
 
     def _timed(self, transformer: pt.Transformer, topics: pd.DataFrame, name: str) -> pd.DataFrame:
-        """Search, and note the seconds that it took, with those of kept results that it is made of."""
+        """Search, and record the seconds it took, plus those of the stored results it is made from."""
         self._before_search()
         if callable(ready := getattr(transformer, "ready", None)):
-            ready()  # an index that is built now is no search
+            ready()  # building an index now is not part of the search
         self._kept_parts.append(0.0)
         started = time.perf_counter()
         try:
@@ -198,24 +198,24 @@ class ExperimentBench:
         return self.store.results(file, key, search)
 
     def stem(self, name: str, trial: int) -> str:
-        """Return what the names of a trial's files begin with."""
+        """Return the prefix of the names of a trial's files."""
         return file_name(name, trial if self.trials(name) > 1 else None)
 
     def runs(self, name: str) -> list[pd.DataFrame]:
-        """Return a system's results for the split of the tables, one frame a trial."""
+        """Return a system's results for the split of the tables, one frame per trial."""
         return [self.results(name, self.split, trial) for trial in range(self.trials(name))]
 
     def num_labels(self, name: str) -> int | None:
-        """Return how many queries' judgements a trial of a system used, at most; None where that is not known."""
+        """Return the maximum number of judged queries that a trial of a system used; None if unknown."""
         counts = [None if trial.labels is None else len(trial.labels) for trial in self._prepared(name)]
         return None if None in counts else max(count or 0 for count in counts)
 
     def answer(self, transformer: pt.Transformer, topics: pd.DataFrame, name: str) -> pd.DataFrame:
-        """Search, and check what comes back.
+        """Search, and check the results.
 
         Raises:
-            ValueError: A column is missing, a score is not finite, a document comes twice for a query, or results are
-                for other queries.
+            ValueError: A column is missing, a score is not finite, a document occurs twice for a query, or results
+                are for other queries.
         """
         self._before_search()
         found = transformer.transform(topics)
@@ -260,7 +260,7 @@ class ExperimentBench:
 
     @contextmanager
     def _failing(self, name: str) -> Iterator[None]:
-        """Remember why a system failed, for those that build on it."""
+        """Store why a system failed, for systems that build on it."""
         try:
             yield
         except Exception as error:
@@ -268,7 +268,7 @@ class ExperimentBench:
             raise
 
     def split_of(self, topics: pd.DataFrame) -> str | None:
-        """Return the split that has just these topics, of those that were searched."""
+        """Return the split, among those searched, that has exactly these topics."""
         return next((split for split, known in self._splits.items() if topics.equals(known)), None)
 
 
@@ -277,11 +277,11 @@ def _added(one: float | None, other: float | None) -> float | None:
 
 
 class KeptStage(pt.Transformer):
-    """A system of the experiment as a pipeline stage: the topics of a split are answered from kept results.
+    """A system of the experiment as a pipeline stage that answers the topics of a split from stored results.
 
     Args:
-        bench: Keeps the results.
-        name: Of the system.
+        bench: The bench with the results.
+        name: Name of the system.
         trial: Number of the trial.
     """
 
@@ -304,7 +304,7 @@ class KeptStage(pt.Transformer):
 
 @contextmanager
 def blamed(name: str) -> Iterator[None]:
-    """Name the system in what is raised; that the hub cannot be reached is left for its row."""
+    """Add the system's name to errors, except if the hub cannot be reached, which is reported in the system's row."""
     try:
         yield
     except (FileNotFoundError, ValueError) as error:
@@ -314,6 +314,6 @@ def blamed(name: str) -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """Return why a system failed, for its row: a message that says nothing by itself gets its kind."""
+    """Return why a system failed, for its row; an unclear message gets the name of its error class."""
     expected = isinstance(error, (ValueError, RuntimeError, OSError, ImportError)) and str(error)
     return str(error) if expected else f"{type(error).__name__}: {error}"

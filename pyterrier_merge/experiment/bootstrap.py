@@ -1,4 +1,4 @@
-"""How far means over trials would move with other queries and other trials: a two-way bootstrap."""
+"""The variation of means over trials with other queries and other trials: a two-way bootstrap."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ def mean_interval(
 ) -> tuple[float, float]:
     """Return the percentile interval of the mean under a two-way bootstrap.
 
-    Each resample draws as many trials and as many queries as there are, with replacement and independently of each
-    other, and takes the mean over all pairs of a drawn trial and a drawn query. With one trial the queries alone are
-    drawn.
+    Each resample draws as many trials and as many queries as there are, with replacement and independently, and takes
+    the mean over all pairs of a drawn trial and a drawn query. With one trial, only queries are drawn.
 
     Args:
         values: ``(trials, queries)``.
         level: Share of the resamples that lie within.
-        resamples: Their number.
-        seed: Of the draw.
+        resamples: Number of resamples.
+        seed: Random seed of the draw.
     """
     trials, queries = values.shape
     generator = np.random.default_rng(seed)
@@ -35,13 +34,13 @@ def mean_interval(
 
 
 def values_of(name: str, measure: str, per_query: pd.DataFrame, per_trial: pd.DataFrame) -> pd.DataFrame:
-    """Return a system's values: one row a trial, one column a query.
+    """Return a system's values: one row per trial, one column per query.
 
     Args:
-        name: Of the system.
+        name: Name of the system.
         measure: Name of the measure.
         per_query: ``name``, ``qid``, ``measure``, ``value``.
-        per_trial: The same with ``trial``, of systems with several.
+        per_trial: The same with ``trial``, for systems with several trials.
     """
     own = per_trial[(per_trial["name"] == name) & (per_trial["measure"] == measure)]
     if own.empty:
@@ -54,7 +53,7 @@ def trial_notes(
 ) -> Iterator[str]:
     """Yield a sentence for each system with several trials: mean, standard deviation, and intervals.
 
-    Differences from a baseline with as many trials are taken trial by trial.
+    Differences from a baseline with the same number of trials are taken trial by trial.
     """
     for name in dict.fromkeys(per_trial["name"]):
         own = values_of(name, measure, per_query, per_trial)

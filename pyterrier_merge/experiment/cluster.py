@@ -1,4 +1,4 @@
-"""Where an experiment runs: in this process, or on a Ray cluster."""
+"""Chooses where an experiment runs: in this process, or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ LOGS = "workers"  # in the run folder
 class ClusterSection(Section):
     """A Ray cluster that indexes, scores the merges of sweeps, trains the adapters of trials, and searches.
 
-    A run may go on with another cluster, or without one. Options of the command line come first.
+    A run may continue with another cluster, or without one. Options of the command line take precedence.
 
     Attributes:
-        ray: Its address: ``auto`` for the cluster that this machine belongs to, ``local`` to start one here, or
+        ray: Its address: ``auto`` for the cluster of this machine, ``local`` to start one here, or
             ``HOST:PORT``.
-        workers: Work items that run at a time; as many as it has CPUs or GPUs for when left out.
+        workers: Work items that run at a time; when left out, as many as it has CPUs or GPUs for.
         gpus_per_worker: GPUs of a work item, which may be a fraction; 0 computes on CPUs.
     """
 
@@ -36,11 +36,11 @@ class ClusterSection(Section):
         Raises:
             ModuleNotFoundError: Ray is not installed.
             RuntimeError: There is no such cluster.
-            ValueError: It has no room for a worker.
+            ValueError: It has not enough resources for a worker.
         """
         return OnRay(self.ray, workers=self.workers, gpus_per_worker=self.gpus_per_worker, logs=folder / LOGS)
 
 
 def executor_of(cluster: ClusterSection | None, folder: Path) -> Executor:
-    """Return where an experiment runs."""
+    """Return the executor of an experiment."""
     return InProcess() if cluster is None else cluster.executor(folder)

@@ -45,30 +45,30 @@ def compare(
     num_results: int = 100,
     verbose: bool | None = None,
 ) -> Comparison:
-    """Compare systems on one split of a collection: figures, paired tests, and a verdict in words.
+    """Compare systems on one split of a collection: figures, paired tests, and a verdict.
 
     Every system answers all topics of the split; those with judgements are measured, by ``ir_measures``, in trec_eval's
-    order of equal scores. A system that fails is named with its reason, and the others are compared.
+    order of equal scores. A system that fails is reported with its reason, and the others are compared.
 
     Args:
         systems: By name, in the order of the table: a PyTerrier transformer from topics to results, a frame of results
             (``qid``, ``docno``, ``score``), the path of a TREC run file, or a
             :class:`~pyterrier_merge.systems.base.System`.
-        collection: Gives topics and judgements.
+        collection: The collection with topics and judgements.
         split: The split to measure on.
         measures: ``ir_measures`` measures, the most important first; the collection's when None.
         baselines: Names of systems that the others are tested against; the first system when None, ``()`` for none.
         test: ``t``, ``randomization`` or ``wilcoxon``: a two-sided paired test over the queries.
         correction: ``holm``, ``bonferroni``, ``fdr_bh`` or ``none``.
         family: Which p-values are corrected together: ``all``, or those of each ``measure`` against each baseline, as
-            ``pt.Experiment`` does it.
-        level: A corrected p-value below it is significant; ``1 - level`` is the level of the intervals.
-        simultaneous: Widen the intervals so that all of a family hold together (Bonferroni).
-        num_results: Results for each query of every system; more are cut.
+            in ``pt.Experiment``.
+        level: Corrected p-values below it are significant; ``1 - level`` is the level of the intervals.
+        simultaneous: Widen the intervals so that all intervals of a family hold together (Bonferroni).
+        num_results: Results for each query of every system; further results are cut.
         verbose: Show progress bars; in terminals and notebooks when None.
 
     Raises:
-        TypeError: A system is something else, or the collection is.
+        TypeError: A system or the collection has the wrong type.
         ValueError: An unknown split, baseline, test, correction or family; a measure that cannot be computed or looks
             deeper than ``num_results``; no topic with judgements; or a run file that is missing.
     """
@@ -103,7 +103,7 @@ def compare(
 
 
 def as_system(name: str, given: Any) -> System:
-    """Return the system that a caller of ``compare`` means.
+    """Convert an argument of ``compare`` to a system.
 
     Raises:
         TypeError: It cannot be compared.
@@ -115,10 +115,10 @@ def as_system(name: str, given: Any) -> System:
     if isinstance(given, (str, os.PathLike)):
         return TrecRunSystem(file=Path(given))
     if isinstance(given, E5Encoder):
-        raise TypeError(f"system {name!r} is an encoder; what searches with it is dense_retriever(encoder, collection)")
+        raise TypeError(f"system {name!r} is an encoder; to search with it, use dense_retriever(encoder, collection)")
     if isinstance(given, Sweep):
         raise TypeError(
-            f"system {name!r} is a sweep; what searches with its best merge is dense_retriever(sweep.best, collection)"
+            f"system {name!r} is a sweep; to search with its best merge, use dense_retriever(sweep.best, collection)"
         )
     if isinstance(given, pt.Transformer):
         return TransformerSystem(transformer=given)

@@ -1,4 +1,4 @@
-"""The comparison of systems over one collection: figures, paired tests, and what they say."""
+"""The comparison of systems over one collection: figures, paired tests, and a verdict."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ PER_TRIAL = ["name", "trial", "qid", "measure", "value"]
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Comparison:
-    """What systems score on one split of a collection. A notebook shows it as a table.
+    """The scores of systems on one split of a collection. Notebooks show it as a table.
 
     Attributes:
-        title: Of the table.
+        title: Title of the table.
         measures: Names of the measures, the most important first.
-        table: One row a system that was measured: ``name``, the measures (means over the queries), ``Judged@10`` (share
-            of the first ten results that somebody judged) and ``labels`` (judged queries that one trial used,
-            for training or for choosing; missing where that is not known, as of transformers and run files).
-        per_query: ``name``, ``qid``, ``measure``, ``value``; of a system with several trials the mean over them.
-        tests: What :func:`~pyterrier_merge.experiment.significance.paired_tests` returned; empty without baselines.
+        table: One row per measured system: ``name``, the measures (means over the queries), ``Judged@10`` (share of the
+            first ten results that are judged) and ``labels`` (judged queries that one trial used for training or for
+            choosing; missing if unknown, as for transformers and run files).
+        per_query: ``name``, ``qid``, ``measure``, ``value``; for a system with several trials, the mean over them.
+        tests: Result of :func:`~pyterrier_merge.experiment.significance.paired_tests`; empty without baselines.
         baselines: Names of the systems that the others were tested against.
-        plan: How they were tested.
-        collection: What was searched.
-        topics: ``qid`` and ``query`` of what was measured.
+        plan: The plan of the tests.
+        collection: The collection that was searched.
+        topics: ``qid`` and ``query`` of the measured topics.
         qrels: ``qid``, ``docno`` and ``label`` of these topics.
-        runs: Results of each system, one frame a trial.
+        runs: Results of each system, one frame per trial.
         by_trial: ``name``, ``trial`` (from 1), ``label`` and the measures: the means of each trial, for systems with
-            several.
-        per_trial: ``name``, ``trial`` (from 1), ``qid``, ``measure``, ``value``: of these systems.
-        lines: System -> the line that it belongs to in the plot of figures against labels.
-        same: System -> an earlier system with the same results: it is in the table, and counts once in the tests.
+            several trials.
+        per_trial: ``name``, ``trial`` (from 1), ``qid``, ``measure``, ``value`` of these systems.
+        lines: System -> its line in the plot of figures against labels.
+        same: System -> an earlier system with the same results: both are in the table, and count once in the tests.
         failed: System -> the reason why it is not measured.
-        untested: Baselines that were asked for and failed.
-        unanswered: System -> number of measured queries for which it returned nothing, where there are any.
-        seconds: System -> wall-clock seconds of the search for each query, all queries at once, the mean over trials;
-            systems whose search was not timed, such as run files, are missing.
-        notes: What is to be known of the systems and the collection, one sentence each.
+        untested: Requested baselines that failed.
+        unanswered: System -> number of measured queries without results, if there are any.
+        seconds: System -> wall-clock seconds of the search per query, for all queries at once, mean over trials;
+            systems without a timed search, such as run files, are missing.
+        notes: Notes on the systems and the collection, one sentence each.
     """
 
     title: str
@@ -90,7 +90,7 @@ class Comparison:
         return marked_table(self)
 
     def to_markdown(self) -> str:
-        """Return the table in Markdown, best figures in bold, and what the signs mean below it."""
+        """Return the table in Markdown, best figures in bold, with a legend."""
         from pyterrier_merge.experiment.report.markdown import table_with_legend
 
         return table_with_legend(self)
@@ -102,19 +102,19 @@ class Comparison:
         return latex_table(self)
 
     def plot(self, path: str | Path | None = None) -> Figure:
-        """Draw the mean of each system and measure with its 95 % confidence interval; save it where a path is given."""
+        """Draw the mean of each system and measure with its 95 % confidence interval; save it if a path is given."""
         from pyterrier_merge.experiment.report.plots import means_plot
 
         return means_plot(self, path)
 
     def verdict(self) -> str:
-        """Say what the figures say, in two or three sentences."""
+        """Summarise the figures in two or three sentences."""
         from pyterrier_merge.experiment.report.verdict import verdict
 
         return verdict(self)
 
     def by_query(self, measure: str | None = None) -> pd.DataFrame:
-        """Return a measure (the first when None) as one row a query (index ``qid``) and one column a system."""
+        """Return a measure (the first when None): one row per query (index ``qid``), one column per system."""
         values = self.per_query[self.per_query["measure"] == (measure or self.measures[0])]
         return values.pivot(index="qid", columns="name", values="value").loc[
             self.topics["qid"], list(self.table["name"])
@@ -125,12 +125,12 @@ class Comparison:
 
         Args:
             system: Name of a system.
-            baseline: Name of another.
+            baseline: Name of another system.
             measure: Name of a measure; the first when None.
-            num: Queries that it wins, and as many that it loses.
+            num: Maximum number of won queries, and of lost queries.
 
         Returns:
-            ``qid``, ``query``, a column for each of both systems, and ``difference``: the largest gain first, the
+            ``qid``, ``query``, a column for each of the two systems, and ``difference``: the largest gain first, the
             largest loss last. Queries without a difference are left out.
 
         Raises:
@@ -148,18 +148,18 @@ class Comparison:
         return pd.concat([wins, losses], ignore_index=True)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write ``report.html``, ``report.md``, ``table.tex``, pictures, tables as CSV and TREC runs into a folder.
+        """Write ``report.html``, ``report.md``, ``table.tex``, plots, tables as CSV and TREC runs into a folder.
 
         Args:
-            folder: Where to; it appears when it is whole.
-            overwrite: Replace the folder that is there.
+            folder: The new folder; it appears only when it is complete.
+            overwrite: Replace an existing folder.
 
         Returns:
             The folder.
 
         Raises:
-            FileExistsError: Something is there already.
-            ValueError: A qid or docno cannot stand in a TREC run.
+            FileExistsError: The folder exists.
+            ValueError: A qid or docno cannot be in a TREC run.
         """
         from pyterrier_merge.experiment.report.folder import save_comparison
 

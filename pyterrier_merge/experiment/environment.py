@@ -1,4 +1,4 @@
-"""What a figure was measured with: versions, processor, device."""
+"""The environment of a measurement: versions, processor, device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the steps of a plan take: documents to encode, memory, disk, and time by a rate that is measured here."""
+"""The cost of a plan's steps: documents to encode, memory, disk, and time from a rate measured here."""
 
 from __future__ import annotations
 
@@ -18,29 +18,30 @@ from pyterrier_merge.systems.base import Step
 if TYPE_CHECKING:
     from pyterrier_merge.encoding.encoders import E5Encoder
 
-SAMPLE, SECONDS = 512, 3.0  # documents and seconds that a rate is measured on at most
+SAMPLE, SECONDS = 512, 3.0  # maximum documents and seconds for measuring a rate
 NOT_KNOWN = "not known"
 COLUMNS = ("system", "step", "done", "documents to encode", "memory", "disk", "time")
 
 
 class Estimates:
-    """The work of some systems on one collection; vectors that two of them need are counted once.
+    """The work of some systems on one collection; vectors that several systems need count once.
 
     Attributes:
         table: One row for each system and kind of step.
-        documents: How many are encoded in all, at most; None where that is not known.
-        total: All rows, in words.
-        seconds: Of encoding all, on one worker; None where that is not known.
+        documents: Maximum number of documents to encode in total; None if unknown.
+        total: Description of the total of all rows.
+        seconds: Time for encoding all documents on one worker; None if unknown.
         rates: A sentence for each rate that was measured or given.
     """
 
     def __init__(self, bench: PlanBench, order: Sequence[str], *, rate: float | None = None) -> None:
-        """Estimate.
+        """Compute the estimates.
 
         Args:
-            bench: Says the steps.
-            order: Names of the systems, as they are prepared.
-            rate: Documents a second that a worker encodes; measured when None, where the models are small and here.
+            bench: The bench that gives the steps.
+            order: Names of the systems, in the order in which they are prepared.
+            rate: Documents per second that a worker encodes; when None, measured if the models are small and on this
+                machine.
         """
         self.rates: list[str] = [] if rate is None else [f"Rate: {rate:g} documents a second, as given."]
         self._given = rate
@@ -84,7 +85,7 @@ class Estimates:
         return done, shown, self._memory(encoder), in_bytes(disk), in_time(seconds)
 
     def _not_made_before(self, name: str, steps: Sequence[Step]) -> tuple[list[Step], str]:
-        """The steps whose vectors no earlier one makes, and a system that makes the others."""
+        """The steps whose vectors no earlier step makes, and a system that makes the others."""
         new, elsewhere = [], ""
         for step in steps:
             key = (step.encoder, step.over or id(step.encoder)) if step.encoder else id(step)
@@ -102,7 +103,7 @@ class Estimates:
         return in_bytes(parameters and parameters * itemsize)
 
     def _rate(self, encoder: E5Encoder) -> float | None:
-        """Documents a second; a merge is as fast as its source."""
+        """Documents per second; a merge is as fast as its source."""
         if self._given is not None:
             return self._given
         from pyterrier_merge.encoding.encoders import E5Encoder
@@ -114,7 +115,7 @@ class Estimates:
 
     def _measure(self, encoder: E5Encoder) -> float:
         texts = [doc["text"] for doc in islice(self._bench.collection.corpus_iter(), SAMPLE)]
-        encoder.encode_docs(texts[:1])  # loads it
+        encoder.encode_docs(texts[:1])  # loads the model
         started, done = time.monotonic(), 0
         for some in chunked(texts, 64):
             encoder.encode_docs(some)
@@ -142,7 +143,7 @@ def _sum(values: Iterable[Any]) -> Any:
 
 
 def in_time(seconds: float | None) -> str:
-    """Return a time in words: ``12 min``."""
+    """Return a time with a unit: ``12 min``."""
     if seconds is None:
         return NOT_KNOWN
     if seconds < 100:

@@ -1,4 +1,4 @@
-"""The reference of an experiment file's fields, made from the classes of its sections."""
+"""The reference of an experiment file's fields, generated from the classes of its sections."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ITEM = re.compile(r"^(\w+): (.*(?:\n +.*)*)", re.MULTILINE)
 
 
 def fields_reference() -> str:
-    """Return the page: of each section the fields, what each takes, its default, and what it means."""
+    """Return the page: for each section its fields, with type, default and meaning."""
     sections: list[tuple[str, type]] = [("The file", ExperimentSpec), *_inner(ExperimentSpec, "")]
     for kind in KINDS:
         sections += [(f"kind: {kind}", system_class(kind)), *_inner(system_class(kind), f"kind: {kind}, ")]
@@ -44,7 +44,7 @@ def fields_reference() -> str:
 
 
 def in_words(annotation: Any) -> str:
-    """Return what a field of this type takes, for those who write YAML: ``number from 0 to 1``, ``list of names``."""
+    """Describe the type of a field for users who write YAML: ``number from 0 to 1``, ``list of names``."""
     if get_origin(annotation) is Annotated:
         base, *metadata = get_args(annotation)
         words = next((one.description for one in metadata if isinstance(one, FieldInfo) and one.description), None)
@@ -65,7 +65,7 @@ def in_words(annotation: Any) -> str:
 
 
 def _inner(section: type, path: str) -> Iterator[tuple[str, type]]:
-    """The sections that stand in fields of a section, and in theirs."""
+    """The sections in a section's fields, recursively."""
     for name, (annotation, _) in _fields(section).items():
         for inner in _classes(annotation):
             title = f"{path}{name}{_told_apart(inner)}"
@@ -74,7 +74,7 @@ def _inner(section: type, path: str) -> Iterator[tuple[str, type]]:
 
 
 def _told_apart(section: type) -> str:
-    """What says that a field holds this section and not another one."""
+    """The text that distinguishes this section from the others that a field may hold."""
     for name in ("objective", "on"):
         if info := getattr(section, "model_fields", {}).get(name):
             return f", {name}: {info.default if not info.is_required() else get_args(info.annotation)[0]}"
@@ -99,7 +99,7 @@ def _section(title: str, section: type) -> str:
 
 
 def _fields(section: type) -> dict[str, tuple[Any, Any]]:
-    """Type and default of each field; ``MISSING`` where it has to be given."""
+    """Type and default of each field; ``MISSING`` for required fields."""
     if is_dataclass(section):
         hints = get_type_hints(section, include_extras=True)
         return {field.name: (hints[field.name], field.default) for field in fields(section)}
@@ -108,12 +108,12 @@ def _fields(section: type) -> dict[str, tuple[Any, Any]]:
     for name, info in section.model_fields.items():
         default = MISSING if info.is_required() else info.get_default(call_default_factory=True, validated_data={})
         found[name] = (Annotated[(info.annotation, info, *info.metadata)], default)
-    own = [name for name in found if name in section.__annotations__ and name != "kind"]  # before what is inherited
+    own = [name for name in found if name in section.__annotations__ and name != "kind"]  # before inherited fields
     return {name: found[name] for name in (*own, *(name for name in found if name not in (*own, "kind")))}
 
 
 def _meanings(section: type) -> dict[str, str]:
-    """What the ``Attributes:`` of the class and of its bases say of the fields."""
+    """The descriptions of the fields in the ``Attributes:`` of the class and of its bases."""
     found: dict[str, str] = {}
     for one in reversed(section.__mro__):
         attributes = inspect.cleandoc(one.__doc__ or "").partition("Attributes:\n")[2]
@@ -145,7 +145,7 @@ def _bounds(metadata: list[Any]) -> str:
 
 
 def _plural(words: str) -> str:
-    """Of a text in a list: it is a name."""
+    """The plural of a type; a text in a list is a name."""
     if words == "text":
         return "names"
     many = re.sub(r"^(whole number|number|pair|list)", r"\1s", words)

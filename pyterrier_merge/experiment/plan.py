@@ -21,11 +21,11 @@ DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat1
 
 @dataclass(frozen=True)
 class ExperimentPlan:
-    """What would be done, by what is there now.
+    """The plan of an experiment, from the current state of caches and folders.
 
     Attributes:
         tables: By title: systems in the order in which they run, models, collections, and the work on each collection.
-        notes: What the estimates are made of, what would fail, and what is not known.
+        notes: The basis of the estimates, expected failures, and unknowns.
     """
 
     tables: Mapping[str, pd.DataFrame]
@@ -40,20 +40,20 @@ def plan_experiment(
     overwrite: bool = False,
     rate: float | None = None,
 ) -> ExperimentPlan:
-    """Plan what ``run_experiment`` with these arguments would do: nothing is trained, fetched or written.
+    """Plan what ``run_experiment`` with these arguments would do, without training, downloading or writing anything.
 
-    Small models that are on this machine are loaded, to know what is kept and how fast they encode.
+    Small models on this machine are loaded to find cached results and to measure the speed of encoding.
 
     Args:
-        spec: See ``run_experiment``, as the next three.
+        spec: See ``run_experiment``; the same for the next three arguments.
         folder: The run folder.
         only: Names of systems.
-        overwrite: Take a folder that holds the run of another spec.
-        rate: Documents a second that a worker encodes; measured when None.
+        overwrite: Use a folder that holds the run of another spec.
+        rate: Documents per second that a worker encodes; measured when None.
 
     Raises:
         FileExistsError: The folder holds the run of another spec.
-        ValueError: A model, a measure, a split or a name is not what it should be.
+        ValueError: A model, a measure, a split or a name is invalid.
     """
     with offline():
         every, folders = bench_settings(spec, only), run_folders(spec, folder, overwrite=overwrite)
@@ -78,7 +78,7 @@ def plan_experiment(
 
 
 def _in_order(bench: PlanBench) -> list[str]:
-    """The systems, each behind those that it builds on: as they are prepared."""
+    """The systems in the order of preparation: each after the systems that it builds on."""
     order: list[str] = []
 
     def visit(name: str) -> None:

@@ -1,4 +1,4 @@
-"""The bench of a plan: it looks at what is there, and neither trains, encodes, fetches nor writes."""
+"""The bench of a plan: it reads the current state, and does not train, encode, download or write."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from pyterrier_merge.storage import in_bytes
 from pyterrier_merge.systems.base import Prepared, Step, index_step
 
 FAILURES = (ValueError, RuntimeError, OSError, ImportError)
-SMALL_MODEL = 1_500_000_000  # bytes of weights that are loaded for a plan: a matter of seconds
-FEW_DOCUMENTS = 500_000  # whose texts are read for a plan
+SMALL_MODEL = 1_500_000_000  # maximum bytes of weights that a plan loads, which takes seconds
+FEW_DOCUMENTS = 500_000  # maximum number of documents whose texts a plan reads
 Found = TypeVar("Found")
 
 
 class NotKeptError(RuntimeError):
-    """Something is not there yet, and a plan does not make it."""
+    """A result does not exist yet, and a plan does not create it."""
 
 
 @dataclass
 class PlanBench(ExperimentBench):
-    """What :class:`~pyterrier_merge.systems.base.PlanningBench` describes.
+    """Implements :class:`~pyterrier_merge.systems.base.PlanningBench`.
 
     Attributes:
-        store: The run folder; nothing is added to it.
-        unknown: Why things are not known, each reason once, in the order in which they came up.
+        store: The run folder, which is only read.
+        unknown: Why facts are unknown, each reason once, in order of occurrence.
     """
 
     store: RunFolder
@@ -52,31 +52,31 @@ class PlanBench(ExperimentBench):
 
     @property
     def documents(self) -> int | None:
-        """Number of documents: counted, or as the catalogue has it where they are not here."""
+        """Number of documents: counted, or from the catalogue if they are not on this machine."""
         if self.here:
             return self.collection.num_docs
         facts = FACTS.get(self.collection.name)
         return None if facts is None or self.collection.judged_pool else facts.documents
 
     def queries(self, split: str) -> int | None:
-        """Return the number of a split's queries: counted, or as the catalogue has it."""
+        """Return the number of a split's queries: counted, or from the catalogue."""
         if self.here:
             return len(self.collection.topics(split))
         facts = FACTS.get(self.collection.name)
         return facts.queries.get(split) if facts else None
 
     def judged_documents(self, split: str) -> int | None:
-        """Return the number of documents that are judged for a split; None where the data are not here."""
+        """Return the number of judged documents of a split; None if the data are not on this machine."""
         return self.collection.qrels(split)["docno"].nunique() if self.here else None
 
     def facts(self, model: str) -> ModelFacts:
-        """Return what is known of a model without loading it."""
+        """Return the facts about a model, without loading it."""
         if model not in self._facts:
             self._facts[model] = model_facts(model)
         return self._facts[model]
 
     def check(self) -> None:
-        """Check as far as no data have to be fetched for it."""
+        """Check as much as possible without downloading data."""
         if all(self.on(name).here for name in (None, *self.siblings)):
             super().check()
         else:
@@ -84,13 +84,13 @@ class PlanBench(ExperimentBench):
                 self.check_models(name)
 
     def check_models(self, name: str) -> None:
-        """Raise ``ValueError`` where a model of a system that is not a model of the hub cannot be found."""
+        """Raise ``ValueError`` if a system's model that is not on the hub cannot be found."""
         with blamed(name):
             for model in self.systems[name].models():
                 self.facts(model)
 
     def if_cheap(self, look: Callable[[], Found], *models: str, reads_all: bool = False) -> Found | None:
-        """Return what ``look`` finds; None where data or models are not here, or are too large for a plan."""
+        """Return the result of ``look``; None if data or models are not on this machine or too large for a plan."""
         if (reason := self._too_much(models, reads_all)) is None:
             try:
                 return look()
@@ -100,7 +100,7 @@ class PlanBench(ExperimentBench):
         return None
 
     def steps(self, name: str) -> tuple[Step, ...]:
-        """Return what a system would do; which index it searches is looked up where loading alone prepares it."""
+        """Return a system's steps, with the index it searches if loading alone can prepare the system."""
         planned = self._planned(name)
         try:
             encoders = [prepared.encoder for prepared in self._prepared(name) if prepared.encoder is not None]
@@ -113,7 +113,7 @@ class PlanBench(ExperimentBench):
         return (*before, *(replace(index_step(self, encoder), kept=built) for encoder, built in indexes))
 
     def kept(self, name: str) -> bool | None:
-        """Whether the results of a system are kept; None where that is not known."""
+        """Whether the results of a system are stored; None if unknown."""
         runs = self.store.path / "runs"
         if not any((runs / f"{file_name(name, trial)}.{self.split}.json").is_file() for trial in (None, 0)):
             return False
@@ -123,7 +123,7 @@ class PlanBench(ExperimentBench):
             return False if self.ready(name) else None
 
     def ready(self, name: str) -> bool:
-        """Whether a system is prepared by reading what is kept and by loading small models."""
+        """Whether stored results and small models are enough to prepare a system."""
         system = self.systems[name]
         done = all(step.kept for step in self._planned(name) if not step.searching)
         cheap = self.if_cheap(lambda: True, *system.models())
@@ -141,7 +141,7 @@ class PlanBench(ExperimentBench):
 
     @contextmanager
     def _failing(self, name: str) -> Iterator[None]:
-        """What is not there yet is not a failure."""
+        """A missing result is not a failure."""
         try:
             with super()._failing(name):
                 yield
@@ -155,7 +155,7 @@ class PlanBench(ExperimentBench):
         return self._steps[name]
 
     def _too_much(self, models: Sequence[str], reads_all: bool) -> str | None:
-        """Why a plan does not look at data and models; None where it does."""
+        """Why a plan does not read data and models; None if it does."""
         if not self.here:
             return f"what is kept of work on {self.collection.name}, whose data are not on this machine yet"
         if reads_all and self.collection.num_docs > FEW_DOCUMENTS:

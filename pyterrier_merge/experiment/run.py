@@ -1,4 +1,4 @@
-"""Runs an experiment into a folder; what is finished is not done again."""
+"""Runs an experiment into a folder; finished steps are not repeated."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pyterrier_merge.spelling import did_you_mean
 from pyterrier_merge.storage import user_path, write_file
 from pyterrier_merge.systems.base import Figure, Prepared, System
 
-Show = Callable[[str, str], None]  # the name of a system, and what is done with it or what it scores
+Show = Callable[[str, str], None]  # the name of a system, and its current step or its scores
 
 
 @verbosity
@@ -43,26 +43,26 @@ def run_experiment(
     executor: Executor | None = None,
     verbose: bool | None = None,
 ) -> dict[str, Comparison]:
-    """Run every system over every collection, and write everything that a paper's table needs into a folder.
+    """Run every system over every collection, and write a folder with everything that a paper's table needs.
 
     The folder gets ``report.html`` (one page: verdict, figures, tests, pictures, single queries, how it was done),
     ``report.md``, ``table.tex``, ``results.csv``, ``per_query.csv``, ``tests.csv``, ``means.png``,
     ``differences-a.png`` (from baseline a), ``qrels.txt``, ``runs/*.res.gz`` (TREC runs, each with the versions and
     hardware that made it), the tables and pictures of the systems (``SYSTEM-sweep.csv``), ``spec.json``,
-    ``environment.json`` and ``manifest.json``; with several collections each has a folder of its own within, named by
-    its label. Of a system with several trials (seeds) each has its files, ``SYSTEM@1…``, and ``trials.csv`` its means.
-    Indexes and trained domain models go into the package's cache, by fingerprint.
+    ``environment.json`` and ``manifest.json``; with several collections, each has its own folder inside, named by
+    its label. Each trial (seed) of a system with several has its own files, ``SYSTEM@1…``, and its means in
+    ``trials.csv``. Indexes and trained domain models are stored in the package's cache, by fingerprint.
 
     Args:
-        spec: What to run.
-        folder: Made where it is missing; a folder with finished steps of the same spec is continued.
-        only: Names of systems: these, those that they build on, and the baselines. All when empty. The folder is that
-            of the whole spec all the same: results of other systems stay, and a later run goes on with them. Its report
-            has the systems that were run last.
-        overwrite: Take a folder that holds the run of another spec; what this run does not make of it is deleted.
-        show: Called with the name of each system when it is searched, and with its figures as soon as it is measured.
-        executor: Where documents are encoded and searched, the merges of sweeps are scored and the adapters of trials
-            are trained; what ``cluster`` of the spec says when None.
+        spec: The experiment.
+        folder: The run folder, created if it is missing; a run with finished steps of the same spec is resumed.
+        only: Names of systems: these, those that they build on, and the baselines. All when empty. The folder still
+            belongs to the whole spec: results of other systems are kept, and a later run uses them. Its report has the
+            systems of the last run.
+        overwrite: Use a folder that holds the run of another spec; files of it that this run does not make are deleted.
+        show: Called with the name of each system when it is searched, and with its figures once it is measured.
+        executor: Encodes and searches documents, scores the merges of sweeps and trains the adapters of trials; when
+            None, the one that ``cluster`` of the spec selects.
         verbose: Show progress bars; in terminals and notebooks when None.
 
     Returns:
@@ -70,8 +70,8 @@ def run_experiment(
 
     Raises:
         FileExistsError: The folder holds the run of another spec.
-        OSError: The folder cannot be written to, which is tried before anything runs.
-        ValueError: A model, a measure, a split or a name is not what it should be.
+        OSError: The folder cannot be written to, which is checked before anything runs.
+        ValueError: A model, a measure, a split or a name is invalid.
     """
     folders, benches = _opened(spec, folder, only, overwrite, show, executor, verbose)
     for bench in benches.values():
@@ -91,7 +91,7 @@ def run_experiment(
         with folders[name].writing():
             _write(bench, folders[name], comparison)
     whole = not left_out and not any(comparison.failed for comparison in found.values())
-    for own in folders.values():  # at the end: a merge may be chosen on a collection that was done before
+    for own in folders.values():  # at the end: a merge may be chosen on an earlier collection
         with own.writing():
             own.finish(whole=whole)
     return found
@@ -108,17 +108,17 @@ def choose_merges(
     executor: Executor | None = None,
     verbose: bool | None = None,
 ) -> dict[str, dict[str, list[Prepared]]]:
-    """Choose the merges of an experiment, and search nothing with them: its sweeps alone are run.
+    """Choose the merges of an experiment without searching with them: only its sweeps are run.
 
-    The run folder gets the tables and pictures of the sweeps; :func:`run_experiment` goes on from there. The arguments
-    are its own, as are the errors.
+    The run folder gets the tables and plots of the sweeps; :func:`run_experiment` can continue from there. It has the
+    same arguments and errors.
 
     Returns:
-        The systems that have a sweep, by collection and name: one for each trial.
+        The systems with a sweep, by collection and name: one for each trial.
 
     Raises:
         ValueError: None of the systems has a sweep.
-        RuntimeError: A domain model cannot be trained, or nothing can be chosen; the message has the reason.
+        RuntimeError: A domain model cannot be trained, or no choice is possible; the message has the reason.
     """
     chosen = [name for name, system in _chosen(spec, only).items() if getattr(system, "sweep", None) is not None]
     if not chosen:
@@ -183,7 +183,7 @@ def run_folders(spec: ExperimentSpec, folder: str | Path, *, overwrite: bool = F
 
 
 def bench_settings(spec: ExperimentSpec, only: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
-    """Return what the bench of each collection is made with, by its label, for some systems or all.
+    """Return the settings of each collection's bench, by its label, for some systems or all.
 
     Raises:
         ValueError: There is no such system, or no such collection.
@@ -205,12 +205,12 @@ def _collection(section: CollectionSection) -> TestCollection:
 
 
 def collection_folder(folder: str | Path, spec: ExperimentSpec, label: str) -> Path:
-    """Return where the files of a collection are: in the folder itself where it is the only one."""
+    """Return the folder of a collection's files: the run folder itself if there is only one collection."""
     return user_path(folder) / file_name(label) if len(spec.collection) > 1 else user_path(folder)
 
 
 def _chosen(spec: ExperimentSpec, only: tuple[str, ...]) -> dict[str, System]:
-    """The systems to run: all, or some with what they build on and the baselines."""
+    """The systems to run: all, or some with the systems that they build on and the baselines."""
     if unknown := [name for name in only if name not in spec.systems]:
         raise ValueError(f"no system is named {unknown[0]!r}; {did_you_mean(unknown[0], spec.systems)}")
     wanted = [*only, *spec.tested_against()] if only else list(spec.systems)
@@ -220,7 +220,7 @@ def _chosen(spec: ExperimentSpec, only: tuple[str, ...]) -> dict[str, System]:
 
 
 def require_testable(bench: ExperimentBench) -> None:
-    """Raise ``ValueError`` for too few judged queries, which would show when all is searched."""
+    """Raise ``ValueError`` for too few judged queries, before everything is searched."""
     topics, _ = judged(bench.collection.topics(bench.split), bench.collection.qrels(bench.split))
     if len(topics) < 2:
         raise ValueError(
@@ -230,7 +230,7 @@ def require_testable(bench: ExperimentBench) -> None:
 
 
 def _require_names(collection: TestCollection, split: str) -> None:
-    """TREC runs hold no white space in names, which would show only after hours of search."""
+    """Reject names with white space, which TREC runs cannot hold, before hours of search."""
     require_plain("qid", collection.topics(split)["qid"])
     require_plain("docno", (doc["docno"] for doc in collection.corpus_iter()))
 
@@ -245,7 +245,7 @@ def _write(bench: ExperimentBench, folder: RunFolder, comparison: Comparison) ->
 
 
 def _own_files(bench: ExperimentBench, names: Sequence[str]) -> tuple[dict[str, pd.DataFrame], dict[str, Figure]]:
-    """The tables and pictures that systems bring along, by the names of their files."""
+    """The tables and plots of systems, by the names of their files."""
     tables: dict[str, pd.DataFrame] = {}
     figures: dict[str, Figure] = {}
     for name in names:

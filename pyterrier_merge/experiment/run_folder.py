@@ -1,4 +1,4 @@
-"""The folder of one run: the spec it belongs to, the files it made, and TREC runs kept with what made them."""
+"""The folder of one run: its spec, the files it made, and TREC runs with notes on how they were made."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SPEC = "spec.json"
 
 
 class RunFolder:
-    """A folder that belongs to one spec and keeps each TREC run beside a note of what made it.
+    """A folder that belongs to one spec and stores each TREC run with a note on how it was made.
 
-    ``manifest.json`` lists the files that experiments wrote. What stands in the folder besides, such as a reader's
-    notes, is never touched.
+    ``manifest.json`` lists the files that experiments wrote. Other files in the folder, such as a reader's notes, are
+    never touched.
 
     Attributes:
         path: The folder.
@@ -33,12 +33,12 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, spec: dict[str, Any], *, overwrite: bool = False) -> None:
-        """Take the folder for a spec; the spec is written into it with the first results.
+        """Use the folder for a spec; the spec is written into it with the first results.
 
         Args:
-            path: Made where it is missing.
+            path: The folder, created if it is missing.
             spec: What is run, as JSON writes it.
-            overwrite: Take a folder that belongs to another spec; its runs stay where they are still right.
+            overwrite: Use a folder that belongs to another spec; its runs are kept if they are still valid.
 
         Raises:
             FileExistsError: The folder belongs to another spec and ``overwrite`` is false, or it is a file.
@@ -57,14 +57,14 @@ class RunFolder:
             )
 
     def require_writable(self) -> None:
-        """Raise ``OSError`` where no file can be made in the folder; a folder that is not there stays so."""
+        """Raise ``OSError`` if no file can be created in the folder; a missing folder is not created."""
         nearest = next(path for path in (self.path.absolute(), *self.path.absolute().parents) if path.exists())
         with self.writing(), tempfile.TemporaryFile(dir=nearest):
             pass
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Name the folder where something cannot be written into it."""
+        """Add the folder's name to errors of writing into it."""
         try:
             yield
         except OSError as error:
@@ -73,20 +73,20 @@ class RunFolder:
             raise UnusableStoreError(f"cannot write into the run folder {self.path}: {reason}; {advice}") from error
 
     def results(self, name: str, key: str, search: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        """Return the results of a system: those kept under the same key, else those of ``search``, which are then kept.
+        """Return the results of a system: those stored under the same key, else those of ``search``, which are stored.
 
         Args:
-            name: Of the file, ``runs/<name>.res.gz``; ``runs/<name>.json`` says what it was made with.
-            key: A fingerprint of all that the results depend on.
-            search: Makes the results.
+            name: Name of the file, ``runs/<name>.res.gz``; ``runs/<name>.json`` records how it was made.
+            key: A fingerprint of everything that the results depend on.
+            search: Returns the results.
 
         Returns:
             Columns ``qid``, ``docno``, ``rank`` (from 0) and ``score``.
 
         Raises:
             OSError: The folder cannot be written to.
-            ValueError: A qid or docno is empty or holds white space.
-            RuntimeError: What was kept is damaged.
+            ValueError: A qid or docno is empty or contains white space.
+            RuntimeError: The stored results are damaged.
         """
         file, note = self.file(f"runs/{name}.res.gz"), self.file(f"runs/{name}.json")
         results = None if self._holds(name, key) else search()
@@ -100,7 +100,7 @@ class RunFolder:
     def _keep(self, name: str, key: str, results: pd.DataFrame) -> None:
         file, note = (self.path / f"runs/{name}{ending}" for ending in (".res.gz", ".json"))
         file.parent.mkdir(parents=True, exist_ok=True)
-        note.unlink(missing_ok=True)  # from here to the new note the file is nobody's
+        note.unlink(missing_ok=True)  # until the new note is written, the file is invalid
         beside = file.with_name(f".{os.getpid()}.{file.name}")
         try:
             write_run(results, beside, name)
@@ -111,7 +111,7 @@ class RunFolder:
         write_file(note, json.dumps(about, indent=2) + "\n")
 
     def kept(self, name: str, key: str) -> pd.DataFrame | None:
-        """Return the results that are kept under the key, None where there are none; nothing is written."""
+        """Return the results stored under the key, without writing anything; None if there are none."""
         if not self._holds(name, key):
             return None
         return _read_kept(self.path / f"runs/{name}.res.gz", self.path / f"runs/{name}.json")
@@ -121,19 +121,19 @@ class RunFolder:
         return file.is_file() and _read_json(note).get("key") == key
 
     def file(self, name: str) -> Path:
-        """Return where this run writes a file of its own, and note it for the manifest."""
+        """Return the path for a file of this run, and record it for the manifest."""
         self._own.add(name)
         return self.path / name
 
     def note(self) -> None:
-        """Write the manifest with what was made so far."""
+        """Write the manifest with all files made so far."""
         self._note(set(self._made()) | self._own)
 
     def finish(self, *, whole: bool = True) -> None:
-        """Delete what an earlier run made and this one did not, and write the manifest.
+        """Delete files that an earlier run made and this one did not, and write the manifest.
 
         Args:
-            whole: All systems of the spec were searched; else kept runs stay, for those that were not.
+            whole: All systems of the spec were searched; otherwise stored runs of the other systems are kept.
         """
         stale = {name for name in set(self._made()) - self._own if whole or not name.startswith("runs/")}
         kept = set(self._made()) - stale
@@ -141,9 +141,9 @@ class RunFolder:
         self._note(self._own | kept)
 
     def claim(self) -> None:
-        """Write the spec where it is not there: a run that fails before its first results takes no folder.
+        """Write the spec if it is missing: a run that fails before its first results does not claim the folder.
 
-        The tables of the spec before go, for they would stand beside this one's until it ends.
+        Deletes the tables of the previous spec, which would otherwise remain next to this one's until it ends.
         """
         file = self.path / SPEC
         if _read_json(file) != self.spec:
@@ -172,4 +172,4 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
     except (ValueError, TypeError) as error:
-        raise RuntimeError(f"{file} is damaged: delete it, and what it belongs to is made again") from error
+        raise RuntimeError(f"{file} is damaged: delete it to make its results again") from error

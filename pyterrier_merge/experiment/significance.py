@@ -1,4 +1,4 @@
-"""Paired tests of several systems against several baselines, with the correction for testing many times."""
+"""Paired tests of several systems against several baselines, with correction for multiple tests."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pandas as pd
 
 from pyterrier_merge.spelling import did_you_mean
 
-ROUNDING = 1e-12  # values that differ by less are equal; the value of a query is a fraction of small numbers
+ROUNDING = 1e-12  # smaller differences count as equal; a query's value is a fraction of small numbers
 RESAMPLES = 9_999  # random sign flips; the smallest p-value is 2 / (RESAMPLES + 1)
-BATCH = 500  # of them in memory at a time
+BATCH = 500  # resamples in memory at a time
 Test = Literal["t", "randomization", "wilcoxon"]
 Correction = Literal["holm", "bonferroni", "fdr_bh", "none"]
 Family = Literal["all", "measure"]
@@ -29,14 +29,14 @@ TESTS: Mapping[str, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TestPlan:
-    """How systems are tested against the baselines.
+    """The plan of the tests of systems against the baselines.
 
     Attributes:
         test: ``t``; ``randomization`` (9,999 random flips of the signs of the differences, seeded); or ``wilcoxon``.
         correction: A method of ``statsmodels.stats.multitest.multipletests``, or ``none``.
         family: Which p-values are corrected together: ``all`` of the table, or those of each ``measure`` against each
             baseline, as ``pt.Experiment`` does it.
-        level: A corrected p-value below it is called significant; ``1 - level`` is the level of the intervals.
+        level: Corrected p-values below it are significant; ``1 - level`` is the level of the intervals.
         simultaneous: Widen the intervals so that all of a family hold together (Bonferroni).
         seed: Of the randomization test.
     """
@@ -59,7 +59,7 @@ class TestPlan:
             raise ValueError(f"level must lie between 0 and 1, found {self.level!r}")
 
     def describe(self, comparisons: pd.DataFrame) -> str:
-        """Return one sentence part that names the test, the correction and how many p-values it covers."""
+        """Return a part of a sentence that names the test, the correction and the number of p-values it covers."""
         test = f"two-sided {TESTS[self.test]} over the queries"
         if self.correction == "none":
             return f"{test}, p-values not corrected, p < {self.level:g}"
@@ -73,7 +73,7 @@ class TestPlan:
         )
 
     def describe_intervals(self) -> str:
-        """Return one sentence part that names the level of the intervals and whether they are corrected."""
+        """Return a part of a sentence that names the level of the intervals and whether they are corrected."""
         how = "simultaneous (Bonferroni) over the family" if self.simultaneous else "each on its own, not corrected"
         return f"{1 - self.level:.0%} confidence intervals of the mean difference by the t distribution, {how}"
 
@@ -92,8 +92,8 @@ def paired_tests(per_query: pd.DataFrame, baselines: Sequence[str], plan: TestPl
     Returns:
         One row per comparison: ``system``, ``baseline``, ``measure``, ``difference`` (of means), ``low`` and ``high``
         (confidence interval of the difference), ``effect_size`` (Cohen's d of the paired differences), ``wins`` and
-        ``losses`` (queries), ``p_value``, ``corrected_p``, ``significant``, and ``direction``: 1 where the system is
-        better by what the test looks at (the mean; for ``wilcoxon`` the sum of signed ranks), -1 where it is worse.
+        ``losses`` (queries), ``p_value``, ``corrected_p``, ``significant``, and ``direction``: 1 if the system is
+        better in the test's statistic (the mean; for ``wilcoxon`` the sum of signed ranks), -1 if it is worse.
 
     Raises:
         ValueError: A baseline is unknown, there are fewer than two systems or queries, or systems were not measured on
@@ -141,7 +141,7 @@ def _families(comparisons: pd.DataFrame, family: Family) -> pd.Series[Any]:
 def _tested(differences: np.ndarray, plan: TestPlan, alpha: float) -> dict[str, float]:
     mean = float(differences.mean())
     wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
-    if np.ptp(differences) < ROUNDING:  # the same difference for every query: the t distribution needs a variance
+    if np.ptp(differences) < ROUNDING:  # equal differences: the t distribution needs a variance
         spread = {"low": mean, "high": mean, "effect_size": 0.0 if mean == 0 else math.copysign(math.inf, mean)}
     else:
         spread = _spread(differences, alpha)

@@ -1,4 +1,4 @@
-"""What an experiment compares, read from a YAML file and checked before anything runs."""
+"""The specification of an experiment, read from a YAML file and checked before anything runs."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from pyterrier_merge.systems.wrong_fields import described
 
 
 class CollectionSection(Section):
-    """The collection: its name alone, or ``{name: NAME, ...}`` with what it can be told.
+    """The collection: only its name, or ``{name: NAME, ...}`` with its options.
 
     Attributes:
-        name: A name that :func:`pyterrier_merge.get_collection` knows; "local" and "irds:..." are among them.
-        label: What the experiment calls it, in its folder and where a merge names it; ``name`` when left out.
-        options: The options of that function, which stand beside the name: ``{name: miracl-ja, pool: judged}``,
+        name: A name of :func:`pyterrier_merge.get_collection`, including "local" and "irds:...".
+        label: Its name in the experiment's folder and in a merge's section; ``name`` when left out.
+        options: The options of that function, next to the name: ``{name: miracl-ja, pool: judged}``,
             ``{name: local, path: FOLDER}``.
     """
 
@@ -81,7 +81,7 @@ class SignificanceSection(Section):
         family: Which p-values are corrected together: ``all``, or those of each ``measure`` against each baseline.
         level: Corrected p-values below it are significant.
         simultaneous: Whether the intervals of a family hold together (Bonferroni).
-        seed: Of the randomization test.
+        seed: Random seed of the randomization test.
     """
 
     test: Test = "t"
@@ -114,15 +114,15 @@ class ExperimentSpec(Section):
     """A comparison of systems over one or more collections.
 
     Attributes:
-        name: Of the run folder: letters, digits, ``_``, ``-`` and ``.``.
-        collection: What is searched: a name, a name with options, or a list of them. Each collection has its own table
-            and its own family of tests.
+        name: Name of the run folder: letters, digits, ``_``, ``-`` and ``.``.
+        collection: The collection to search: a name, a name with options, or a list of them. Each collection has its
+            own table and its own family of tests.
         split: The split that the tables are computed on.
-        measures: ``ir_measures`` names, the first of which systems choose by.
+        measures: ``ir_measures`` names; systems choose by the first one.
         num_results: Results for each query, of every system.
-        systems: What is compared, by name, in the order of the table.
+        systems: The systems to compare, by name, in the order of the table.
         baselines: Names of systems that the others are tested against; the first one when left out.
-        significance: How they are tested.
+        significance: The settings of the tests.
         cluster: A Ray cluster to run on; this process when left out.
     """
 
@@ -169,18 +169,18 @@ class ExperimentSpec(Section):
         return [parse_measure(measure) for measure in self.measures]
 
     def identity(self) -> dict[str, Any]:
-        """Return all that decides the results, as JSON writes it."""
+        """Return everything that decides the results, in JSON form."""
         return self.model_dump(mode="json", exclude={"cluster"})
 
     def tested_against(self) -> tuple[str, ...]:
-        """Return the baselines: the first system where none is named."""
+        """Return the baselines; the first system if none is named."""
         return tuple(self.systems)[:1] if self.baselines is None else self.baselines
 
 
 class _EachFieldOnce(yaml.SafeLoader):
-    """YAML in which a field that is given twice is an error; PyYAML takes the last and says nothing.
+    """A YAML loader that rejects duplicate fields; PyYAML silently takes the last one.
 
-    Names of fields are text: ``on`` is not a truth value there, as YAML 1.1 has it.
+    Names of fields are text: ``on`` is not a boolean, unlike in YAML 1.1.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -199,7 +199,7 @@ def read_spec(path: str | Path) -> ExperimentSpec:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not YAML, or not a valid experiment; the message names each field and what is wrong with it.
+        ValueError: It is not YAML, or not a valid experiment; the message names each invalid field and its problem.
     """
     path = user_path(path)
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Names of systems: which build on which, and the files that they are kept in."""
+"""Names of systems: their dependencies, and the names of their files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pyterrier_merge.systems.base import System
 
 
 def require_own_files(names: Iterable[str]) -> None:
-    """Raise ``ValueError`` where two systems would be kept in files of one name."""
+    """Raise ``ValueError`` if two systems would have the same file name."""
     files: dict[str, str] = {}
     for name in names:
         if (other := files.setdefault(file_name(name).lower(), name)) != name:
@@ -18,7 +18,7 @@ def require_own_files(names: Iterable[str]) -> None:
 
 
 def require_known_uses(systems: Mapping[str, System]) -> None:
-    """Raise ``ValueError`` where a system builds on one that is not there, on itself, or in a circle."""
+    """Raise ``ValueError`` if a system builds on an unknown system, on itself, or in a cycle."""
     for name, system in systems.items():
         for used in system.uses():
             if used not in systems:
@@ -40,8 +40,8 @@ def file_name(system: str, trial: int | None = None) -> str:
 
     Args:
         system: The name.
-        trial: Number of the trial, from 0, of a system with several. ``@1`` behind the name is the first: files count
-            from 1, as reports do, and no name of a system has an ``@`` in a file.
+        trial: Number of the trial, from 0, for a system with several. The suffix ``@1`` is the first: files count from
+            1, as reports do, and file names of systems have no other ``@``.
     """
     name = re.sub(r"[^\w.-]+", "_", system).strip("_.") or "system"
     return name if trial is None else f"{name}@{trial + 1}"

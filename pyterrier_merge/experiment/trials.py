@@ -1,4 +1,4 @@
-"""Limited data: what a few labels are worth to LoRA, to a merge, and to both."""
+"""Limited data: the value of a few labels for LoRA, for a merge, and for both."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
     from pyterrier_merge.experiment.comparison import Comparison
 
-FRACTION = 0.01  # of the training queries, as in arXiv 2509.21966
+FRACTION = 0.01  # share of the training queries, as in arXiv 2509.21966
 
 
 def limited_data_trials(
@@ -49,26 +49,26 @@ def limited_data_trials(
     intervals of a two-way bootstrap over queries and trials.
 
     Alphas and steps are measured on pools: the judged documents of the sample, and the first results of BM25 and the
-    source for it. Adapters and indexes are kept in the cache, and so is each trial's merge, which has the size of the
-    source: what was killed goes on there.
+    source for it. Adapters, indexes and each trial's merge, which has the size of the source, are stored in the cache,
+    so that a killed run can resume.
 
     Args:
-        collection: Gives the labels and the test queries.
+        collection: The collection with the labels and the test queries.
         source: The retrieval model.
         domain: The domain model, several, or ``{"train": {}}`` to train one on the collection's documents.
         fraction: Share of the labelled queries in a sample; .01 when ``queries`` is None, too.
         queries: Number of queries in a sample, instead.
         trials: Number of samples.
-        split: What is sampled.
-        seed: Of the samples.
-        settings: Of LoRA; ``steps`` are taken at most.
-        folds: Of the cross-validation.
-        grid: Of the alphas.
-        depth: Results of BM25 and of the source in a pool.
+        split: The split that is sampled.
+        seed: Random seed of the samples.
+        settings: Settings of LoRA; ``steps`` is the maximum number of steps.
+        folds: Number of folds of the cross-validation.
+        grid: Grid of the alphas.
+        depth: Number of results of BM25 and of the source in a pool.
         encoder: Settings of all encoders, such as ``{"max_length": 96}``.
-        test_split: What is measured on.
-        measures: The first is what alphas and steps are chosen by; the collection's when None.
-        baselines: Of the rows ``BM25``, ``source``, ``merged``, ``LoRA`` and ``LoRA on merged``.
+        test_split: The split that is measured.
+        measures: The measures; alphas and steps are chosen by the first one. The collection's when None.
+        baselines: Some of the rows ``BM25``, ``source``, ``merged``, ``LoRA`` and ``LoRA on merged``.
         num_results: Results for each query.
         verbose: Show progress bars; in terminals and notebooks when None.
 
@@ -76,7 +76,7 @@ def limited_data_trials(
         The comparison. :func:`~pyterrier_merge.experiment.report.labels_plot.labels_plot` draws several of them.
 
     Raises:
-        ValueError: A sample is too small for two queries or for the folds, or ``compare`` refuses.
+        ValueError: A sample is too small for two queries or for the folds, or as ``compare``.
     """
     if fraction is None and queries is None:
         fraction = FRACTION

@@ -1,4 +1,4 @@
-"""Merge recipes as mergekit's YAML: mergekit's files are read, and files are written that ``mergekit-yaml`` runs."""
+"""Merge recipes as mergekit's YAML: reads mergekit's files, and writes files that ``mergekit-yaml`` runs."""
 
 from pyterrier_merge.mergekit_yaml.reading import read_recipe
 from pyterrier_merge.mergekit_yaml.writing import recipe_yaml

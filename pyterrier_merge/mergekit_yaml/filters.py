@@ -1,4 +1,4 @@
-"""The filters of mergekit's YAML: which part of a model each one lets through."""
+"""The filters of mergekit's YAML: which part of a model each one matches."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pyterrier_merge.recipe.parts import NEUTRAL_PARTS
 
 LAYERS, EMBEDDINGS, FINAL_NORM, LM_HEAD = "layers", "embeddings", "final norm", "language-model head"
 NORM_FILTERS = ("model.norm", "final_norm", "ln_f")
-_EMBEDDING_FILTERS = ("wte", "wpe")  # GPT-2's, and whatever has "embed" in it
+_EMBEDDING_FILTERS = ("wte", "wpe")  # GPT-2's; every filter with "embed" in it is one too
 _NORMS = ("model.norm.weight", "final_norm.weight")
-# Of Llama's kin, BERT's kin, GPT-2 and ModernBERT: names of the tensors in a layer, to see which filters overlap.
+# Names of the tensors in a layer of Llama's and BERT's families, GPT-2 and ModernBERT, to find overlapping filters.
 TENSORS = tuple(
     f"{layer}.{name}.weight"
     for layer, names in (
@@ -32,10 +32,10 @@ TENSORS = tuple(
 
 
 def place_of(name: Any, where: str) -> str | None:
-    """Return the part of a model that a filter lets through; None for all of it.
+    """Return the part of a model that a filter matches; None for the whole model.
 
     Raises:
-        ValueError: The filter is not a string, or means one thing to mergekit and another in a recipe.
+        ValueError: The filter is not a string, or has different meanings in mergekit and in a recipe.
     """
     if name is None or name == "*":
         return None
@@ -55,23 +55,23 @@ def place_of(name: Any, where: str) -> str | None:
 
 
 def part_place(name: str) -> str:
-    """Return what tensors of layers are called, as a place, that have this in their names."""
+    """Return the name of the place of all tensors in layers that have this in their names."""
     return f"tensors with {name!r} in their names"
 
 
 def lets_through(name: Any, where: str, place: str) -> bool:
-    """Whether a filter lets a part of a model through."""
+    """Whether a filter matches a part of a model."""
     passed = place_of(name, where)
     return passed in (None, place) or (place == FINAL_NORM and takes_final_norm(str(name)))
 
 
 def takes_final_norm(name: str) -> bool:
-    """Whether a filter for tensors of layers lets the final norm through, too, as ``norm`` does."""
+    """Whether a filter for tensors of layers also matches the final norm, as ``norm`` does."""
     return any(name in norm for norm in _NORMS)
 
 
 def part_filters(setting: Any, where: str) -> list[str]:
-    """Return a setting's filters for parts of layers, in order, as far as one that lets everything through."""
+    """Return a setting's filters for parts of layers, in order, up to one that matches everything."""
     found = []
     for inner, condition in _conditions(setting, where):
         name = condition.get("filter")
@@ -84,7 +84,7 @@ def part_filters(setting: Any, where: str) -> list[str]:
 
 
 def weighs_embeddings(setting: Any, where: str) -> bool:
-    """Whether a setting has a filter for the embeddings, before one that lets everything through."""
+    """Whether a setting has a filter for the embeddings, before one that matches everything."""
     for inner, condition in _conditions(setting, where):
         place = place_of(condition.get("filter"), f"{inner}.filter")
         if place in (None, EMBEDDINGS):
@@ -93,14 +93,14 @@ def weighs_embeddings(setting: Any, where: str) -> bool:
 
 
 def in_one_order(settings: Sequence[tuple[str, Any]], tensors: Sequence[str] = TENSORS) -> list[str]:
-    """Return the filters for parts of layers that settings have, in an order that decides as each of them does.
+    """Return the settings' filters for parts of layers, in one order that agrees with each setting.
 
     Args:
         settings: Each with its place in the file.
-        tensors: mergekit's names of what may be in a layer.
+        tensors: mergekit's names of the tensors that may be in a layer.
 
     Raises:
-        ValueError: Two filters may let the same tensors through, and not all settings have both in one order.
+        ValueError: Two filters may match the same tensors, and not all settings have both in one order.
     """
     orders = [(where, found) for where, setting in settings if (found := part_filters(setting, where))]
     union = list(dict.fromkeys(name for _, found in orders for name in found))
@@ -117,7 +117,7 @@ def in_one_order(settings: Sequence[tuple[str, Any]], tensors: Sequence[str] = T
 
 
 def named_parts(parts: Sequence[tuple[str, Segment]]) -> tuple[tuple[str, Segment], ...]:
-    """Put the filters that a recipe's ``attention`` or ``feed_forward`` is written as together again."""
+    """Recombine the filters that a recipe's ``attention`` or ``feed_forward`` is written as."""
     named: list[tuple[str, Segment]] = []
     while len(parts) > 0:
         (first, segment), taken = parts[0], 1
@@ -136,6 +136,6 @@ def _conditions(setting: Any, where: str) -> list[tuple[str, Mapping[str, Any]]]
 
 
 def _overlap(one: str, two: str, tensors: Sequence[str]) -> bool:
-    """Whether a tensor may have both in its name: so it is taken to be where one of them is in no name."""
+    """Whether a tensor may have both in its name; assumed if one of them is in no known name."""
     both = [[name for name in tensors if part in name] for part in (one, two)]
     return not all(both) or not set(both[0]).isdisjoint(both[1])

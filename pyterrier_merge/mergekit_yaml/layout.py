@@ -1,4 +1,4 @@
-"""The layout of mergekit's YAML: slices of layers or whole models, and where each parameter is looked up."""
+"""The layout of mergekit's YAML: slices of layers or whole models, and the lookup of each parameter."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pyterrier_merge.mergekit_yaml.settings import check_keys, evaluate
 from pyterrier_merge.methods import MergeMethod, get_method
 
 _DECIDING = ("merge_method", "base_model", "slices", "models", "parameters", "tokenizer_source", "tokenizer")
-_HARMLESS = ("dtype", "out_dtype", "chat_template")  # of saving, or of generating text
-Scope = tuple[str, Mapping[str, Any]]  # where parameters stand in the file, and they themselves
+_HARMLESS = ("dtype", "out_dtype", "chat_template")  # they concern saving or text generation
+Scope = tuple[str, Mapping[str, Any]]  # the place of parameters in the file, and the parameters
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Layers that the same models are blended for.
+    """Layers that are blended from the same models.
 
     Attributes:
         where: Its place in the file.
-        num_layers: None for as many as the models have.
+        num_layers: None for all layers of the models.
         inputs: Model -> its own parameters.
-        parameters: Those of all its models.
+        parameters: Parameters of all its models.
     """
 
     where: str
@@ -33,13 +33,13 @@ class Slice:
 
 
 class MergeFile:
-    """What a file says, its layout checked.
+    """A file's content, with its layout checked.
 
     Attributes:
         method: How to merge.
         slices: Lowest layers first; a single one where whole models are merged.
         base: The base model, if any.
-        tokenizer: Where the file says whose tokenizer it takes, and whose; None where it does not.
+        tokenizer: The place in the file that chooses a tokenizer, and the model it comes from; None if there is none.
     """
 
     def __init__(self, content: Any) -> None:
@@ -75,15 +75,15 @@ class MergeFile:
         return list(dict.fromkeys(name for part in self.slices for name in part.inputs))
 
     def value(self, part: Slice, name: str, place: str, t: float, model: str | None, *, number: bool = False) -> Any:
-        """Look a parameter up where mergekit does: the model's own, the slice's, the file's; None where unsaid.
+        """Look a parameter up as mergekit does: the model's own, the slice's, the file's; None if it is not set.
 
         Args:
             part: The slice.
-            name: Of the parameter.
+            name: Name of the parameter.
             place: Part of the model that it is for.
-            t: Where in the slice; see :func:`evaluate`.
+            t: Position in the slice; see :func:`evaluate`.
             model: None for parameters that all models share.
-            number: Whether nothing but a number will do.
+            number: Whether the value must be a number.
         """
         own = () if model is None else (part.inputs[model],)
         for where, parameters in (*own, part.parameters, self._parameters):
@@ -100,7 +100,7 @@ class MergeFile:
 
 
 def weight_name(method: MergeMethod) -> str:
-    """What mergekit calls the parameter that weighs models: slerp has one ``t`` for both."""
+    """Mergekit's name for the parameter that weighs models: slerp has one ``t`` for both."""
     return "t" if method.name == "slerp" else "weight"
 
 
@@ -132,7 +132,7 @@ def _read_inputs(items: list[Any], place: str, more: tuple[str, ...], method: Me
 
 
 def _end_of_layers(sources: list[Any], place: str, start: int) -> int:
-    """Where a slice's layers end, which all its models have in common; ``start`` is where the last slice's ended."""
+    """The end of a slice's layers, the same for all its models; ``start`` is the end of the last slice's layers."""
     first = sources[0].get("layer_range")
     for number, source in enumerate(sources):
         found, where = source.get("layer_range"), f"{place}[{number}].layer_range"
@@ -182,14 +182,14 @@ def _list(value: Any, place: str) -> list[Any]:
 
 
 def _model(value: Any, place: str) -> str:
-    """A model's name, from mergekit's notation for it or from the fields that this stands for."""
+    """A model's name, from mergekit's notation for it or from the equivalent fields."""
     if not isinstance(value, Mapping):
         return _text(value, place).rstrip("/") or "/"
     check_keys(value, ("model", "lora", "override_architecture"), place, "fields of a model")
     if value.get("override_architecture") is not None:
         raise ValueError(
-            f"{place}.override_architecture: a recipe takes tensors by their names, whatever class a model is of, and "
-            "cannot keep this; leave it out"
+            f"{place}.override_architecture: a recipe matches tensors by name, not by the model's class, and "
+            "cannot express this; leave it out"
         )
     base, lora = _path(value.get("model"), f"{place}.model"), value.get("lora")
     return base if lora is None else f"{base}+{_path(lora, f'{place}.lora')}"

@@ -35,31 +35,30 @@ from pyterrier_merge.storage import user_path
 
 logger = logging.getLogger(__name__)
 
-_SETTINGS = ("embeddings", "final_norm", "head", "seed")  # of a recipe, that mergekit's files have no field for
+_SETTINGS = ("embeddings", "final_norm", "head", "seed")  # a recipe's settings without a field in mergekit's files
 
 
 def read_recipe(path: str | Path, *, source: str | None = None, **settings: Any) -> MergeRecipe:
-    """Read a merge from a YAML file of mergekit's.
+    """Read a merge from a mergekit YAML file.
 
-    Weights mean what they mean to mergekit: filters, gradients and the order of precedence of model, slice and file
-    included. Those that mergekit divides by their sum are divided at reading, so that 3 and 1 become alpha 0.75. A
-    gradient becomes one segment a layer, and a filter such as ``self_attn`` a part of layers. The final norm has the
-    weights that mergekit gives it: the last slice's, at the start of its gradient. Two things are the source's own,
-    whatever mergekit would do: the tokenizer, and the embeddings, unless a filter such as ``embed`` or ``settings``
-    say otherwise.
+    Weights have mergekit's meaning, including filters, gradients and the order of precedence of model, slice and file.
+    Weights that mergekit divides by their sum are divided on reading, so that 3 and 1 become alpha 0.75. A gradient
+    becomes one segment per layer, and a filter such as ``self_attn`` a part of layers. The final norm has the weights
+    that mergekit gives it: the last slice's, at the start of its gradient. Unlike in mergekit, two things are always
+    the source's own: the tokenizer, and the embeddings unless a filter such as ``embed``, or ``settings``, sets them.
 
     Args:
         path: The file.
-        source: The retrieval model, one of the file's models. Where None, it is the base model of a file with two
-            models, and the first model of the first slice otherwise; the base model counts with methods that use it.
+        source: The retrieval model, one of the file's models. If None, it is the base model of a file with two models,
+            otherwise the first model of the first slice; the base model counts with methods that use it.
         settings: ``embeddings``, ``final_norm``, ``head`` and ``seed`` of :class:`MergeRecipe`.
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: It is not YAML, or no merge that a recipe can say; the message names the place. Frankenmerges
-            (layers left out, repeated or moved), other parameters for parts of layers, a tokenizer that is neither the
-            source's nor the base's, and the modules of multimodal models are none. Whether slices cover all layers of
-            the source is checked where its files are at hand.
+        ValueError: It is not YAML, or a recipe cannot express the merge; the message names the place. Not supported:
+            frankenmerges (layers left out, repeated or moved), other parameters for parts of layers, a tokenizer that
+            is neither the source's nor the base's, and the modules of multimodal models. Whether slices cover all
+            layers of the source is checked if its files are on this disk.
     """
     path = user_path(path)
     if not path.is_file():
@@ -80,12 +79,12 @@ def read_recipe(path: str | Path, *, source: str | None = None, **settings: Any)
 
 
 class _Reading:
-    """A file's merge as a recipe's: which model plays which part, and the weights of each segment."""
+    """A file's merge as a recipe: the role of each model, and the weights of each segment."""
 
     def __init__(self, file: MergeFile, source: str | None) -> None:
         self._file = file
         self._method = file.method
-        self._slerp = file.method.name == "slerp"  # its base is an input like the other, the one that t counts from
+        self._slerp = file.method.name == "slerp"  # its base is an input like the other one; t counts from it
         self._base = None if file.method.base == "none" else file.base
         self.source = self._choose_source(source)
         self._from_source = self.source == self._base
@@ -158,7 +157,7 @@ class _Reading:
         return self._file.settings(part, weight_name(self._method))
 
     def _segments(self, part: Slice) -> list[Segment]:
-        """One segment, or one for each layer where a gradient makes them differ."""
+        """One segment, or one for each layer if a gradient makes them differ."""
         first = self._layers(part, 0)
         gradient = any(is_gradient(setting) for _, setting in self._weights(part))
         depth = self._depth if self._is_at_hand or (gradient and part.num_layers is None) else None
@@ -172,7 +171,7 @@ class _Reading:
         return [self._layers(part, layer / last if last else 1) for layer in range(layers)]
 
     def _layers(self, part: Slice, t: float) -> Segment:
-        """Layers with the parts that filters give weights of their own."""
+        """Layers with the parts that have their own weights through filters."""
         filters = in_one_order(self._weights(part), self._tensors) if self._method.weighted else []
         parts = named_parts([(name, self._segment(part, part_place(name), t)) for name in filters])
         return replace(self._segment(part, LAYERS, t), parts=parts)
@@ -207,7 +206,7 @@ class _Reading:
 
     @cached_property
     def _parameters(self) -> dict[str, Any]:
-        """What the file gives of the method's parameters besides weights."""
+        """The method's parameters in the file, besides weights."""
         found = {}
         for name, default in self._method.parameters.items():
             models: Sequence[str | None] = self._differing if name in self._method.per_model else [None]
@@ -238,14 +237,14 @@ class _Reading:
 
     @cached_property
     def _tensors(self) -> Sequence[str]:
-        """Mergekit's names of the source's layers where it is at hand, else what is in the layers of many families."""
+        """Mergekit's names of the source's layers if its files are on this disk, else names from many families."""
         if not self._is_at_hand:
             return TENSORS
         return [f"model.{name}" for name in Checkpoint(locate_model(self.source)).body if layer_of(name) is not None]
 
     @property
     def _lacks_final_norm(self) -> bool:
-        """Whether the source is at hand and has none, as BERT: then what mergekit's file says of it goes nowhere."""
+        """Whether the source is on this disk and has no final norm, like BERT: the file's values for it are unused."""
         return self._is_at_hand and not any(map(is_final_norm, Checkpoint(locate_model(self.source)).body))
 
     @property
@@ -254,7 +253,7 @@ class _Reading:
 
 
 def _segment(alpha: float, others: Sequence[float]) -> Segment:
-    """A segment whose domain models share what the source leaves, or one with a weight for each."""
+    """A segment whose domain models share ``1 - alpha``, or one with a weight for each."""
     share = (1 - alpha) / len(others)
     if 0 <= alpha <= 1 and all(math.isclose(weight, share, rel_tol=1e-12, abs_tol=1e-15) for weight in others):
         return Segment(alpha)

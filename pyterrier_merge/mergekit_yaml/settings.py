@@ -1,4 +1,4 @@
-"""What a setting in mergekit's YAML says for a part of a model: a number, a gradient over layers, or filters."""
+"""The value of a setting in mergekit's YAML for a part of a model: a number, a gradient over layers, or filters."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pyterrier_merge.spelling import did_you_mean
 
 
 def evaluate(setting: Any, where: str, place: str, t: float, *, number: bool) -> Any:
-    """Return what a setting says for a part of the model; None where no filter lets the part through.
+    """Return the value of a setting for a part of the model; None if no filter matches the part.
 
     Args:
-        setting: A number or boolean, a list of numbers, or one or more conditions (``filter`` and ``value``), the
-            first of which that lets the part through counts.
+        setting: A number or boolean, a list of numbers, or one or more conditions (``filter`` and ``value``); the
+            first one that matches the part counts.
         where: Its place in the file, for messages.
         place: The part of the model: ``LAYERS``, ``EMBEDDINGS``, ``FINAL_NORM``, or a part of layers.
-        t: From 0 for a slice's first layer to 1 for its last: where to read a list of numbers, which stand at equal
-            distances and are joined by straight lines.
-        number: Whether nothing but a number will do.
+        t: Position from 0 for a slice's first layer to 1 for its last. A list of numbers is interpolated linearly
+            between equally spaced points.
+        number: Whether the value must be a number.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: The setting is none of these.
     """
     from mergekit.config import evaluate_setting
 
@@ -47,14 +47,14 @@ def evaluate(setting: Any, where: str, place: str, t: float, *, number: bool) ->
 
 
 def is_gradient(setting: Any) -> bool:
-    """Whether a setting, or what one of its filters lets through, is a list of numbers."""
+    """Whether a setting, or the value of one of its filters, is a list of numbers."""
     if isinstance(setting, Mapping):
         return is_gradient(setting.get("value"))
     return isinstance(setting, list) and any(not isinstance(item, Mapping) or is_gradient(item) for item in setting)
 
 
 def check_keys(item: Any, known: Collection[str], where: str, what: str = "fields") -> None:
-    """Raise ``ValueError`` where ``item`` is not a mapping, or has a key that is not known."""
+    """Raise ``ValueError`` if ``item`` is not a mapping or has an unknown key."""
     if not isinstance(item, Mapping):
         names = ", ".join(known) or "none"
         raise ValueError(f"{where}: expected {what} ({names}), found {item!r}")  # noqa: TRY004 (the file's fault)
@@ -65,7 +65,7 @@ def check_keys(item: Any, known: Collection[str], where: str, what: str = "field
 
 
 def _scalar(value: Any, where: str, *, number: bool) -> Any:
-    """A number or a boolean; YAML 1.1 takes 1e-1, which has no point, for a string."""
+    """A number or a boolean; YAML 1.1 reads 1e-1, which has no decimal point, as a string."""
     if isinstance(value, bool) and not number:
         return value
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):

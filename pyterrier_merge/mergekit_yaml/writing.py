@@ -17,33 +17,31 @@ from pyterrier_merge.models import PACKAGE_SCHEME
 from pyterrier_merge.recipe import MergeRecipe, Segment
 from pyterrier_merge.recipe.parts import NEUTRAL_PARTS, pieces
 
-_Places = list[tuple[tuple[str, ...], Segment]]  # filters, and the segment of what they let through
+_Places = list[tuple[tuple[str, ...], Segment]]  # filters, and the segment for the tensors that they match
 
 
 def recipe_yaml(recipe: MergeRecipe, num_layers: int) -> str:
     """Return a recipe as YAML that ``mergekit-yaml`` runs, to the same weights in the layers.
 
-    Comments at the top say what mergekit does differently. Embeddings are set apart by the filter ``embed``, the final
-    norm by its names in Llama's, Mistral's, Qwen's and Gemma's kin, in ModernBERT and in GPT-2.
+    Comments at the top list mergekit's differences. The filter ``embed`` selects embeddings; the final norm is selected
+    by its names in the families of Llama, Mistral, Qwen and Gemma, in ModernBERT and in GPT-2.
 
     Args:
-        recipe: What to write. Its ``head`` and ``seed`` have no place in mergekit's files.
-        num_layers: Of the source model.
+        recipe: The recipe. Its ``head`` and ``seed`` have no field in mergekit's files.
+        num_layers: Number of layers of the source model.
 
     Raises:
-        ValueError: The segments do not fit the number of layers, a model plays two parts, or parts of layers keep the
+        ValueError: The segments do not fit the number of layers, a model has two roles, or parts of layers keep the
             source's weights under a method that takes no weights.
     """
     method = get_method(recipe.method)
     if not method.weighted and any(segment.parts for segment in recipe.segments):
-        raise ValueError(
-            f"mergekit's {method.name} takes no weights, by which parts of layers could differ: {recipe!r}"
-        )
+        raise ValueError(f"mergekit's {method.name} takes no weights, so parts of layers cannot differ: {recipe!r}")
     for name in recipe.models:
         if recipe.models.count(name) > 1:
             raise ValueError(f"mergekit takes each model once; the recipe names {name!r} more than once: {recipe!r}")
     content: dict[str, Any] = {"merge_method": recipe.method}
-    if recipe.base or method.base != "optional":  # also where it is not a base: the configuration is taken from it
+    if recipe.base or method.base != "optional":  # also if it is not a base: mergekit takes the configuration from it
         content["base_model"] = _reference(recipe.base or recipe.source)
     content["slices"] = list(_slices(recipe, method, num_layers))
     shared = {name: value for name, value in recipe.parameters if not isinstance(value, tuple)}
@@ -55,13 +53,13 @@ def recipe_yaml(recipe: MergeRecipe, num_layers: int) -> str:
 
 
 def neat(weight: float) -> float:
-    """Return the number of fewest digits that a subtraction from 1 may have meant: 0.1, not 0.09999999999999998."""
+    """Return the shortest decimal near a number that was subtracted from 1: 0.1, not 0.09999999999999998."""
     candidates = (round(weight, digits) for digits in range(18))
     return next((value for value in candidates if abs(value - weight) <= 2**-53), weight)
 
 
 def _reference(name: str) -> str | dict[str, Any]:
-    """A model's name; of a folder with mergekit's signs for adapters and revisions in its path, written out in full."""
+    """A model's name; separate fields for a folder whose path contains mergekit's signs for adapters or revisions."""
     return {"model": {"path": name}} if {"+", "@"} & {*name} and Path(name).exists() else name
 
 
@@ -81,7 +79,7 @@ def _slices(recipe: MergeRecipe, method: MergeMethod, num_layers: int) -> Iterat
 
 def _slice(recipe: MergeRecipe, method: MergeMethod, places: _Places, layers: list[int]) -> dict[str, Any]:
     _, segment = places[-1]
-    alone = not method.weighted and segment.keeps_source  # for want of a weight to say it by
+    alone = not method.weighted and segment.keeps_source  # there is no weight to set
     sources = [
         {"model": _reference(name), "layer_range": list(layers), **_own_parameters(recipe, method, name, places)}
         for name in (recipe.models[:1] if alone else recipe.models)
@@ -93,7 +91,7 @@ def _slice(recipe: MergeRecipe, method: MergeMethod, places: _Places, layers: li
 
 
 def _own_parameters(recipe: MergeRecipe, method: MergeMethod, name: str, places: _Places) -> dict[str, Any]:
-    """What is said of one model in a slice: its weight, and the parameters that differ from model to model."""
+    """The parameters of one model in a slice: its weight, and those that differ from model to model."""
     from_source = recipe.base is None and method.base == "required"
     differing = [*recipe.domains] if from_source else [recipe.source, *recipe.domains]
     if method.name == "slerp" or name not in differing:
@@ -114,14 +112,14 @@ def _weights(recipe: MergeRecipe, segment: Segment) -> list[float]:
 
 
 def _left(alpha: float) -> float:
-    """What alpha leaves to a single domain model, such that it leaves alpha when it is read: as neat as can be."""
+    """``1 - alpha`` for a single domain model: the shortest decimal that gives alpha again when it is read."""
     left = 1 - alpha
     candidates = (neat(left), left, math.nextafter(left, 0), math.nextafter(left, 1))
     return next((value for value in candidates if neat(1 - value) == alpha), left)
 
 
 def _share(weights: list[float]) -> float:
-    """The second of two weights where both add up to 1."""
+    """The second of two weights if both add up to 1."""
     total = math.fsum(weights)
     return weights[1] if math.isclose(total, 1, rel_tol=1e-12) else weights[1] / total
 

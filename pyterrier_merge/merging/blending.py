@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_PIECE = 2**19  # elements: on a CPU, some pieces in float32 stay in the cache
+_PIECE = 2**19  # elements; on a CPU, a few float32 pieces of this size fit in the cache
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class TensorMerge:
     Attributes:
         name: Canonical name.
         layer: Number of its layer from 0; None outside the layers.
-        weights: Of the source and of each domain model; None where the method decides.
-        to_source: Relative distance ``|merged - source| / |source|``, of the weights as they are held.
+        weights: Of the source and of each domain model; None if the method decides.
+        to_source: Relative distance ``|merged - source| / |source|``, for the weights in the type they are held in.
         to_domains: The same to each domain model.
-        apart: Relative distance ``|domain - source| / |source|`` of each domain model, as the files have them.
-        part: The part of its layer that gave it its weights; None where these are the segment's own.
+        apart: Relative distance ``|domain - source| / |source|`` of each domain model, for the weights as stored.
+        part: The part of its layer that gave it its weights; None if it has the segment's weights.
     """
 
     name: str
@@ -47,7 +47,7 @@ class TensorMerge:
 
 
 class Blender:
-    """Blends the tensors of one recipe, one by one, into memory that is there already."""
+    """Blends the tensors of one recipe, one by one, into existing memory."""
 
     def __init__(self, parents: Parents, recipe: MergeRecipe) -> None:
         """Lay the recipe's segments over the source's layers.
@@ -73,12 +73,12 @@ class Blender:
         return self._recipe.embeddings if is_embedding(name) else Segment(1)
 
     def part(self, name: str) -> str | None:
-        """Return the part of its layer that the tensor of this canonical name belongs to, of those with own weights."""
+        """Return the part of its layer, with weights of its own, that the tensor of this canonical name belongs to."""
         layer = layer_of(name)
         return None if layer is None else self._layers[layer].part_of(name)
 
     def merges(self, name: str) -> bool:
-        """Whether the tensor is part of every merge (layers, final norm), or one that this recipe moves."""
+        """Whether the tensor is in every merge (layers, final norm), or is merged by this recipe."""
         return layer_of(name) is not None or is_final_norm(name) or not self.segment(name).keeps_source
 
     def blend_into(self, out: torch.Tensor, name: str) -> torch.Tensor:
@@ -90,7 +90,7 @@ class Blender:
 
         Returns:
             Float64 on the device of ``out``, which :meth:`describe` takes: squared norms of source and domain models,
-            squared distances of the source to each (both left out where an earlier merge told them), and of ``out`` to
+            squared distances of the source to each (both left out if an earlier merge computed them), and of ``out`` to
             each.
 
         Raises:
@@ -100,14 +100,14 @@ class Blender:
 
         parents, segment = self._parents, self.segment(name)
         tensors = [parents.read(checkpoint, name, out) for checkpoint in parents.checkpoints]
-        known = parents.squares.get(name)  # what is so of the parents stays so from merge to merge
+        known = parents.squares.get(name)  # the parents do not change between merges
         if (in_one_pass := self._in_one_pass(out, tensors, segment)) is not None:
             return in_one_pass[len(known or ()) :]
         with torch.no_grad():
             if not self._method.elementwise:
                 self._write(out, tensors, segment, name)
             held, flat = out.view(-1), [tensor.reshape(-1) for tensor in tensors]
-            whole, size = _converts_as_it_reads(out), max(held.numel(), 1)  # a tensor of no elements is one empty piece
+            whole, size = _converts_as_it_reads(out), max(held.numel(), 1)  # no elements: one empty piece
             step = size if whole else _PIECE
             squares = []
             for start in range(0, size, step):
@@ -118,7 +118,7 @@ class Blender:
                 if self._method.elementwise:
                     self._write(piece, models, segment, name, memory=now)
                 now.copy_(piece)
-                rooms = [room] * len(models) if whole else models  # done with, and in the cache
+                rooms = [room] * len(models) if whole else models  # no longer needed, and in the cache
                 squares.append(torch.stack([*of_parents, *_squares_apart(now, compared, rooms)]))
             return squares[0].double() if len(squares) == 1 else torch.stack(squares).double().sum(dim=0)
 
@@ -182,7 +182,7 @@ class Blender:
         """Write the blend of (a piece of) source, domain models and base to ``out``; ``memory`` may be used for it."""
         weights = segment.weights(len(self._parents.domains))
         exact = self._exact(weights, segment)
-        if exact is not None:  # the parent itself, to the bit, whatever a method's arithmetic rounds to
+        if exact is not None:  # copy the parent bit for bit: the method's arithmetic could round
             out.copy_(tensors[exact])
             return
         models, base = (tensors[:-1], tensors[-1]) if self._parents.base else (tensors, None)
@@ -203,31 +203,31 @@ class Blender:
 
 
 def misfit(name: str, dtype: torch.dtype) -> str:
-    """Say that a tensor overflows the type that it is held in."""
+    """Return the message for a tensor that overflows the type it is held in."""
     narrow = str(dtype) == "torch.float16"
     mend = ": use bfloat16 or float32" if narrow else "; are the recipe's weights or parameters too large?"
     return f"tensor {name!r} has weights that {dtype} cannot hold{mend}"
 
 
 def _converts_as_it_reads(tensor: torch.Tensor) -> bool:
-    """Whether its device turns other types into float32 on the way: a CPU does so through fresh memory, every time."""
+    """Whether the device converts other types to float32 while reading. A CPU allocates new memory for each one."""
     return tensor.is_cuda
 
 
 @cache
 def _kernel(device: torch.device) -> Callable[..., torch.Tensor] | None:
-    """What merges two models in one pass over a GPU's memory; None where Triton is not there or cannot compile."""
+    """The one-pass GPU kernel for two models; None if Triton is not installed or cannot compile."""
     import torch
 
     try:
         from pyterrier_merge.merging.one_pass import interpolate
 
-        source = torch.linspace(-1, 1, 10_001, device=device)  # nothing random: the generators are the user's
+        source = torch.linspace(-1, 1, 10_001, device=device)  # not random: would change generators
         domain, out = source.flip(0).square(), torch.empty_like(source)
         interpolate(out, source, domain, (0.3, 0.7))
         torch.testing.assert_close(out, 0.3 * source + 0.7 * domain)
-    except Exception as error:  # noqa: BLE001 (a compiler may fail with anything, and torch computes the same)
-        logger.warning("Triton's kernel for merging does not work here, torch takes some times as long: %s", error)
+    except Exception as error:  # noqa: BLE001 (a compiler may raise anything; torch computes the same)
+        logger.warning("Triton's kernel for merging does not work here; torch is several times slower: %s", error)
         return None
     return interpolate
 

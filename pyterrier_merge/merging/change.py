@@ -1,4 +1,4 @@
-"""Whether a merge took place: in the whole model, by every domain model, and in every segment."""
+"""Checks that a merge changed the model: as a whole, by every domain model, and in every segment."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pyterrier_merge.recipe import MergeRecipe
 
 
 def require_change(merges: Sequence[TensorMerge], recipe: MergeRecipe) -> None:
-    """Raise ``ValueError`` where nothing was merged, or nothing that should have changed did.
+    """Raise ``ValueError`` if nothing was merged, or if something that should have changed did not.
 
-    Where a domain model has a weight, something should change: in the model as a whole, by each domain model in one
-    tensor at least, and in each segment's layers as a whole and in each part of them that has weights of its own. A
-    single tensor or layer may stay as it is, and so may the embeddings, the final norm and a projection head, which are
-    frozen in many a training.
+    If a domain model has a weight, something should change: in the model as a whole, by each domain model in at least
+    one tensor, in each segment's layers as a whole, and in each part of them that has weights of its own. A single
+    tensor or layer may stay unchanged, and so may the embeddings, the final norm and a projection head, because they
+    are often frozen in training.
 
     Args:
-        merges: What happened to each tensor, those of all layers among them.
-        recipe: What was asked for.
+        merges: What happened to each tensor, including those of all layers.
+        recipe: The recipe that was merged.
     """
     layers = [merge.layer for merge in merges if merge.layer is not None]
     if not layers:
@@ -34,7 +34,7 @@ def require_change(merges: Sequence[TensorMerge], recipe: MergeRecipe) -> None:
         if shared and not any(merge.apart[number] for merge in shared):
             raise ValueError(
                 f"domain model {name!r} adds nothing: all {len(shared)} tensors in which it has a weight equal the "
-                f"source's ({recipe}); is it a copy of the source? Give the model that was meant, or leave it out"
+                f"source's ({recipe}); is it a copy of the source? Give the intended model, or leave it out"
             )
     for segment, span in zip(recipe.segments, recipe.layer_ranges(1 + max(layers)), strict=True):
         inside = [merge for merge in asked if merge.layer in span]
@@ -44,18 +44,18 @@ def require_change(merges: Sequence[TensorMerge], recipe: MergeRecipe) -> None:
                 what = f"segment {segment}" if part is None else f"part {part!r} of segment {segment}"
                 raise ValueError(
                     f"{what} was not merged: in its layers ({span[0]} to {span[-1]}) all {len(concerned)} tensors "
-                    f"equal the source's ({recipe}); where a domain model keeps the source's weights, frozen in its "
+                    f"equal the source's ({recipe}); if the domain model's weights were frozen here in its "
                     f"training, give the {'segment' if part is None else 'part'} alpha 1"
                 )
 
 
 def _shares(merge: TensorMerge) -> list[bool]:
-    """For each domain model, whether it has a weight in the tensor; where the method decides, every one has."""
+    """For each domain model, whether it has a weight in the tensor; if the method decides, all of them have."""
     return [True] * len(merge.apart) if merge.weights is None else [weight != 0 for weight in merge.weights[1:]]
 
 
 def _unmoved(merge: TensorMerge, recipe: MergeRecipe) -> bool:
-    """Whether nothing came from a domain model, also where the source itself was rounded to a coarser type."""
+    """Whether nothing came from a domain model, also if the source itself was rounded to a coarser type."""
     if merge.to_source == 0:
         return True
     return recipe.base is None and not any(far for far, share in zip(merge.apart, _shares(merge), strict=True) if share)

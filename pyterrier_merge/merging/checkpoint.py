@@ -24,9 +24,9 @@ _KINDS = {
     "rope_scaling": dict,
     "rope_parameters": dict,
 }  # of settings read here
-_HEAD = re.compile(r"^(lm_head|embed_out|cls|score|classifier)\.")  # no body of transformers has such names
+_HEAD = re.compile(r"^(lm_head|embed_out|cls|score|classifier)\.")  # bodies in transformers have no such names
 _OLD_NORM = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}  # BERTs before 2019
-# Kind of model (its type, else its stack of layers), a head, and the token embeddings that the head shares.
+# Kind of model (its type, or its stack of layers), a head, and the token embeddings that the head shares.
 _TIED = (
     ("gpt_neox", "embed_out.weight", "embed_in.weight"),
     ("gpt_neox", "lm_head.weight", "embed_in.weight"),
@@ -44,19 +44,19 @@ _TIED = (
 
 
 class Checkpoint:
-    """The tensors of one model by canonical name: without the prefix that a class with a head puts before its body.
+    """The tensors of one model by canonical name, which has no prefix of a class with a head.
 
     ``layers.0.mlp.up_proj.weight`` is called that in a ``MistralModel`` and in a ``MistralForCausalLM`` (whose file
     says ``model.layers.0…``), ``encoder.layer.0…`` in a ``BertModel`` and in a ``BertForMaskedLM``: the names of the
-    parameters that ``AutoModel`` makes. Opening reads headers; a tensor is read when it is asked for, and not kept.
+    parameters that ``AutoModel`` makes. Opening reads headers; a tensor is read on request and not kept.
 
     A projection head that sentence-transformers puts after the transformer is ``head.0.linear.weight`` and so on.
 
     Attributes:
         folder: The folder that holds the transformer's weights and ``config.json``.
         config: The parsed ``config.json``.
-        body: Canonical name -> where it lies, for every tensor of the body. Token embeddings that a file left out,
-            for the head has the same, lie in the head.
+        body: Canonical name -> location, for every tensor of the body. If a file stores token embeddings only as the
+            head's weights, their location is the head.
         heads: Names, as stored, of the tensors outside the body (a language-model head).
     """
 
@@ -69,7 +69,7 @@ class Checkpoint:
         Raises:
             FileNotFoundError: No ``config.json``, no weights, or a shard that the index names is missing.
             ValueError: A file is corrupt or not readable, the weights are quantised, the architecture is one that
-                cannot be merged layer by layer, or no layers are to be found, or not as many as ``config.json`` states.
+                cannot be merged layer by layer, no layers are found, or their number differs from ``config.json``.
         """
         self.folder = transformer_folder(Path(folder))
         self.config: dict[str, Any] = read_config(self.folder)
@@ -97,13 +97,13 @@ class Checkpoint:
     def tensor(self, name: str) -> torch.Tensor:
         """Return the tensor with this canonical name, in its stored type, on the CPU.
 
-        It is a view of the file: its bytes are read as they are used, and it must not be written to. What was read is
-        let go of soon after the caller has dropped it, so that reading a whole model takes the memory of its largest
+        It is a view of the file: bytes are read when they are used, and it must not be written to. Its memory is
+        released soon after the caller has dropped it, so that reading a whole model takes the memory of its largest
         tensor.
 
         Raises:
             KeyError: The body has no tensor of this name.
-            ValueError: Its bytes could not be read, or the file was rewritten meanwhile.
+            ValueError: Its bytes could not be read, or the file was rewritten since it was opened.
         """
         return self._reader.read(self.body[name])
 
@@ -115,7 +115,7 @@ class Checkpoint:
         shared = next((key for key in stored if "albert_layer_groups." in key), None)
         if shared is not None:
             raise ValueError(
-                f"{self.folder} is an ALBERT: its layers share one set of weights ({shared!r} …), so that there are no "
+                f"{self.folder} is an ALBERT: its layers share one set of weights ({shared!r} …), so there are no "
                 "layers to give different weights to; it cannot be merged"
             )
         if self.config.get("is_encoder_decoder"):
@@ -125,11 +125,11 @@ class Checkpoint:
             )
 
     def _require_stated_layers(self) -> None:
-        stated = count_layers(self.folder)  # what a recipe's segments are laid over, and what transformers builds
+        stated = count_layers(self.folder)  # used for segments, and by transformers to build the model
         if stated != self.num_layers:
             raise ValueError(
-                f"{self.folder} has the weights of {self.num_layers} layers, its config.json states {stated}: which of "
-                "them a model has is not known; correct config.json, or give the checkpoint as it was saved"
+                f"{self.folder} has the weights of {self.num_layers} layers, its config.json states {stated}: it is "
+                "unclear which number is right; correct config.json, or give the checkpoint as it was saved"
             )
 
     def __repr__(self) -> str:
@@ -144,7 +144,7 @@ def _require_kinds(config: Mapping[str, Any], file: Path) -> None:
 
 
 def _layers_at(keys: Iterable[str], folder: Path) -> tuple[str, str]:
-    """What stands before the body's names, and the name of its stack of layers."""
+    """The prefix of the body's names, and the name of its stack of layers."""
     stacks = {(match["prefix"], match["stack"]) for match in map(LAYER.match, keys) if match}
     if len(stacks) != 1:
         names = ", ".join(sorted(repr(prefix + stack) for prefix, stack in stacks))
@@ -169,7 +169,7 @@ def _modern(name: str) -> str:
 def _tied_embeddings(
     body: Mapping[str, StoredTensor], stored: Mapping[str, StoredTensor], kinds: set[str]
 ) -> dict[str, StoredTensor]:
-    """The token embeddings of a file that has them as the head's weights only."""
+    """The token embeddings of a file that stores them only as the head's weights."""
     rows = [row for row in _TIED if row[0] in kinds]
     if any(embeddings in body for _, _, embeddings in rows):
         return {}

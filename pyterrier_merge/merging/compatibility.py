@@ -1,4 +1,4 @@
-"""Can two checkpoints be merged, and what would it do? What agrees, what differs, and how far apart the weights lie."""
+"""Can two checkpoints be merged? What agrees, what differs, and how far apart the weights are."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _WIDEST = 40  # characters of a setting in the table
 class Compatibility:
     """A source and a domain model side by side; ``print`` it.
 
-    Tokenizers and weights are read when they are first asked for (``vocabulary``, ``distances`` and what shows them).
+    Tokenizers and weights are read on first use (``vocabulary``, ``distances`` and everything that shows them).
 
     Attributes:
         source: The retrieval model.
         domain: The domain model.
         settings: Both configurations, setting by setting.
         merged: Canonical names of the tensors that a merge blends: those of the layers and the final norm.
-        kept: Names that stay the source's: embeddings, heads of the retriever, whatever lies outside the layers.
-        dropped: Names of the domain model that go nowhere: its heads, and what the source does not have.
-        problems: Why the pair cannot be merged, by headers and configurations; empty where it can.
-        notes: Differences that a merge survives, in words.
+        kept: Names that stay the source's: embeddings, heads of the retriever, everything else outside the layers.
+        dropped: Names of the domain model that are not used: its heads, and tensors that the source does not have.
+        problems: Why the pair cannot be merged, by headers and configurations; empty if it can.
+        notes: Descriptions of differences that do not prevent a merge.
         verbose: Show a progress bar while weights are read.
     """
 
@@ -60,7 +60,7 @@ class Compatibility:
 
     @property
     def distances(self) -> tuple[Distance, ...]:
-        """How far the domain model lies from the source, place by place; embeddings where they have the same rows.
+        """How far the domain model is from the source, place by place; embeddings only if both have the same rows.
 
         Empty for a pair that cannot be merged.
         """
@@ -70,13 +70,13 @@ class Compatibility:
         """Return whether the pair can be merged, and why or why not.
 
         Args:
-            distances: Look at the weights too. Only they tell whether the models descend from one another.
+            distances: Compare the weights too. Only they show whether the models have a common origin.
         """
         measured, damage = self._measured if distances else ((), ())
         return judge((*self.problems, *damage), measured)
 
     def require(self) -> None:
-        """Raise ``ValueError`` with every problem where headers and configurations show one."""
+        """Raise ``ValueError`` with every problem that headers and configurations show."""
         if self.problems:
             raise ValueError(f"these models cannot be merged:\n{_bullets(self.problems)}")
 
@@ -95,7 +95,7 @@ class Compatibility:
         """Return the report as text.
 
         Args:
-            distances: Read the weights and show how far they lie apart.
+            distances: Read the weights and show how far apart they are.
         """
         verdict = self.verdict(distances=distances)
         special = [
@@ -132,7 +132,7 @@ class Compatibility:
         """Return the report for JSON.
 
         Args:
-            distances: Read the weights; without it, ``distances`` is None and the verdict has not looked at them.
+            distances: Read the weights; if False, ``distances`` is None and the verdict does not use them.
         """
         verdict = self.verdict(distances=distances)
         return {
@@ -148,7 +148,7 @@ class Compatibility:
 
     @cached_property
     def _measured(self) -> tuple[tuple[Distance, ...], tuple[str, ...]]:
-        """The distances, and the damage that kept them from being measured."""
+        """The distances, and the damage that prevented measuring them."""
         if self.problems:
             return (), ()
         comparable = not self._unlike_embeddings and self.vocabulary.agree is not False
@@ -176,7 +176,7 @@ class Compatibility:
         return (*self.notes, f"the vocabularies {known}: the body alone is merged; leave `embeddings` at 1")
 
     def _counts(self) -> list[tuple[str, int, int]]:
-        """What becomes of the tensors: how many, and their parameters as far as headers tell."""
+        """Number of tensors in each group, and of their parameters as far as headers state them."""
         return [
             ("merged", len(self.merged), _parameters(self.source, self.merged)),
             ("kept from the source", len(self.kept), _parameters(self.source, self.kept)),
@@ -187,7 +187,7 @@ class Compatibility:
 def check_compatible(
     source: Checkpoint | str | Path, domain: Checkpoint | str | Path, *, verbose: bool | None = None
 ) -> Compatibility:
-    """Compare two checkpoints. Headers and configurations are read now, tokenizers and weights when they are asked for.
+    """Compare two checkpoints. Headers and configurations are read now, tokenizers and weights on first use.
 
     The domain model must have every tensor of the source's layers and final norm, in the same shape and in floating
     point, and no other tensor in its layers. Vocabularies may differ: token embeddings are the source's unless a recipe
@@ -210,7 +210,7 @@ def check_compatible(
     settings = compare_settings(source.config, domain.config)
     notes = [setting.note for setting in settings if setting.note]
     if any(setting.name == "model_type" and setting.mend for setting in settings):
-        notes = []  # other settings of another architecture say nothing
+        notes = []  # other settings of another architecture are not comparable
     if domain.heads:
         notes.append(
             f"left out of the domain model: its head ({', '.join(domain.heads[:3])}{', ...' * (len(domain.heads) > 3)})"
@@ -248,7 +248,7 @@ def _model(checkpoint: Checkpoint) -> str:
 def _parameters(checkpoint: Checkpoint, names: Iterable[str]) -> int:
     wanted = set(names)
     found = {name: stored for name, stored in checkpoint.body.items() if name in wanted}
-    if found.keys() != wanted:  # heads, which go by their names in the file
+    if found.keys() != wanted:  # heads, under their names in the file
         found |= {name: stored for name, stored in stored_tensors(checkpoint.folder).items() if name in wanted}
     return sum(math.prod(stored.shape) for stored in found.values())
 

@@ -1,4 +1,4 @@
-"""The picture of how far two models lie apart."""
+"""A plot of how far apart two models are."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def distance_plot(report: Compatibility, path: str | Path) -> None:
-    """Draw how far a domain model lies from the source, layer by layer: relative distance above, cosine below.
+    """Draw how far a domain model is from the source, layer by layer: relative distance above, cosine below.
 
     Args:
         report: What :func:`pyterrier_merge.merging.compatibility.check_compatible` returned; weights are read.
-        path: A file whose ending says the format: ``.png``, ``.pdf``, ``.svg``.
+        path: A file; its suffix gives the format: ``.png``, ``.pdf``, ``.svg``.
 
     Raises:
-        ValueError: There are no distances, for the pair cannot be merged.
+        ValueError: There are no distances, because the pair cannot be merged.
     """
     from matplotlib.ticker import MaxNLocator
 

@@ -1,4 +1,4 @@
-"""How far two checkpoints lie from one another, layer by layer."""
+"""How far apart two checkpoints are, layer by layer."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ _PIECE = 2**18  # elements: a piece of each model in float64 stays in the proces
 
 @dataclass(frozen=True)
 class Distance:
-    """How far the domain model lies from the source in one place.
+    """How far the domain model is from the source in one place.
 
     Attributes:
         place: ``embeddings``, ``layer 0`` and so on, ``final norm``.
         layer: Number of the layer from 0; None outside the layers.
         relative: ``|domain - source| / |source|`` over all of its weights.
-        cosine: Between the weight matrices of the two; None where the place has none or they are zero. Vectors are left
-            out: the weights of norms lie near 1 in every model, so that two random models have a cosine of 0.5 with
-            them.
+        cosine: Between the weight matrices of the two; None if the place has none or they are zero. Vectors are left
+            out: the weights of norms are near 1 in every model, and would give two random models a cosine of 0.5.
         copied: The weights are equal at the precision of the coarser of the two.
     """
 
@@ -69,7 +68,7 @@ def measure_distances(
 
 
 def relative_distance(distance: float, norm: float) -> float:
-    """Return ``|a - b| / |b|``, or ``|a - b|`` where ``b`` is zero.
+    """Return ``|a - b| / |b|``, or ``|a - b|`` if ``b`` is zero.
 
     Args:
         distance: The squared distance ``|a - b|**2``.
@@ -79,12 +78,12 @@ def relative_distance(distance: float, norm: float) -> float:
 
 
 def damage(name: str, checkpoint: Checkpoint) -> str:
-    """Say what is wrong with a checkpoint's tensor whose squared norm is NaN or infinite."""
+    """Return what is wrong with a checkpoint's tensor whose squared norm is NaN or infinite."""
     tensor = checkpoint.tensor(name)
     if tensor.isfinite().all():
         return (
             f"tensor {name!r} of {checkpoint.folder} holds weights up to {float(tensor.abs().max()):.2g}, whose "
-            "squares overflow: how far a merge moves it cannot be told; is the checkpoint damaged?"
+            "squares overflow: the distance that a merge moves it cannot be measured; is the checkpoint damaged?"
         )
     return f"tensor {name!r} of {checkpoint.folder} holds NaN or infinity; the checkpoint is damaged"
 

@@ -1,4 +1,4 @@
-"""The fingerprint of a merge: all that decides the merged weights, and nothing else."""
+"""The fingerprint of a merge: everything that decides the merged weights, and nothing else."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pyterrier_merge.recipe.parts import pieces
 
 
 def merge_fingerprint(recipe: MergeRecipe) -> str:
-    """Return 16 hexadecimal digits that change when the merged weights change; models count by content, not by name.
+    """Return 16 hexadecimal digits that change when the merged weights change; models count by content, not name.
 
-    A recipe that takes nothing from a domain model has the fingerprint of its source. Defaults that are spelled out and
-    segments cut differently over the same layers make no difference. Weights in another scale, the source named as its
-    own base, and parts of layers under another name count as another merge, even where the result is the same.
+    A recipe that takes nothing from a domain model has the fingerprint of its source. Explicit defaults and other
+    segments with the same weights for each layer make no difference. Weights in another scale, the source named as its
+    own base, and parts of layers under another name count as another merge, even if the result is the same.
 
     Locates the models, and downloads them if they are on the hub.
 
@@ -46,7 +46,7 @@ def merge_fingerprint(recipe: MergeRecipe) -> str:
 
 
 def _weights(recipe: MergeRecipe, segment: Segment) -> Any:
-    """The weights of a segment and of its parts; None, without a list around it, where it is the source's own."""
+    """The weights of a segment and of its parts; None instead of a list if it keeps the source's weights."""
     own = None if segment.rest.keeps_source else [segment.weights(len(recipe.domains))]
     parts = [(pieces(name), _weights(recipe, part)) for name, part in segment.parts]
     return {"own": own, "parts": parts} if parts else own

@@ -1,4 +1,4 @@
-"""Whether each part that a recipe gives weights of its own is there in the model's layers."""
+"""Checks that the model's layers have each part that a recipe gives weights of its own."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pyterrier_merge.recipe.parts import NEUTRAL_PARTS, belongs_to, pieces
 
 
 def require_parts(recipe: MergeRecipe, source: Checkpoint) -> None:
-    """Raise ``ValueError`` where a part of a segment has no tensor in any of the segment's layers.
+    """Raise ``ValueError`` if a part of a segment has no tensor in any of the segment's layers.
 
     Args:
-        recipe: What is asked for.
-        source: The model whose layers they are.
+        recipe: The recipe to merge.
+        source: The model that has the layers.
     """
     for segment, layers in zip(recipe.segments, recipe.layer_ranges(source.num_layers), strict=True):
         if segment.parts:

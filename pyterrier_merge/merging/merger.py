@@ -23,7 +23,7 @@ _Decision = tuple[Any, ...]  # everything that decides a parameter's weights
 
 
 class Merger:
-    """Writes merges of some checkpoints into one live model, in place, as often as it is asked to.
+    """Writes merges of some checkpoints into one live model, in place, any number of times.
 
     The parents stay untouched, so every merge starts from them and never from the last merge. Tensors whose weights
     have not changed since the last merge are left alone.
@@ -36,10 +36,10 @@ class Merger:
     def __init__(
         self, model: torch.nn.Module, parents: Parents, projection: Mapping[str, torch.nn.Parameter] | None = None
     ) -> None:
-        """Check that they fit together; no weights are read yet.
+        """Check that the models fit together; no weights are read yet.
 
         Args:
-            model: The live body of the source model; its parameters go by canonical names, as an ``AutoModel``'s do.
+            model: The live body of the source model; its parameters have canonical names, as those of an ``AutoModel``.
             parents: The checkpoints; the source's is the one that ``model`` was loaded from.
             projection: Live parameters of the source's projection head, by canonical name.
 
@@ -54,16 +54,16 @@ class Merger:
         self._parameters: dict[str, torch.nn.Parameter] = {**dict(model.named_parameters()), **(projection or {})}
         _require_loaded(self._parameters, parents.source)
         self._parents = parents
-        self._held: dict[str, tuple[_Decision, TensorMerge]] = {}  # by parameter: its weights, and why they are so
-        self._written: set[str] = set()  # parameters that may hold something else than the source's
+        self._held: dict[str, tuple[_Decision, TensorMerge]] = {}  # by parameter: last decision and result
+        self._written: set[str] = set()  # parameters that may differ from the source's
         parents.reside(next(iter(self._parameters.values())).device)
 
     def merge(self, recipe: MergeRecipe) -> tuple[TensorMerge, ...]:
         """Write the merge into the live model and return what happened to each tensor.
 
         Raises:
-            ValueError: A parent holds NaN or infinity, the recipe's segments do not fit the layers, token embeddings
-                are to be merged whose vocabularies differ, or nothing changed where something should have (see
+            ValueError: A parent holds NaN or infinity, the recipe's segments do not fit the layers, the recipe merges
+                token embeddings and the vocabularies differ, or something that should have changed did not (see
                 :func:`~pyterrier_merge.merging.change.require_change`).
         """
         import torch
@@ -77,7 +77,7 @@ class Merger:
             self._held.pop(name, None)
             self._written.add(name)
         squares = [blender.blend_into(self._parameters[name], name) for name in stale]
-        figures = iter(torch.cat(squares).tolist() if squares else ())  # once: reading waits for the device
+        figures = iter(torch.cat(squares).tolist() if squares else ())  # one read: each one waits for the device
         for name, own in zip(stale, squares, strict=True):
             described = blender.describe(name, list(islice(figures, own.numel())), self._parameters[name].dtype)
             self._held[name] = (wanted[name], described)
@@ -88,7 +88,7 @@ class Merger:
     def levels(self, recipe: MergeRecipe) -> tuple[Hashable, ...]:
         """Return what decides the weights below the layers, and those of each layer, lowest first.
 
-        Where two recipes have the same in the first ``1 + n`` places, a text's state after ``n`` layers is the same.
+        If two recipes agree in the first ``1 + n`` entries, a text's state after ``n`` layers is the same.
         """
         found: list[list[_Decision]] = [[] for _ in range(1 + self._parents.source.num_layers)]
         for name, decision in self._decisions(Blender(self._parents, recipe), recipe).items():
@@ -110,14 +110,14 @@ class Merger:
 
 
 def _require_loaded(parameters: Mapping[str, torch.Tensor], source: Checkpoint) -> None:
-    # No sentence embedding goes through the pooler of BERT's pre-training, which many a file leaves out.
+    # Sentence embeddings do not use the pooler of BERT's pre-training, and many files do not have it.
     missing = [name for name in parameters if name not in source.body and not name.startswith("pooler.")]
     renamed = [name for name in source.body if name not in parameters and layer_of(name) is not None]
     if missing and renamed:
         raise ValueError(
             f"transformers loads {source.folder} ({source.config.get('model_type')}) under other names than its file "
-            f"has, such as {missing[0]!r}, where the file has {renamed[0]!r}: it cannot be merged while it is live; "
-            "write the merge to a folder (`pyterrier-merge merge`) and load that"
+            f"has, such as {missing[0]!r}, where the file has {renamed[0]!r}: it cannot be merged in memory; "
+            "write the merge to a folder (`pyterrier-merge merge`) and load that folder"
         )
     if missing:
         raise ValueError(

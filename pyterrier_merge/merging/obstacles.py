@@ -1,4 +1,4 @@
-"""What keeps two checkpoints from being merged, by their headers and configurations alone."""
+"""Problems that prevent a merge of two checkpoints, from their headers and configurations alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pyterrier_merge.merging.settings import Setting
 def find_problems(
     source: Checkpoint, domain: Checkpoint, merged: Sequence[str], settings: Iterable[Setting]
 ) -> tuple[str, ...]:
-    """Return every problem in words: what was found in which model, and what to do.
+    """Return a description of every problem: what was found in which model, and what to do.
 
     Args:
         source: The retrieval model.

@@ -1,7 +1,7 @@
-"""A linear merge of two models in one pass over a GPU's memory, distances included: a kernel of Triton's.
+"""A linear merge of two models in one pass over a GPU's memory, distances included: a Triton kernel.
 
-torch reads and writes a tensor eight times for that, which is what the next pair of alphas costs where all weights lie
-on the GPU already (see ``experiments/benchmarks/merging.py``).
+torch reads and writes a tensor eight times for this. If all weights are on the GPU already, this memory traffic is the
+whole cost of the next pair of alphas (see ``experiments/benchmarks/merging.py``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch.autograd.graph import increment_version
 
-_LANES, _STEPS = 1024, 8  # a program takes so many elements at a time, and so many times
+_LANES, _STEPS = 1024, 8  # elements that a program takes at a time, and number of times
 
 
 def interpolate(
@@ -25,15 +25,15 @@ def interpolate(
 ) -> torch.Tensor:
     """Write ``weights[0] * source + weights[1] * domain`` to ``out``: computed in float32, rounded once.
 
-    The second product is added before it is rounded, as torch does on a CPU, so that the numbers are those of a CPU.
+    The second product is added before it is rounded, as torch does on a CPU, so that the results equal a CPU's.
 
     Args:
         out: Where to write: contiguous, on a GPU, of any floating-point type.
         source: Of the same shape, on the same device, of any floating-point type.
-        domain: Likewise.
-        weights: Of the two.
-        total: What the sum is divided by; None for no division.
-        exact: 0 to write the source itself, to the bit, 1 for the domain model.
+        domain: Of the same shape, on the same device, of any floating-point type.
+        weights: Of the source and of the domain model.
+        total: The sum is divided by this number; None for no division.
+        exact: 0 to copy the source bit for bit, 1 to copy the domain model.
 
     Returns:
         ``(6,)`` float64 on the device: squared norms of source and domain model, squared distances of the source to
@@ -43,7 +43,7 @@ def interpolate(
     sums = torch.empty(programs, 6, dtype=torch.float32, device=out.device)
     with torch.cuda.device_of(out):  # type: ignore[no-untyped-call]
         _kernel[(programs,)](
-            out.view(-1),  # an error where it is not contiguous
+            out.view(-1),  # an error if it is not contiguous
             source.contiguous(),
             domain.contiguous(),
             sums,
@@ -56,7 +56,7 @@ def interpolate(
             steps=_STEPS,
             enable_fp_fusion=False,
         )
-    increment_version(out)  # others go by it, who hold a copy: torch has not seen that it was written to
+    increment_version(out)  # torch did not see the write; code that holds a copy checks the version
     return sums.double().sum(dim=0)
 
 

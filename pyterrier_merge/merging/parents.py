@@ -1,4 +1,4 @@
-"""The checkpoints that a recipe blends, and their tensors where the merge is computed."""
+"""The checkpoints that a recipe blends, and their tensors on the device that computes the merge."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SHARE_OF_FREE_MEMORY = 0.8  # of a GPU, that parents may take to stay there
+_SHARE_OF_FREE_MEMORY = 0.8  # of a GPU; parents stay on it if they need no more
 
 
 class Parents:
     """Source, domain models and base of a recipe, as checkpoints.
 
-    On a CPU each tensor is read from its file when it is asked for, and dropped: the operating system keeps files in
-    memory that nobody else needs. On a GPU that has room for all of them they stay there after the first reading.
+    On a CPU each tensor is read from its file on request and dropped: the operating system caches files in free
+    memory. On a GPU with room for all tensors they stay there after the first read.
 
     Attributes:
         source: The retrieval model.
         domains: The domain models, in the recipe's order.
-        base: What differences are taken from, where it is another model than the source.
-        squares: By canonical name, as far as they are known: the squared norms of a tensor in source and domain models,
-            and its squared distances from the source in each of them.
+        base: The model that differences are taken from, if it is not the source.
+        squares: By canonical name, for tensors measured so far: the squared norms of a tensor in source and domain
+            models, and its squared distances from the source in each of them.
     """
 
     def __init__(self, recipe: MergeRecipe) -> None:
@@ -51,12 +51,12 @@ class Parents:
 
     @property
     def models(self) -> tuple[Checkpoint, ...]:
-        """Source and domain models: what weights are given for."""
+        """Source and domain models: the models that have weights in the recipe."""
         return (self.source, *self.domains)
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
-        """All of them: source and domain models, and the base where it is another model."""
+        """All checkpoints: source and domain models, and the base if it is another model."""
         return self.models if self.base is None else (*self.models, self.base)
 
     @cached_property
@@ -65,7 +65,7 @@ class Parents:
         return tuple(check_compatible(self.source, other) for other in self.checkpoints[1:])
 
     def require(self, recipe: MergeRecipe) -> None:
-        """Raise ``ValueError`` where these models cannot be merged, or not in the places that the recipe merges."""
+        """Raise ``ValueError`` if these models cannot be merged, or not in the places that the recipe merges."""
         if (recipe.source, recipe.domains, recipe.base) != self._names:
             raise ValueError(f"the recipe merges other models than those that were opened: {recipe}")
         for compatibility in self.compatibilities:
@@ -76,7 +76,7 @@ class Parents:
         if not recipe.head.keeps_source and not any(map(is_projection, self.source.body)):
             raise ValueError(f"{self.source.folder} has no projection head to merge: leave `head` at 1")
         if recipe.final_norm is not None and not any(map(is_final_norm, self.source.body)):
-            # no error: a gradient of mergekit's gives one to every model
+            # no error: a mergekit gradient gives every model a final norm weight
             logger.warning(
                 "%s has no norm after its last layer: final_norm=%s merges nothing",
                 self.source.folder,

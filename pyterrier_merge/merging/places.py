@@ -1,4 +1,4 @@
-"""Where in a model a tensor stands, by its canonical name."""
+"""The place of a tensor in a model, by its canonical name."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _EMBEDDING = re.compile(r"(^|\.)(\w*embed\w*|wte|wpe|shared)\.")
 
 
 class Place(NamedTuple):
-    """A part of a model; sorted, places stand as a text passes through them.
+    """A part of a model. Places sort in the order in which a text passes through them.
 
     Attributes:
-        rank: Of its kind: embeddings, layers, final norm, projection head.
+        rank: Order of its kind: embeddings, layers, final norm, projection head.
         kind: ``embeddings``, ``layer``, ``final norm`` or ``projection head``.
         layer: Number of the layer from 0; None outside the layers.
     """
@@ -34,7 +34,7 @@ class Place(NamedTuple):
 
 
 def place_of(name: str) -> Place:
-    """Return the part of the model that a tensor of this canonical name belongs to, one that merges may change."""
+    """Return the part of the model that a tensor of this canonical name belongs to; merges may change the tensor."""
     layer = layer_of(name)
     if layer is not None:
         return Place(1, "layer", layer)
@@ -56,7 +56,7 @@ def is_final_norm(name: str) -> bool:
 
 
 def is_embedding(name: str) -> bool:
-    """Whether a canonical name belongs to the embeddings of tokens, positions or types, their norm included."""
+    """Whether a canonical name belongs to the embeddings of tokens, positions or types, including their norm."""
     return bool(_EMBEDDING.search(name)) and not is_projection(name)
 
 

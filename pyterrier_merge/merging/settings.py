@@ -1,4 +1,4 @@
-"""The settings of two models side by side: which must agree for a merge, and which are the source's in any case."""
+"""The settings of two models side by side: which must agree for a merge, and which are always the source's."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ _IN_LAYERS = (
 )
 _OUTSIDE = ("vocab_size", "tie_word_embeddings")
 _ACTIVATION_NAMES = ("hidden_act", "hidden_activation", "activation", "activation_function")
-_SAME_LAYERS = {"llama", "mistral"}  # they differ in the attention's window; a GGUF file does not tell them apart
+_SAME_LAYERS = {"llama", "mistral"}  # they differ in the attention window; a GGUF file does not say which one it has
 _GELU = {"gelu", "gelu_new", "gelu_fast", "gelu_python", "gelu_pytorch_tanh"}  # at most 0.0005 apart
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of both models; None where a model does not have it.
+    """One setting of both models; None if a model does not have it.
 
     Attributes:
-        name: As in ``config.json``; of the rotary embedding, ``rope_theta``, ``rope_type`` and its other parameters.
-        source: The source's value, which a merge is run with.
+        name: As in ``config.json``; for the rotary embedding, ``rope_theta``, ``rope_type`` and its other parameters.
+        source: The source's value, which the merged model uses.
         domain: The domain model's.
-        mend: What to do where this setting keeps the pair from being merged; None where it does not.
+        mend: What to do if this setting prevents a merge of the pair; None if it does not.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Setting:
 
     @property
     def note(self) -> str | None:
-        """What a difference that does not keep the pair from being merged means; None where there is none."""
+        """The meaning of a difference that does not prevent a merge; None if there is no such difference."""
         if not self.differs or self.mend or self.name == "tie_word_embeddings":  # heads are left out, tied or not
             return None
         means = (
@@ -73,7 +73,7 @@ class Setting:
 
 
 def compare_settings(source: Mapping[str, Any], domain: Mapping[str, Any]) -> tuple[Setting, ...]:
-    """Compare two configurations, with their model types' defaults where ``config.json`` is silent.
+    """Compare two configurations, with their model types' defaults for settings that ``config.json`` lacks.
 
     Args:
         source: The parsed ``config.json`` of the source.
@@ -89,12 +89,12 @@ def compare_settings(source: Mapping[str, Any], domain: Mapping[str, Any]) -> tu
 def _mend(name: str, source: Any, domain: Any) -> str | None:
     if name not in _MUST_AGREE or source is None or domain is None or source == domain:
         return None
-    alike = tuple({"hidden_act": _GELU, "model_type": _SAME_LAYERS}.get(name, ()))  # values may be lists: no sets
+    alike = tuple({"hidden_act": _GELU, "model_type": _SAME_LAYERS}.get(name, ()))  # no set: values may be lists
     return None if all(value in alike for value in (source, domain)) else _MUST_AGREE[name]
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration under the names that most models share, its rotary embedding's parameters among them."""
+    """A configuration under the names that most models share, including its rotary embedding's parameters."""
     filled = _with_defaults(config)
     activation = next((filled[name] for name in _ACTIVATION_NAMES if isinstance(filled.get(name), str)), None)
     rope = filled.get("rope_parameters") or {  # before transformers 5
@@ -122,7 +122,7 @@ def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     try:
         with quiet_loading():
             filled = AutoConfig.for_model(**config)
-    except Exception:  # noqa: BLE001 (an unknown type, or whatever the type's own class raises: then as it is written)
+    except Exception:  # noqa: BLE001 (an unknown type, or any error of the type's class: use the file's values)
         return dict(config)
     values = filled.to_dict()
     return {**values, **{name: values.get(own) for name, own in filled.attribute_map.items()}}

@@ -1,4 +1,4 @@
-"""The verdict on a pair of checkpoints: from the problems that were found and the distances that were measured."""
+"""The verdict on a pair of checkpoints, from the problems found and the distances measured."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pyterrier_merge.merging.distances import Distance
 from pyterrier_merge.merging.places import EMBEDDINGS
 
 CAN, DOUBTFUL, CANNOT = "can be merged", "can be merged, with doubts", "cannot be merged"
-# Measured on models of MiniLM's size: layers that have nothing in common (of two random models, of a random and a
-# trained one, layer i and layer j of a trained one) have cosines within 0.012 of 0, fine-tuned models of one origin
-# above 0.999. At 0.1, what was learnt since a common origin would outweigh that origin ten to one.
+# Measured on models of MiniLM's size: unrelated layers (of two random models, of a random and a trained model, layer i
+# and layer j of a trained model) have cosines within 0.012 of 0; fine-tuned models of one origin are above 0.999.
+# At 0.1, what was learnt since a common origin would outweigh that origin ten to one.
 UNRELATED = 0.1
 
 
@@ -21,7 +21,7 @@ class Verdict:
 
     Attributes:
         summary: ``can be merged``; the same ``, with doubts``; or ``cannot be merged``.
-        reasons: What keeps it from being merged, or what is doubtful about it, each with its mend.
+        reasons: What prevents a merge, or why it is doubtful, each with what to do.
     """
 
     summary: str
@@ -29,7 +29,7 @@ class Verdict:
 
     @property
     def mergeable(self) -> bool:
-        """Whether a merge goes through, with or without doubts."""
+        """Whether the pair can be merged, with or without doubts."""
         return self.summary != CANNOT
 
 
@@ -37,8 +37,8 @@ def judge(problems: Sequence[str], distances: Sequence[Distance]) -> Verdict:
     """Judge a pair.
 
     Args:
-        problems: What keeps it from being merged.
-        distances: How far its weights lie apart; none where they were not looked at.
+        problems: What prevents a merge.
+        distances: How far apart its weights are; empty if they were not compared.
     """
     if problems:
         return Verdict(CANNOT, tuple(problems))
@@ -58,6 +58,6 @@ def _doubts(distances: Sequence[Distance]) -> tuple[str, ...]:
         return ()
     return (
         f"unrelated weights in {len(unrelated)} of {len(layers)} layers (cosine below {UNRELATED:g}, the lowest "
-        f"{min(cosine for _, cosine in layers):.4f}): the models do not descend from one another there, and a mean of "
+        f"{min(cosine for _, cosine in layers):.4f}): the models have no common origin there, and a mean of "
         "unrelated weights is noise; choose a domain model that was trained on from the source's own base model",
     )

@@ -17,13 +17,13 @@ class VocabularyComparison:
     """Two vocabularies side by side.
 
     Attributes:
-        sizes: Tokens of the source and of the domain model; by ``vocab_size`` where a tokenizer could not be read.
-        unread: Why tokenizers could not be read; the tokens are not compared then.
+        sizes: Tokens of the source and of the domain model; from ``vocab_size`` if a tokenizer could not be read.
+        unread: Why tokenizers could not be read; if not empty, the tokens are not compared.
         same: How many tokens have the same id in both.
-        moved: Tokens of both that have another id in the domain model.
+        moved: Tokens of both that have a different id in the domain model.
         only_source: Tokens that the domain model lacks.
         only_domain: Tokens that the source lacks.
-        special: Role -> (token, id) of the source and of the domain model, None where one has none.
+        special: Role -> (token, id) of the source and of the domain model, None for a model without one.
     """
 
     sizes: tuple[int | None, int | None]
@@ -36,7 +36,7 @@ class VocabularyComparison:
 
     @property
     def agree(self) -> bool | None:
-        """Whether both map the same tokens to the same ids; None where that is not known."""
+        """Whether both map the same tokens to the same ids; None if unknown."""
         if self.sizes[0] != self.sizes[1]:
             return False
         return None if self.unread else not (self.moved or self.only_source or self.only_domain)
@@ -56,7 +56,7 @@ class VocabularyComparison:
         return f"{size}; {self.same} agree, " + ", ".join(f"{len(t)} {what}{_examples(t)}" for t, what in parts if t)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it for JSON; of differing tokens, how many and the first few."""
+        """Return it for JSON; for differing tokens, their number and the first few."""
         some = {name: getattr(self, name) for name in ("moved", "only_source", "only_domain")}
         return {
             "agree": self.agree,

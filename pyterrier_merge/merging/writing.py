@@ -1,4 +1,4 @@
-"""A merge written to safetensors files, shard by shard, with no live model."""
+"""Writes a merge to safetensors files, shard by shard, without a live model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pyterrier_merge.storage import write_file
 if TYPE_CHECKING:
     import torch
 
-SHARD_BYTES = 10**9  # of a file; what is held in memory before it is written
+SHARD_BYTES = 10**9  # size of a file; as much is held in memory before it is written
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class PlaceMerge:
 
     Attributes:
         place: ``embeddings``, ``layer 0`` or ``layers 0-15``, ``final norm``, ``projection head``; of layers whose
-            parts have weights of their own, ``layer 0, attention`` and so on, ``layer 0, rest`` for what is left.
-        weights: Of the source and of each domain model; None where the method decides.
+            parts have weights of their own, ``layer 0, attention`` and so on, ``layer 0, rest`` for the other tensors.
+        weights: Of the source and of each domain model; None if the method decides.
         to_source: Relative distance ``|merged - source| / |source|`` over the part's merged weights.
         to_domains: The same to each domain model.
     """
@@ -60,10 +60,10 @@ class PlaceMerge:
 
 
 class MergedWeights:
-    """The weights of a recipe, to be written where the source has its own, under the source's names.
+    """The weights of a recipe, to be written in the source's layout, under the source's names.
 
-    A tensor is computed in float32 from the parents' files when its turn comes, and rounded once. What the merge leaves
-    alone is copied.
+    Each tensor is computed in float32 from the parents' files just before it is written, and rounded once. Tensors that
+    are not merged are copied.
 
     Attributes:
         folders: Where weights are written, relative to the model's folder: the transformer's, and those of dense
@@ -78,7 +78,7 @@ class MergedWeights:
         Args:
             recipe: What to merge.
             dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: each tensor in the type the source stores it in.
-                Dense modules stay in theirs.
+                Dense modules keep their own type.
             device: Where to compute, one tensor at a time.
 
         Raises:
@@ -103,18 +103,18 @@ class MergedWeights:
         self.dtype = _most_common_dtype(self._planned[self.folders[0]].values())
 
     def write(self, folder: Path, *, verbose: bool | None = None) -> tuple[WrittenTensor, ...]:
-        """Write ``model.safetensors``, or shards and their index where there are more than ``SHARD_BYTES``.
+        """Write ``model.safetensors``, or shards and their index if there are more than ``SHARD_BYTES``.
 
         Args:
-            folder: The new model's folder; the ``folders`` in it are there.
+            folder: The new model's folder; the ``folders`` in it must exist.
             verbose: Show a progress bar; in terminals and notebooks when None.
 
         Returns:
             What happened to each tensor that the recipe merges.
 
         Raises:
-            ValueError: A parent holds NaN or infinity, a merged weight does not fit the type, or nothing changed where
-                something should have (see :func:`~pyterrier_merge.merging.change.require_change`).
+            ValueError: A parent holds NaN or infinity, a merged weight does not fit the type, or something that should
+                have changed did not (see :func:`~pyterrier_merge.merging.change.require_change`).
             OSError: A file could not be written.
         """
         from huggingface_hub import split_torch_state_dict_into_shards
@@ -158,7 +158,7 @@ class MergedWeights:
         name = self._names.get(stored)
         if name is None or not self._blender.merges(name):
             own = self._reader.read(stored)
-            # a copy, in rows: names of a .bin file may share memory, or lie in columns, and safetensors takes neither
+            # a contiguous copy: tensors of a .bin file may share memory or be column-major; safetensors takes neither
             copy = own.to(planned.dtype, copy=True, memory_format=torch.contiguous_format)
             if copy.dtype != own.dtype and not bool((torch.isfinite(copy) | ~torch.isfinite(own)).all()):
                 raise ValueError(misfit(key, copy.dtype))
@@ -172,12 +172,12 @@ class MergedWeights:
 
 
 def by_layer(written: Iterable[WrittenTensor]) -> tuple[PlaceMerge, ...]:
-    """Sum up what was written: embeddings and projection head (where they were merged), each layer, the final norm."""
+    """Sum up what was written: embeddings and projection head (if they were merged), each layer, the final norm."""
     return tuple(summed for place, tensors in _in_places(written) for summed in _summed([place], tensors))
 
 
 def by_segment(written: Iterable[WrittenTensor]) -> tuple[PlaceMerge, ...]:
-    """Sum up what was written, neighbouring layers of the same weights together."""
+    """Sum up what was written; neighbouring layers with the same weights are one entry."""
     runs: list[tuple[list[Place], list[WrittenTensor]]] = []
     for place, tensors in _in_places(written):
         if runs and runs[-1][0][-1].kind == place.kind and _weights(runs[-1][1]) == _weights(tensors):

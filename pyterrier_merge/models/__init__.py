@@ -1,4 +1,4 @@
-"""From a model's name to a folder of files; what such a folder holds; how a live model is looked at."""
+"""Locating a model's files by its name, reading these files, and inspecting live models."""
 
 from pyterrier_merge.models.files import (
     WEIGHT_FILES,

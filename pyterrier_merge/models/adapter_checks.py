@@ -1,4 +1,4 @@
-"""Whether an adapter is whole, and made for this source: half an adapter gives vectors, too, and nobody notices."""
+"""Checks that an adapter is complete and made for this source: half an adapter would give wrong vectors silently."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _WRAPPERS = re.compile(r"\.(base_layer|modules_to_save(\.default)?)(?=\.)")  # o
 
 
 def require_source(source: Path, adapter: Path, *, name: str) -> None:
-    """Refuse an adapter that this package trained on another source; warn where the names alone say that.
+    """Reject an adapter that this package trained on another source; warn if only the names differ.
 
     Args:
         source: The source's folder.
-        adapter: The adapter's.
+        adapter: The adapter's folder.
         name: What the user called the source.
 
     Raises:
-        ValueError: ``training.json`` records another content of the source.
+        ValueError: ``training.json`` records a source with other content.
     """
     trained_on = stated_base(adapter)
     recorded = read_training(adapter).get("source_fingerprint")
@@ -39,12 +39,12 @@ def require_source(source: Path, adapter: Path, *, name: str) -> None:
     elif (found := fingerprint_model(source)) != recorded:
         raise ValueError(
             f"the adapter {adapter} was trained on {trained_on} (content {recorded}), and the source here is {name} "
-            f"(content {found}): give the source that it was trained on, as it was then"
+            f"(content {found}): give the source that it was trained on, unchanged"
         )
 
 
 def require_whole(adapter: Adapter, body: Any, base: Path) -> None:
-    """Raise ``ValueError`` unless an adapter has all that its configuration says it trained, and nothing else.
+    """Raise ``ValueError`` unless an adapter has exactly the tensors that its configuration says were trained.
 
     Args:
         adapter: The adapter.
@@ -75,7 +75,7 @@ def require_whole(adapter: Adapter, body: Any, base: Path) -> None:
 
 
 def parameter_of(tensor: str) -> str:
-    """Return the body's parameter that a tensor of an adapter replaces: a norm, a bias, a module trained as a whole."""
+    """Return the body's parameter that an adapter's tensor replaces: of a norm, a bias, or a fully trained module."""
     return _WRAPPERS.sub("", tensor)
 
 
@@ -103,7 +103,7 @@ def _compare_names(given: str, trained_on: str, adapter: Path) -> None:
 
 
 def _require_place(adapter: Adapter, body: Any, base: Path) -> None:
-    """Raise ``ValueError`` where a tensor belongs to a module that the base has not; peft compares the shapes."""
+    """Raise ``ValueError`` if a tensor belongs to a module that the base does not have; peft compares the shapes."""
     modules, parameters = dict(body.named_modules()), dict(body.named_parameters())
     for name in adapter.tensors:
         place = module_of(name) if ".lora_" in name else parameter_of(name).split(".token_adapter.")[0]
@@ -115,7 +115,7 @@ def _require_place(adapter: Adapter, body: Any, base: Path) -> None:
 
 
 def _lora_tensors(adapter: Adapter, body: Any) -> dict[str, set[str]]:
-    """The tensors of each module of the body that the configuration selects, by the rules of peft."""
+    """The tensors of each module of the body that the configuration selects, by peft's rules."""
     import torch
     from peft.tuners.tuners_utils import check_target_module_exists
     from transformers.pytorch_utils import Conv1D
@@ -141,7 +141,7 @@ def _lora_tensors(adapter: Adapter, body: Any) -> dict[str, set[str]]:
 
 
 def _parameters(adapter: Adapter, body: Any, selected: list[str]) -> dict[str, str]:
-    """The parameters of the body that were trained as a whole, and the setting that says so."""
+    """The fully trained parameters of the body, and the setting that says so."""
     config, found = adapter.config, {}
     for name, _ in body.named_parameters():
         module = name.rpartition(".")[0]
@@ -155,17 +155,17 @@ def _parameters(adapter: Adapter, body: Any, selected: list[str]) -> dict[str, s
 
 
 def _is_known(tensor: str, whole: Collection[str], adapter: Adapter, body: Any) -> bool:
-    """Whether a tensor beside those of the selected modules is one that peft, or mergekit, saves."""
+    """Whether a tensor outside the selected modules is one that peft or mergekit saves."""
     if ".lora_" in tensor:
         return tensor.endswith(".lora_B.bias")  # mergekit's, which its configuration does not mention
     if tensor.startswith(f"{embeddings_of(body)}.") or parameter_of(tensor) in whole:
         return True
-    places = itertools.accumulate(f"{adapter.prefix}{tensor}".split("."), "{}.{}".format)  # the modules that it lies in
+    places = itertools.accumulate(f"{adapter.prefix}{tensor}".split("."), "{}.{}".format)  # the modules that contain it
     return any(place.endswith(tuple(adapter.config.modules_to_save or ())) for place in places)  # as peft compares
 
 
 def _require_parameters(adapter: Adapter, expected: Mapping[str, str]) -> None:
-    """Refuse an adapter that lacks what was trained as a whole: biases, ``modules_to_save``."""
+    """Reject an adapter that lacks fully trained parameters: biases, ``modules_to_save``."""
     there = {parameter_of(name) for name in adapter.tensors}
     missing = [name for name in expected if name not in there]
     if missing:
@@ -176,7 +176,7 @@ def _require_parameters(adapter: Adapter, expected: Mapping[str, str]) -> None:
 
 
 def _require_ranks(adapter: Adapter, modules: list[str]) -> None:
-    """Refuse matrices of another rank than the configuration says: the scale, alpha / r, would be another."""
+    """Reject matrices whose rank differs from the configuration: the scale, alpha / r, would be wrong."""
     for module in modules:
         rank = rank_of(adapter, module)
         for name, axis in _RANK_AXES.items():

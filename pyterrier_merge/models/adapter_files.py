@@ -1,4 +1,4 @@
-"""What an adapter's folder holds: its configuration and its tensors."""
+"""The files of an adapter's folder: its configuration and its tensors."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ROOT = "base_model.model."  # what peft puts before the names of the model that it wraps
+ROOT = "base_model.model."  # peft's prefix for the names of the model that it wraps
 _CONFIG = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-_UNUSED = ("lm_head", "cls", "score", "classifier", "embed_out", "pooler")  # heads, and BERT's pooler: no vector's part
-_NOT_WEIGHTS = {  # fields of a configuration that no change of the base's weights can stand for
+_UNUSED = ("lm_head", "cls", "score", "classifier", "embed_out", "pooler")  # heads, BERT's pooler: unused by vectors
+_NOT_WEIGHTS = {  # fields of a configuration that cannot be expressed as a change of the base's weights
     "layer_replication": "makes a model of another depth",
     "target_parameters": "adapts parameters and not modules",
     "alora_invocation_tokens": "adapts only the tokens after an invocation",
@@ -32,11 +32,11 @@ class Adapter:
     """An adapter, read for the body that it is merged into.
 
     Attributes:
-        folder: Where its files lie.
+        folder: The folder of its files.
         config: peft's ``LoraConfig``.
-        tensors: By the body's names; those of a head and of a pooler are left out.
-        prefix: What stood before the body's names in the model that it was trained on: ``model.`` where a class with a
-            head was, else nothing.
+        tensors: By the body's names, without those of a head or a pooler.
+        prefix: Prefix of the body's names in the model that it was trained on: ``model.`` for a class with a head,
+            else empty.
     """
 
     folder: Path
@@ -46,7 +46,7 @@ class Adapter:
 
     @property
     def config_file(self) -> Path:
-        """Where the configuration lies, for messages."""
+        """The configuration's path, for messages."""
         return self.folder / _CONFIG
 
 
@@ -75,7 +75,7 @@ def stated_base(folder: Path) -> str | None:
 
 
 def read_adapter(folder: Path, body: Any) -> Adapter:
-    """Read an adapter, whether it was trained on a bare body (as Tevatron does) or on a class with a head.
+    """Read an adapter that was trained on a bare body (as Tevatron does) or on a class with a head.
 
     Args:
         folder: The transformer's folder of the adapter.
@@ -97,7 +97,7 @@ def read_adapter(folder: Path, body: Any) -> Adapter:
 
 
 def is_unused(module: str) -> bool:
-    """Whether no vector goes through a module of the body."""
+    """Whether vectors do not depend on this module of the body."""
     return module.partition(".")[0] in _UNUSED
 
 
@@ -111,19 +111,19 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _read_lora_config(folder: Path) -> Any:
-    """The configuration, as peft reads it; what cannot be merged is refused."""
+    """The configuration, as peft reads it; one that cannot be merged is rejected."""
     from peft import LoraConfig
 
     file, stated = folder / _CONFIG, read_json(folder / _CONFIG)
     if stated.get("peft_type") != "LORA":
         kind = stated.get("peft_type")
         raise ValueError(f"{file}: peft_type is {kind!r}; LoRA adapters alone can be merged into weights")
-    for field in ("r", "lora_alpha"):  # peft would take 8 in place of a missing one
+    for field in ("r", "lora_alpha"):  # peft would use 8 if one is missing
         value = stated.get(field)
         if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
             raise ValueError(
-                f"{file}: expected a number above 0 for {field!r}, found {value!r}; write the one that it was trained "
-                "with: the adapter's weight in the merged model depends on it"
+                f"{file}: expected a number above 0 for {field!r}, found {value!r}; set it to the value used in "
+                "training: the adapter's weight in the merged model depends on it"
             )
     try:
         config = LoraConfig.from_pretrained(str(folder))
@@ -133,7 +133,7 @@ def _read_lora_config(folder: Path) -> Any:
         if getattr(config, field, None):
             raise ValueError(f"{file}: {field} {reason}; it is not supported: train a LoRA without it")
     if not config.target_modules:
-        raise ValueError(f"{file} names no target_modules: which modules the adapter has is not known")
+        raise ValueError(f"{file} names no target_modules: the adapter's modules are unknown")
     return config
 
 

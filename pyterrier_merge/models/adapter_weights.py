@@ -33,11 +33,11 @@ def merge_adapter(body: Any, base: Path, adapter: Path, *, tokenizer: Path) -> b
         tokenizer: The transformer's folder of the result, with its tokenizer.
 
     Returns:
-        Whether weights that every text goes through have moved, and not token embeddings alone.
+        Whether weights that every text uses have changed, not only token embeddings.
 
     Raises:
-        ValueError: The adapter is not a LoRA, is corrupt, not whole, another base's, changes nothing, or has tokens
-            without embeddings.
+        ValueError: The adapter is not a LoRA, is corrupt, incomplete, made for another base, changes nothing, or has
+            tokens without embeddings.
     """
     import torch
 
@@ -45,31 +45,31 @@ def merge_adapter(body: Any, base: Path, adapter: Path, *, tokenizer: Path) -> b
     require_unquantised(own)
     read = read_adapter(trained, body)
     require_whole(read, body, own)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):  # new matrices are random, until they get their values
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):  # new matrices are random until they are loaded
         rows = place_embeddings(body, read.tensors, read.config.trainable_token_indices, trained)
         moved = _merge_lora(body, read, own) + _replace_parameters(body, read)
         embed_tokens(body, tokenizer, own, trained, rows)
     if not moved and not (rows and rows.changed):
         _report_unchanged(adapter, body.dtype)
-    return any(name != embeddings_of(body) for name in moved)  # many a text has none of the tokens that were trained
+    return any(name != embeddings_of(body) for name in moved)  # many texts have no trained token
 
 
 def _report_unchanged(adapter: Path, dtype: torch.dtype) -> None:
     if read_training(adapter).get("best_step") == 0:
         logger.warning(
-            "%s is an adapter of zeros: its training found no step that was better than the source on dev, and kept "
+            "%s is an adapter of zeros: its training found no step that was better than the source on dev and kept "
             "step 0; vectors are the source's",
             adapter,
         )
         return
     raise ValueError(
         f"{adapter} changes nothing in the model's body: the LoRA of each module there is zero, as before the first "
-        f"step of a training, or too small for {dtype} (what it does to a head goes into no merge)"
+        f"step of a training, or too small for {dtype} (changes of a head are not merged)"
     )
 
 
 def _merge_lora(body: Any, adapter: Adapter, base: Path) -> list[str]:
-    """Add the products of an adapter's matrices to the weights; the names of the modules that moved."""
+    """Add the products of an adapter's matrices to the weights; return the names of the modules that changed."""
     from peft import get_peft_model, set_peft_model_state_dict
     from peft.tuners.lora import LoraLayer
 
@@ -79,7 +79,7 @@ def _merge_lora(body: Any, adapter: Adapter, base: Path) -> list[str]:
         return []
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # transformers' and peft's own, on what peft does in here
+            warnings.simplefilter("ignore")  # warnings of transformers and peft about peft's own steps
             wrapped = get_peft_model(body, _config_of_body(adapter, {module_of(name) for name in lora}))
             _require_all(set_peft_model_state_dict(wrapped, {ROOT + name: tensor for name, tensor in lora.items()}))
             layers = {name: module for name, module in body.named_modules() if isinstance(module, LoraLayer)}
@@ -95,7 +95,7 @@ def _merge_lora(body: Any, adapter: Adapter, base: Path) -> list[str]:
 
 
 def _merge_layer(layer: Any, name: str, bias: torch.Tensor | None) -> bool:
-    """Merge one layer's matrices, and the change of its bias; whether its weights are others now."""
+    """Merge one layer's matrices, and the change of its bias; return whether its weights changed."""
     base = layer.get_base_layer()
     before = base.weight.data
     layer.merge(safe_merge=True)  # into a copy
@@ -110,14 +110,14 @@ def _merge_layer(layer: Any, name: str, bias: torch.Tensor | None) -> bool:
 
 
 def _replace_parameters(body: Any, adapter: Adapter) -> list[str]:
-    """Write what was trained as a whole (norms, biases, whole modules); the names of the modules that changed."""
+    """Write fully trained parameters (norms, biases, modules); return the names of the modules that changed."""
     parameters, changed = dict(body.named_parameters()), []
     for name, tensor in adapter.tensors.items():
         if ".lora_" in name or ".original_module." in name:
             continue
         own = parameters.get(parameter_of(name))
         if own is None or own.shape != tensor.shape:
-            found = "is not there" if own is None else f"is {tuple(own.shape)}"
+            found = "is missing" if own is None else f"is {tuple(own.shape)}"
             raise ValueError(
                 f"tensor {name!r} of {adapter.folder} is {tuple(tensor.shape)}, that of its base {found}: the adapter "
                 "is another base's"
@@ -129,7 +129,7 @@ def _replace_parameters(body: Any, adapter: Adapter) -> list[str]:
 
 
 def _require_all(placed: Any) -> None:
-    """Raise ``ValueError`` where tensors found no place in the model that peft made, or got none."""
+    """Raise ``ValueError`` if the model that peft made lacks a place for a tensor, or a tensor for a place."""
     if placed.unexpected_keys:
         raise ValueError(f"tensor {placed.unexpected_keys[0]!r} finds no place")
     lacking = [name for name in placed.missing_keys if "lora_" in name]
@@ -152,7 +152,7 @@ def _config_of_body(adapter: Adapter, modules: set[str]) -> Any:
         layers_pattern=None,
         rank_pattern={f"^{re.escape(name)}": rank for name, rank in ranks.items() if rank != adapter.config.r},
         alpha_pattern=alphas,
-        modules_to_save=None,  # what is not LoRA is written by this package
+        modules_to_save=None,  # this package writes everything but the LoRA
         trainable_token_indices=None,
         bias="none",
         lora_bias=False,
@@ -163,7 +163,7 @@ def _config_of_body(adapter: Adapter, modules: set[str]) -> Any:
 
 
 def _by_module(patterns: dict[str, int] | None, modules: set[str], prefix: str) -> dict[str, int]:
-    """What peft's patterns (regular expressions for the trained names) say of each module, by the body's names."""
+    """Values of peft's patterns (regular expressions for the trained names) for each module, by the body's names."""
     from peft.utils.other import get_pattern_key
 
     patterns = patterns or {}

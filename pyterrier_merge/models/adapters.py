@@ -23,35 +23,35 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_PROCEDURE = 5  # part of every fingerprint: raise it when the same files would give another model
+_PROCEDURE = 5  # part of every fingerprint: increase it if the same files would give another model
 
 
 def fingerprint_adapted(base: Path, adapter: Path) -> str:
-    """Return the fingerprint of a base with an adapter, by the content of both."""
+    """Return the fingerprint of a base with an adapter, from the content of both."""
     return fingerprint(["adapter", _PROCEDURE, fingerprint_model(base), fingerprint_model(adapter)])
 
 
 def with_adapter(base: Path, adapter: Path, *, base_name: str) -> Path:
     """Return a cached folder with the base's files and its weights with the adapter merged in (by peft).
 
-    A merge of models reads its parents from files, and needs such a folder; an encoder does without, see
-    :func:`adapted_files`. The folder holds the transformer's body in the base's stored type. A head, which no merge of
-    models takes, is left out, and so is what an adapter does to it. Its further files are those of
+    A merge of models reads its parents from files and needs such a folder; an encoder does not, see
+    :func:`adapted_files`. The folder holds the transformer's body in the base's stored type. A head, which merges of
+    models do not use, and the adapter's changes of it are left out. Its other files are those of
     :func:`adapted_files`.
 
     Args:
         base: Folder of the base.
         adapter: Folder of the adapter.
-        base_name: What the user called the base.
+        base_name: The user's name for the base.
 
     Raises:
-        ValueError: What :func:`merge_adapter` raises; or the base is quantised, or lacks weights.
-        OSError: The disk has no room for the result, or a file could not be written; nothing of the result stays.
+        ValueError: As :func:`merge_adapter`; or the base is quantised, or lacks weights.
+        OSError: The disk has no room for the result, or a file could not be written; the partial result is deleted.
     """
 
     def size() -> int:
         files = {stored.file for stored in stored_tensors(transformer_folder(base)).values()}
-        files.update(transformer_folder(adapter).glob("adapter_model.*"))  # embeddings of added tokens are in there
+        files.update(transformer_folder(adapter).glob("adapter_model.*"))  # may hold embeddings of added tokens
         return sum(file.stat().st_size for file in files)
 
     def write(building: Path) -> None:
@@ -69,12 +69,12 @@ def with_adapter(base: Path, adapter: Path, *, base_name: str) -> Path:
 
 @contextmanager
 def adapted_files(base: Path, adapter: Path) -> Iterator[Path]:
-    """Yield a temporary folder to load the base from as the retriever that it is with the adapter; weights are links.
+    """Yield a temporary folder that loads the base with the adapter's settings; weights are links.
 
-    An adapter that is a retriever of sentence-transformers (it has ``modules.json``) stays the one that was trained:
-    pooling, prompts, length, dense modules and tokenizer are its own, whatever the base has. Any other adapter (peft's,
-    Tevatron's) gets the base's files. A tokenizer in the adapter's folder is the one that it was trained with, and
-    replaces the base's. The weights are still the base's: :func:`~.adapter_weights.merge_adapter` comes after loading.
+    An adapter that sentence-transformers saved as a retriever (it has ``modules.json``) keeps its own pooling, prompts,
+    length, dense modules and tokenizer. Any other adapter (from peft, Tevatron) gets the base's files. A tokenizer in
+    the adapter's folder is the one that it was trained with, and replaces the base's. The weights are still the base's:
+    call :func:`~.adapter_weights.merge_adapter` after loading.
     """
     with TemporaryDirectory(prefix="adapted-") as temporary:
         target = _copy_files(base, adapter, Path(temporary))
@@ -84,7 +84,7 @@ def adapted_files(base: Path, adapter: Path) -> Iterator[Path]:
 
 
 def _copy_files(base: Path, adapter: Path, building: Path) -> Path:
-    """Copy all but the transformer's weights: configuration, tokenizer, further modules; return where those belong."""
+    """Copy everything but the transformer's weights; return the folder for the weights."""
     modules = adapter if (adapter / "modules.json").is_file() else base
     transformer = transformer_folder(modules)
     for file in defining_files(modules):
@@ -99,7 +99,7 @@ def _copy_files(base: Path, adapter: Path, building: Path) -> Path:
     target = building / transformer.relative_to(modules)
     target.mkdir(parents=True, exist_ok=True)
     copy_tokenizer(transformer_folder(base), transformer_folder(adapter), target)
-    # an adapter's configuration may be of more tokens
+    # an adapter's configuration may have more tokens
     shutil.copyfile(transformer_folder(base) / "config.json", target / "config.json")
     return target
 

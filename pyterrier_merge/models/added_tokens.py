@@ -1,4 +1,4 @@
-"""What an adapter does to the tokens of its base: embeddings that it carries, and a tokenizer of its own."""
+"""An adapter's changes to the tokens of its base: embeddings that it carries, and its own tokenizer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model")
-# Under the module's name, what peft saves of its weights: trained as a whole, resized, or below a LoRA or trained rows.
+# Names, below the module's, of weights that peft saves: fully trained, resized, or under a LoRA or trained rows.
 _WHOLE = ("weight", "modules_to_save.weight", "base_layer.weight", "token_adapter.base_layer.weight")
 _ROWS = "token_adapter.trainable_tokens_delta"
 _UNUSED = "original_module.weight"
@@ -29,10 +29,10 @@ class TokenRows:
     """Rows of the token embeddings.
 
     Attributes:
-        before: As many as the base has.
-        after: As many as it has with the adapter.
-        carried: Whether the adapter brought them all.
-        changed: Whether it brought other values than the base's.
+        before: Number of rows in the base.
+        after: Number of rows with the adapter.
+        carried: Whether the adapter has all of them.
+        changed: Whether the adapter's values differ from the base's.
     """
 
     before: int
@@ -51,16 +51,16 @@ def embeddings_of(body: Any) -> str | None:
 
 
 def place_embeddings(body: Any, tensors: dict[str, torch.Tensor], trained_rows: Any, adapter: Path) -> TokenRows | None:
-    """Write the token embeddings that an adapter carries into the live body, which takes their size.
+    """Write the token embeddings that an adapter carries into the live body, which is resized to them.
 
     Args:
         body: The base, live.
-        tensors: The adapter's, by the body's names; those that were written are taken out.
+        tensors: The adapter's, by the body's names; those that are written are removed from it.
         trained_rows: ``trainable_token_indices`` of its configuration.
-        adapter: Its folder, for messages.
+        adapter: The adapter's folder, for messages.
 
     Returns:
-        The rows, before and after; None for a body without token embeddings.
+        The rows before and after; None for a body without token embeddings.
 
     Raises:
         ValueError: The adapter has tensors for more tokens than it or the base has embeddings for, or lacks rows that
@@ -111,8 +111,8 @@ def copy_tokenizer(base: Path, adapter: Path, target: Path) -> None:
 
     Args:
         base: The transformer's folder of the base.
-        adapter: That of the adapter.
-        target: That of the merged model; another tokenizer's files in it are replaced.
+        adapter: The transformer's folder of the adapter.
+        target: The transformer's folder of the merged model; another tokenizer's files in it are replaced.
     """
     for file in _tokenizer_files(target):
         file.unlink()
@@ -124,20 +124,20 @@ def copy_tokenizer(base: Path, adapter: Path, target: Path) -> None:
 def embed_tokens(body: Any, target: Path, base: Path, adapter: Path, rows: TokenRows | None) -> None:
     """Raise ``ValueError`` unless every token that the adapter's training added or moved has its embedding.
 
-    A padding token needs none, for no text attends to it: it gets a row of zeros, so that its id can be looked up.
+    A padding token needs none, because no text attends to it: it gets a row of zeros, so that its id can be looked up.
 
     Args:
         body: The live body, with the adapter.
         target: The transformer's folder of the merged model, with its tokenizer.
-        base: That of the base.
-        adapter: That of the adapter.
-        rows: Of the token embeddings.
+        base: The transformer's folder of the base.
+        adapter: The transformer's folder of the adapter.
+        rows: The rows of the token embeddings.
     """
     changed = any(_tokenizer_files(adapter))
     if rows is not None and rows.after > rows.before and not changed:
         raise ValueError(
             f"{adapter} carries embeddings for {rows.after - rows.before} tokens more than its base has "
-            f"({rows.before}), and no tokenizer that says which they are: put the files of the tokenizer that it was "
+            f"({rows.before}), and no tokenizer that defines them: put the files of the tokenizer that it was "
             "trained with into its folder"
         )
     if rows is None or not changed:
@@ -146,8 +146,8 @@ def embed_tokens(body: Any, target: Path, base: Path, adapter: Path, rows: Token
         own = read_vocabulary(target)
     except ValueError as error:
         raise ValueError(
-            f"the tokenizer in {adapter} cannot be read, and whether its training added tokens is not known ({error}); "
-            "take its files out of the folder where the base's own is meant"
+            f"the tokenizer in {adapter} cannot be read, so it is unknown whether training added tokens ({error}); "
+            "remove its files from the folder to use the base's tokenizer"
         ) from error
     theirs = read_vocabulary(base) if has_vocabulary(base) else Vocabulary({}, {})
     homeless = _in_order(own, lambda token, row: row >= rows.after and theirs.ids.get(token) != row)
@@ -182,14 +182,14 @@ def _report(own: Vocabulary, theirs: Vocabulary, adapter: Path) -> None:
 
 
 def _padding(vocabulary: Vocabulary) -> list[str]:
-    """The padding token, where it has no other role: as the end of a text, it would be attended to."""
+    """The padding token, if it has no other role: an end-of-text token would be attended to."""
     pad = vocabulary.special.get("pad")
     others = [pair for role, pair in vocabulary.special.items() if role != "pad"]
     return [] if pad is None or pad in others else [pad[0]]
 
 
 def _add_rows(body: Any, size: int) -> None:
-    """Let the token embeddings have more rows, of zeros."""
+    """Append rows of zeros to the token embeddings."""
     import torch
 
     before = len(body.get_input_embeddings().weight)
@@ -199,21 +199,21 @@ def _add_rows(body: Any, size: int) -> None:
 
 
 def _in_order(vocabulary: Vocabulary, wanted: Callable[[str, int], bool]) -> list[str]:
-    """The tokens of which something is so, by their ids."""
+    """The given tokens, sorted by id."""
     return sorted(
         (token for token, row in vocabulary.ids.items() if wanted(token, row)), key=vocabulary.ids.__getitem__
     )
 
 
 def _taken(tensors: dict[str, torch.Tensor], names: Sequence[str]) -> torch.Tensor | None:
-    """Take tensors out and return the first that was there."""
+    """Remove tensors and return the first one found."""
     found = [tensors.pop(name) for name in names if name in tensors]
     return found[0] if found else None
 
 
 def _indices(trained_rows: Any, number: int, size: int, adapter: Path) -> list[int]:
     lists = list(trained_rows.values()) if isinstance(trained_rows, dict) else [trained_rows]
-    for rows in lists:  # of several modules, heads are left out; tied ones have the same rows
+    for rows in lists:  # one list for each module; heads are left out, tied ones have the same rows
         if isinstance(rows, list) and len(rows) == number and all(isinstance(row, int) for row in rows):
             if max(rows, default=0) >= size:
                 raise ValueError(_uncarried(adapter, sum(row >= size for row in rows), (), size))
@@ -225,7 +225,7 @@ def _indices(trained_rows: Any, number: int, size: int, adapter: Path) -> list[i
 
 
 def _uncarried(adapter: Path, number: int, tokens: Sequence[str], rows: int) -> str:
-    without = ", or take the tokenizer's files out of its folder to do without these tokens" if tokens else ""
+    without = ", or remove the tokenizer's files from its folder to leave these tokens out" if tokens else ""
     return (
         f"the training of {adapter} added {number} token{'s' if number != 1 else ''}{_named(tokens)}, and the adapter "
         f"does not carry their embeddings (there are {rows} rows): save it with them "

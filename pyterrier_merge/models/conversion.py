@@ -1,4 +1,4 @@
-"""Models made from others once and kept: merged adapters, converted files. The only importer of filelock."""
+"""The cache of derived models: merged adapters, converted files. Only this module imports filelock."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ _SPARE_BYTES = 2**26  # configurations and tokenizers
 
 
 def kept_model(identity: str, write: Callable[[Path], None], *, size: Callable[[], int], what: str) -> Path:
-    """Return the cached folder of a made model; make it where it is not there yet.
+    """Return the cached folder of a derived model; create it if it is missing.
 
-    Processes that want the same model at the same time wait for the one that makes it; what one that was killed has
-    left is deleted before the model is made anew.
+    Processes that need the same model at the same time wait for the one that creates it. Files that a killed process
+    left are deleted before the model is created again.
 
     Args:
-        identity: Fingerprint of everything that the model is made from.
-        write: Writes its files into a folder. Nothing stays of them where it raises.
-        size: Bytes of the weights to be written; asked for before ``write`` is called.
-        what: What is made, for messages.
+        identity: Fingerprint of all inputs of the model.
+        write: Writes its files into a folder. They are deleted if it raises.
+        size: Bytes of the weights to be written; called before ``write``.
+        what: Description of the model, for messages.
 
     Raises:
-        OSError: The disk has not that much room.
+        OSError: The disk does not have enough room.
     """
     from filelock import FileLock
 

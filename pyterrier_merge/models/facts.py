@@ -1,4 +1,4 @@
-"""What a model's files say of it: read without loading the model, and without asking the hub."""
+"""Facts from a model's files, read without loading the model and without a request to the hub."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pyterrier_merge.models.weights import FLOATS, stored_tensors
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of a model before it is loaded; None where it is not known.
+    """Facts about a model before it is loaded; None if unknown.
 
     Attributes:
-        where: Where its files are, in words.
-        loadable: It can be loaded as its files are: nothing has to be downloaded, converted or merged.
+        where: Description of where its files are.
+        loadable: Its files can be loaded as they are: nothing has to be downloaded, converted or merged.
         parameters: Number of weights in its files.
         stored_bytes: Size of these weights.
-        dtype: What most of them are stored in, as safetensors writes it: ``F32``.
+        dtype: The type of most of these weights, as safetensors writes it: ``F32``.
         dimension: Components of its vectors.
     """
 
@@ -34,7 +34,7 @@ class ModelFacts:
 
 
 def model_facts(name: str) -> ModelFacts:
-    """Return what is known of a model of that name. The numbers are those of its base where it has an adapter.
+    """Return the facts about a model of that name. For a model with an adapter, the numbers are those of its base.
 
     Raises:
         FileNotFoundError: No such folder or package, or it holds no weights.

@@ -1,4 +1,4 @@
-"""What a model's folder holds: its configuration, the transformer's part of it, the files that define it."""
+"""The files in a model's folder: its configuration, the transformer's part, the files that define the model."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ WEIGHT_FILES = (
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _BESIDE_WEIGHTS = ("*.json", "*.txt", "*.model")
-TRAINING = "training.json"  # what this package's training writes down
-MERGE = "merge.json"  # lies in the folder of a saved merge
-# What a model was made from, how, and in how many seconds: of this package and of transformers' Trainer.
+TRAINING = "training.json"  # written by this package's training
+MERGE = "merge.json"  # in the folder of a saved merge
+# Records of how a model was made and how long it took: from this package and from transformers' Trainer.
 PROVENANCE = frozenset(
     {
         TRAINING,
@@ -39,8 +39,8 @@ _DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 def fingerprint_model(folder: Path) -> str:
     """Return the fingerprint of the files that define a model: weights, configurations, tokenizer.
 
-    Records of how it was made (``training.json``, ``merge.json``) are left out: the same training, done twice, gives
-    the same model.
+    Records of how it was made (``training.json``, ``merge.json``) are left out, so that repeating a training gives the
+    same fingerprint.
 
     Files are read once in a process and again only when their size, time or inode changes; files in the hub's cache are
     named by their SHA-256 and are not read at all.
@@ -52,7 +52,7 @@ def fingerprint_model(folder: Path) -> str:
 def defining_files(folder: Path) -> list[Path]:
     """Return the files that define a model: weights, configurations and tokenizer, in its folder and its modules'.
 
-    Other folders (``onnx``, checkpoints of a training) and weights in a form that is not read are no part of it.
+    Other folders (``onnx``, checkpoints of a training) and weights in an unused format are left out.
     """
     places = {folder, *(folder / module["path"] for module in _modules(folder))}
     beside = {file for place in places for pattern in _BESIDE_WEIGHTS for file in place.glob(pattern)}
@@ -60,7 +60,7 @@ def defining_files(folder: Path) -> list[Path]:
 
 
 def file_digest(file: Path) -> str:
-    """Return the fingerprint of a file's bytes, remembered while the file stays as it is."""
+    """Return the fingerprint of a file's bytes, cached until the file changes."""
     file = file.resolve()
     if file.parent.name == "blobs" and _DIGEST.match(file.name):
         return file.name[:DIGITS]
@@ -69,7 +69,7 @@ def file_digest(file: Path) -> str:
 
 
 def transformer_folder(folder: Path) -> Path:
-    """Return where the transformer's own files lie: the model's folder, or the part that ``modules.json`` names first.
+    """Return the folder of the transformer's own files: the model's folder, or the first one in ``modules.json``.
 
     Raises:
         ValueError: ``modules.json`` is not what sentence-transformers writes.
@@ -79,7 +79,7 @@ def transformer_folder(folder: Path) -> Path:
 
 
 def first_module(folder: Path) -> str | None:
-    """Return the class of the module that ``modules.json`` names first; None where there is no such file."""
+    """Return the class of the module that ``modules.json`` names first; None without such a file."""
     modules = _modules(folder)
     return modules[0]["type"].rpartition(".")[2] if modules else None
 
@@ -99,7 +99,7 @@ def has_weights(folder: Path) -> bool:
 
 
 def weight_files(folder: Path) -> set[Path]:
-    """Return the files that weights are read from: the first form that is there, with its shards; or an adapter's."""
+    """Return the files that weights are read from: the first format found, with its shards; or an adapter's."""
     names = next(([name] for name in WEIGHT_FILES if (folder / name).is_file()), list(_ADAPTER_FILES))
     if names[0].endswith(".index.json"):
         shards = read_json(folder / names[0]).get("weight_map")
@@ -141,7 +141,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_training(folder: Path) -> dict[str, Any]:
-    """Return what this package's training wrote into a model's folder; nothing for a model of others.
+    """Return what this package's training wrote into a model's folder; empty for other models.
 
     Raises:
         ValueError: ``training.json`` cannot be read, or is not a JSON object.
@@ -151,7 +151,7 @@ def read_training(folder: Path) -> dict[str, Any]:
 
 
 def read_merge(folder: Path) -> dict[str, Any]:
-    """Return what was written into the folder of a saved merge; nothing for other folders.
+    """Return the record in the folder of a saved merge; empty for other folders.
 
     Raises:
         ValueError: ``merge.json`` cannot be read, or is not a JSON object.

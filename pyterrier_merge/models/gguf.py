@@ -1,4 +1,4 @@
-"""GGUF files, converted to folders that transformers reads. The only importer of gguf."""
+"""Converts GGUF files to folders that transformers reads. Only this module imports gguf."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _PLAIN = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_PROCEDURE = 2  # part of every fingerprint: raise it when the same file would give another model
+_PROCEDURE = 2  # part of every fingerprint: increase it if the same file would give another model
 _BROKEN = (ValueError, OSError, LookupError, TypeError, RuntimeError, AttributeError, OverflowError, AssertionError)
 
 
@@ -30,14 +30,14 @@ def convert_gguf(file: Path) -> Path:
     """Return a cached folder with a GGUF file's model: ``config.json``, safetensors, and the tokenizer if possible.
 
     transformers does the conversion, in float32 and with the whole model in memory. Weights that were not quantised
-    come out exactly, in the narrowest of the file's types that holds them; the matrices of a quantised file in float16.
-    The body alone is kept: a language-model head goes into no merge.
+    are exact, in the narrowest of the file's types that holds them; matrices of a quantised file are float16.
+    Only the body is kept: merges do not use a language-model head.
 
     Raises:
         ValueError: The file is corrupt or truncated, of an architecture that transformers does not convert, or lacks
             weights of the body.
         RuntimeError: The package ``gguf`` is missing.
-        OSError: The disk has no room for the result, or a file could not be written; nothing of the result stays.
+        OSError: The disk has no room for the result, or a file could not be written; the partial result is deleted.
     """
     identity = fingerprint(["gguf", _PROCEDURE, file_digest(file)])
 
@@ -84,14 +84,14 @@ def _convert(file: Path, building: Path) -> None:
     quantised = sorted(kinds - _PLAIN.keys())
     if quantised:
         logger.warning(
-            "%s is quantised (%s): its weights are dequantised, and remain as coarse as they are there",
+            "%s is quantised (%s): its weights are dequantised, but do not regain precision",
             file,
             ", ".join(quantised),
         )
     weights = {name: _narrowed(tensor, kinds, bool(quantised)) for name, tensor in model.state_dict().items()}
     config = model.config
     config.architectures = [type(model).__name__]
-    if hasattr(config, "quantization_config"):  # transformers marks whatever comes from a GGUF file
+    if hasattr(config, "quantization_config"):  # transformers sets it for every GGUF file
         del config.quantization_config
     config.save_pretrained(building)
     with writing_weights(building):
@@ -102,7 +102,7 @@ def _convert(file: Path, building: Path) -> None:
 
 @contextmanager
 def _alone(file: Path) -> Iterator[Path]:
-    """A folder with a link to the file: transformers would follow an adapter's configuration that lies beside it."""
+    """A folder with a link to the file: transformers would use an adapter's configuration in the file's own folder."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, file.name).symlink_to(file.resolve())
         yield Path(folder)
@@ -125,10 +125,10 @@ def _save_tokenizer(file: Path, building: Path) -> None:
     try:
         with _alone(file) as folder:
             tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file.name, trust_remote_code=False)
-    except Exception as error:  # noqa: BLE001 (whatever keeps transformers from making it: a merge does not need it)
+    except Exception as error:  # noqa: BLE001 (transformers may raise anything; a merge needs no tokenizer)
         logger.info("%s: no tokenizer was made: %s", file, error)
         return
     try:
         tokenizer.save_pretrained(building)
-    except Exception as error:  # tokenizers knows no other
+    except Exception as error:  # tokenizers raises no narrower class
         raise OSError(f"the tokenizer could not be written into {building} (is the disk full?): {error}") from error

@@ -1,4 +1,4 @@
-"""Models of the hub, in the hub's own cache."""
+"""Models from the hub, in the hub's own cache."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from pyterrier_merge.models.files import has_weights, transformer_folder
 from pyterrier_merge.models.weights import stored_tensors
 
-_OTHER = ["onnx/*", "openvino/*", "original/*", "lora/*", "consolidated*"]  # the same weights in other forms
+_OTHER = ["onnx/*", "openvino/*", "original/*", "lora/*", "consolidated*"]  # the same weights in other formats
 
 
 _OFFLINE: ContextVar[bool] = ContextVar("offline", default=False)
@@ -19,7 +19,7 @@ _OFFLINE: ContextVar[bool] = ContextVar("offline", default=False)
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """Take models from the hub's cache alone: within it the hub is not asked, and nothing is fetched."""
+    """Use only the hub's cache inside this context: no requests to the hub, no downloads."""
     token = _OFFLINE.set(True)
     try:
         yield
@@ -28,13 +28,14 @@ def offline() -> Iterator[None]:
 
 
 def hub_snapshot(name: str, revision: str | None) -> Path:
-    """Return the folder of a model or adapter in the hub's cache, fetched where it is not there yet.
+    """Return the folder of a model or adapter in the hub's cache; download it if it is missing.
 
-    The hub is asked once in a process, so that a name means one commit throughout. The folder's name is the commit.
+    Each process asks the hub once for a name, so that the name means one commit throughout. The folder's name is the
+    commit.
 
     Raises:
-        ValueError: The hub knows no such model, or not at this revision.
-        RuntimeError: The hub could not be reached, or may not be asked, and its cache does not hold the model.
+        ValueError: The hub has no such model or revision.
+        RuntimeError: The hub could not be reached, or is set offline, and its cache does not hold the model.
     """
     return _cached(name, revision) if _OFFLINE.get() else _fetched(name, revision)
 
@@ -76,7 +77,7 @@ def _cached(name: str, revision: str | None) -> Path:
     try:
         folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
         if not any(folder.glob("adapter_model.*")):
-            stored_tensors(transformer_folder(folder))  # every shard is there
+            stored_tensors(transformer_folder(folder))  # raises unless every shard exists
     except (LocalEntryNotFoundError, FileNotFoundError, ValueError) as error:
         raise RuntimeError(f"model {name!r} is not, or not as a whole, in the hub's cache") from error
     return folder

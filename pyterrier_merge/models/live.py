@@ -1,4 +1,4 @@
-"""Looking at live transformers models, and loading them without their talk."""
+"""Inspecting live transformers models, and loading them without their log output."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 
 def count_positions(body: Any) -> int | None:
-    """Return how many tokens a live transformer has positions for; None where it is not bound to a number (XLNet's -1).
+    """Return how many tokens a live transformer has positions for; None if the number is not limited (XLNet's -1).
 
-    RoBERTa's family counts from the padding token's position, so that some places of its table are no tokens'.
+    RoBERTa's family counts from the padding token's position, so that some rows of its table are unused.
     """
     table = getattr(getattr(body, "embeddings", None), "position_embeddings", None)
     reserved = getattr(table, "padding_idx", None)
@@ -24,7 +24,7 @@ def count_positions(body: Any) -> int | None:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Keep transformers and sentence-transformers from reporting what they load: callers check what matters to them."""
+    """Silence the loading reports of transformers and sentence-transformers; callers do their own checks."""
     log: Any = importlib.import_module("transformers.utils.logging")
     verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     others = logging.getLogger("sentence_transformers")

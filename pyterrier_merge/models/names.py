@@ -30,11 +30,11 @@ _HUB_ID = re.compile(r"^(?P<id>[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?)(@(?P<re
 
 @dataclass(frozen=True)
 class ModelParts:
-    """What is loaded for a model's name.
+    """The folders to load for a model's name.
 
     Attributes:
-        folder: With the weights.
-        adapter: Of an adapter that is to be merged into them once they are in memory.
+        folder: The folder with the weights.
+        adapter: The folder of an adapter to merge into these weights after loading.
     """
 
     folder: Path
@@ -42,25 +42,25 @@ class ModelParts:
 
     @property
     def fingerprint(self) -> str:
-        """By the content of both."""
+        """The fingerprint of the content of both."""
         return (
             fingerprint_model(self.folder) if self.adapter is None else fingerprint_adapted(self.folder, self.adapter)
         )
 
 
 def locate_parts(name: str | Path, adapter: str | Path | None = None) -> ModelParts:
-    """Return the folder of a model and that of its adapter, as they lie on disk: no merged copy is written.
+    """Return the folder of a model and that of its adapter, as they are on disk: no merged copy is written.
 
     Of several adapters, ``BASE+ADAPTER+ADAPTER``, the last is returned, and those before it are merged into a folder in
     the package's cache.
 
     Args:
         name: As :func:`locate_model` takes it.
-        adapter: A further adapter, on top of that model.
+        adapter: Another adapter on top of that model.
 
     Raises:
-        ValueError: As :func:`locate_model` does, but for an adapter that does not fit, which is seen when it is merged.
-        FileNotFoundError, RuntimeError, OSError: As :func:`locate_model` does.
+        ValueError: As :func:`locate_model`, except for an adapter that does not fit: merging it raises the error.
+        FileNotFoundError, RuntimeError, OSError: As :func:`locate_model`.
     """
     model, *adapters = [*_parts(name), *([] if adapter is None else [_adapter(adapter)])]
     if len({part.place.resolve() for part in adapters}) < len(adapters):
@@ -76,22 +76,22 @@ def locate_parts(name: str | Path, adapter: str | Path | None = None) -> ModelPa
 
 
 def locate_model(name: str | Path) -> Path:
-    """Return the local folder of a model: fetched from the hub, merged with its adapter or converted where need be.
+    """Return the local folder of a model: downloaded from the hub, merged with its adapter or converted if needed.
 
-    What is fetched lies in the hub's cache; what is merged or converted in the package's own, once.
+    Downloads are in the hub's cache; merged and converted models are in the package's own cache.
 
     Args:
         name: A folder (``~`` is the home folder); a ``.gguf`` file; ``package:PACKAGE/FOLDER`` for a model that an
             installed Python package ships (the package is not executed); a hub id such as
             ``intfloat/e5-mistral-7b-instruct``, with ``@REVISION`` (a branch, tag or commit) to pin it; or
             ``BASE+ADAPTER``, each of them one of these, for a LoRA adapter on a base. This is mergekit's notation. A
-            path that exists as a whole is that path, whatever signs it holds. A folder with an adapter alone
-            stands for the adapter on the base that its configuration names.
+            name that is an existing path is that path, even if it contains ``+`` or ``@``. A folder with only an
+            adapter means the adapter on the base that its configuration names.
 
     Raises:
         FileNotFoundError: No such folder or package, or it holds no weights.
-        ValueError: The hub knows no such model or revision, a revision was given for a local folder, an adapter does
-            not fit its base or lies beside weights, or a GGUF file cannot be read.
+        ValueError: The hub has no such model or revision, a revision was given for a local folder, an adapter does
+            not fit its base or is in a folder with weights, or a GGUF file cannot be read.
         RuntimeError: The hub could not be reached and its cache does not hold the model, or the package ``gguf`` is
             missing.
         OSError: The disk has no room for a merged or converted model.
@@ -115,7 +115,7 @@ def short_name(name: str | Path) -> str:
 
 
 def public_name(name: str | Path) -> str:
-    """Return a model's name for others to read: of a local folder its last part alone, all else as it is."""
+    """Return a model's name for publication: only the last part of a local folder's path, other names unchanged."""
     text = str(name)
     if (place := _existing(text)) is not None:
         return text if text.startswith(PACKAGE_SCHEME) else place.resolve().name
@@ -124,12 +124,12 @@ def public_name(name: str | Path) -> str:
 
 
 def places(name: str | Path) -> list[Path]:
-    """Return what a model is made from, as it lies on disk: its folder or ``.gguf`` file, and those of its adapters."""
+    """Return the paths on disk that a model is made from: its folder or ``.gguf`` file, and those of its adapters."""
     return [part.place for part in _parts(name)]
 
 
 def training_reports(name: str | Path) -> list[dict[str, Any]]:
-    """Return what this package's training wrote of a model on this disk.
+    """Return the training reports of this package for a model on this disk.
 
     Returns:
         The ``training.json`` of the model, of each of its adapters, and of each model that was merged into it
@@ -158,12 +158,12 @@ def _reports(place: Path | None) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class _Part:
-    """A name without ``+``, and where it leads.
+    """A name without ``+``, and its location.
 
     Attributes:
         name: As given, without the revision.
         place: A folder or a file.
-        commit: Of a hub id.
+        commit: The commit of a hub id.
     """
 
     name: str
@@ -200,7 +200,7 @@ def _parts(name: str | Path) -> list[_Part]:
 
 
 def _require_no_adapter(part: _Part) -> None:
-    if is_adapter(part.place):  # transformers would load the adapter's base and put it on that
+    if is_adapter(part.place):  # transformers would load the adapter on its own base
         raise ValueError(
             f"{part.name!r} holds the weights of a model and an adapter's configuration ({part.place}), and it is not "
             "to be seen whether the adapter is in the weights: give a copy of the folder without adapter_config.json "
@@ -209,7 +209,7 @@ def _require_no_adapter(part: _Part) -> None:
 
 
 def _split(text: str) -> tuple[str, str] | None:
-    """Base and adapter, where both look like models."""
+    """Base and adapter, if both look like models."""
     for plus in (match.start() for match in reversed(list(re.finditer(r"\+", text)))):
         base, adapter = text[:plus], text[plus + 1 :]
         if _is_named(adapter) and (_is_named(base) or _split(base)):
@@ -233,7 +233,7 @@ def _part(name: str | Path) -> _Part:
     place = _existing(text)
     if place is not None:
         if place.is_file() and place.suffix.lower() != ".gguf":
-            raise ValueError(f"{text!r} is a file: give the folder that it lies in (of files, .gguf alone is a model)")
+            raise ValueError(f"{text!r} is a file: give its folder (only a .gguf file is a model by itself)")
         return _Part(text, place)
     if text.startswith(PACKAGE_SCHEME):
         return _Part(text, _package_folder(text.removeprefix(PACKAGE_SCHEME)))
@@ -278,7 +278,7 @@ def _package_folder(path: str) -> Path:
 
 def _no_weights(part: _Part) -> str:
     if (first := first_module(part.place)) not in (None, "Transformer"):
-        return f"{part.name!r} begins with a {first}, and not with the one transformer that a model here consists of"
+        return f"{part.name!r} begins with a {first}, not with one transformer, which this package needs"
     message = f"{part.name!r} holds no weights: expected one of {', '.join(WEIGHT_FILES)} in {part.place}"
     converted = sorted(part.place.glob("*.gguf"))
     return f"{message}; for a GGUF file, name it: {part.name}/{converted[0].name}" if converted else message

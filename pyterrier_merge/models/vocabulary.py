@@ -14,7 +14,7 @@ _FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bp
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a tokenizer's own files say.
+    """The vocabulary in a tokenizer's own files.
 
     Attributes:
         ids: Token -> id, added tokens included.
@@ -26,17 +26,17 @@ class Vocabulary:
 
 
 def has_vocabulary(folder: Path) -> bool:
-    """Whether a transformer's folder holds a tokenizer of its own, and not settings of one alone."""
+    """Whether a transformer's folder holds a whole tokenizer, not only its settings."""
     return any((folder / file).is_file() for file in _FILES)
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:
-    """Read the vocabulary of the tokenizer in a model's folder; no code of the folder's is run.
+    """Read the vocabulary of the tokenizer in a model's folder; no code from the folder is run.
 
     Raises:
         ValueError: The folder has no tokenizer, or one that cannot be read.
     """
-    if not has_vocabulary(folder):  # transformers would make one of five tokens
+    if not has_vocabulary(folder):  # transformers would make one with five tokens
         raise ValueError(f"no tokenizer in {folder}")
     from transformers import AutoTokenizer
 

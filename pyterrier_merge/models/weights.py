@@ -15,8 +15,8 @@ from pyterrier_merge.models.files import read_config, read_json
 if TYPE_CHECKING:
     import torch
 
-FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # bytes of an element
-_NAMES = {  # of torch's types, as safetensors writes them
+FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # bytes per element
+_NAMES = {  # torch's types, as safetensors writes them
     "float64": "F64",
     "float32": "F32",
     "float16": "F16",
@@ -33,7 +33,7 @@ _MAPPED_BYTES = 2**25
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies, and what the file's header says of it.
+    """The location of a tensor, and its description in the file's header.
 
     Attributes:
         file: The weight file.
@@ -49,7 +49,7 @@ class StoredTensor:
 
     @property
     def nbytes(self) -> int:
-        """Size of the tensor's data, where it is of floating point."""
+        """Size of the tensor's data, if it is of a floating-point type."""
         return math.prod(self.shape) * FLOATS[self.dtype]
 
 
@@ -58,7 +58,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 
     Raises:
         FileNotFoundError: No weights, or a shard that the index names is missing.
-        ValueError: A file is corrupt, truncated, not readable or holds more than tensors, the index is not an index, or
+        ValueError: A file is corrupt, truncated, not readable or holds more than tensors, the index is malformed, or
             a tensor that it names is not in its shard.
     """
     for name in ("model.safetensors", "pytorch_model.bin"):
@@ -81,7 +81,7 @@ def writing_weights(place: Path) -> Iterator[None]:
 
 
 def require_unquantised(folder: Path) -> None:
-    """Raise ``ValueError`` where ``config.json`` says that the weights are quantised."""
+    """Raise ``ValueError`` if ``config.json`` says that the weights are quantised."""
     quantised = read_config(folder).get("quantization_config")
     if quantised:
         method = quantised.get("quant_method", "unnamed method") if isinstance(quantised, dict) else quantised
@@ -92,11 +92,11 @@ def require_unquantised(folder: Path) -> None:
 
 
 class TensorReader:
-    """Reads tensors from weight files that are mapped into memory, and lets go of the mappings now and then.
+    """Reads tensors from weight files that are mapped into memory, and closes the mappings now and then.
 
-    The pages that were read through a mapping count as the process's memory until the mapping goes: with this, reading
-    a whole model costs 32 MB and the tensors that the caller holds. A tensor's own pages are read when it is used, so
-    using it slice by slice is reading it in pieces.
+    Pages read through a mapping count as the process's memory until the mapping is closed. By closing them, reading a
+    whole model takes 32 MB plus the tensors that the caller holds. A tensor's pages are read when they are used, so
+    using it slice by slice reads it in pieces.
     """
 
     def __init__(self) -> None:
@@ -107,7 +107,7 @@ class TensorReader:
         """Return a tensor in its stored type, on the CPU; it is a view of the file, not to be written to.
 
         Raises:
-            ValueError: Its bytes could not be read, or the file is another by now.
+            ValueError: Its bytes could not be read, or the file has changed.
         """
         if self._read_bytes > _MAPPED_BYTES:
             self._files.clear()
@@ -122,7 +122,7 @@ class TensorReader:
         if tuple(tensor.shape) != stored.shape:
             raise ValueError(
                 f"tensor {stored.key!r} of {stored.file} was {stored.shape} and is {tuple(tensor.shape)} now: the file "
-                "was rewritten meanwhile"
+                "was rewritten while it was in use"
             )
         self._read_bytes += tensor.nbytes
         return tensor
@@ -138,7 +138,7 @@ def open_weights(file: Path) -> Any:
     from safetensors import SafetensorError, safe_open
 
     try:
-        file.open("rb").close()  # safetensors calls a file that may not be read one that does not exist
+        file.open("rb").close()  # safetensors reports a file without read permission as missing
         if file.suffix == ".safetensors":
             return safe_open(file, framework="pt")
         loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
@@ -148,7 +148,7 @@ def open_weights(file: Path) -> Any:
         raise ValueError(f"{file} is not a readable checkpoint (truncated or corrupt?): {error}") from error
     except Exception as error:  # torch raises pickle's own class for files that hold more than tensors
         raise ValueError(
-            f"{file} is corrupt or holds more than tensors; it is not loaded, for it could run code: {error}"
+            f"{file} is corrupt or holds more than tensors; it is not loaded, because it could run code: {error}"
         ) from error
     if not isinstance(loaded, Mapping):
         raise ValueError(f"{file} holds a {type(loaded).__name__}, expected tensors by name")  # noqa: TRY004 (data)

@@ -18,26 +18,26 @@ class MergeRecipe:
     """Models and the weights to blend them with, segment by segment, lowest layers first.
 
     Weights are ``alpha * source + (1 - alpha) * domain`` (method ``linear``). Token embeddings (and the tokenizer) and
-    a projection head are the source's own and the final norm goes with the last segment, unless said otherwise: the
+    a projection head are the source's own, and the final norm has the last segment's weights, unless set otherwise: the
     scheme of arXiv 2509.21966. Models are named by a folder, ``package:NAME/FOLDER``, a hub id, ``ID@REVISION`` or
     ``BASE+ADAPTER``.
 
     Attributes:
         source: The retrieval model.
-        domains: One or more plain language models of the domain; a single name is taken as well.
+        domains: One or more plain language models of the domain; a single name is accepted too.
         segments: At least one; :meth:`halves` makes the paper's two. The final norm belongs to no part of the last.
         method: mergekit's name, see :func:`pyterrier_merge.methods.list_methods`.
-        parameters: The method's own besides weights, such as ``{"density": 0.5}``; kept as sorted pairs, as mergekit
-            reads them. A sequence gives each model that is not a base its own value, the source first.
-        base: The model that differences are taken from, for ``task_arithmetic``, ``ties`` and their kin; the source
-            where None is given.
-        embeddings: Alpha (or a segment) of the token embeddings and what stands beside them.
-        final_norm: The same of the norm after the last layer; the last segment's where None.
+        parameters: The method's parameters besides weights, such as ``{"density": 0.5}``; kept as sorted pairs, as
+            mergekit reads them. A sequence has one value for each model that is not a base, the source first.
+        base: The model that differences are taken from, for ``task_arithmetic``, ``ties`` and similar methods; the
+            source if None.
+        embeddings: Alpha (or a segment) of the token embeddings and the other embeddings.
+        final_norm: The same of the norm after the last layer; the last segment's if None.
         head: The same of a projection head (sentence-transformers' ``Dense``), which domain models must have too.
-        seed: Of methods that drop weights at random.
+        seed: Random seed, for methods that drop weights at random.
 
     Raises:
-        ValueError: A weight is not a number or out of range, the method is unknown, or it does not go with the number
+        ValueError: A weight is not a number or out of range, the method is unknown, or does not support the number
             of models, the weights or the parameters.
     """
 
@@ -57,7 +57,7 @@ class MergeRecipe:
             raise ValueError(f"a recipe's seed is a whole number, found {self.seed!r}")  # noqa: TRY004 (as of all fields)
         for field, value in self._checked_fields().items():
             object.__setattr__(self, field, value)
-        if self.method != "linear" or self.parameters or self.base:  # looking at mergekit takes seconds
+        if self.method != "linear" or self.parameters or self.base:  # importing mergekit takes seconds
             read = self._method.check(
                 num_domains=len(self.domains), has_base=self.base is not None, parameters=dict(self.parameters)
             )
@@ -82,12 +82,12 @@ class MergeRecipe:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Names of all models: the source, each domain model, and the base where there is one."""
+        """Names of all models: the source, each domain model, and the base if there is one."""
         return (self.source, *self.domains, *([] if self.base is None else [self.base]))
 
     @property
     def alphas(self) -> str:
-        """The alpha of each segment, the lowest first, for tables: ``0.5, 1``; ``-`` where a segment has none."""
+        """The alpha of each segment, the lowest first, for tables: ``0.5, 1``; ``-`` for a segment without one."""
         return ", ".join("-" if segment.alpha is None else f"{segment.alpha:g}" for segment in self.segments)
 
     @property
@@ -104,7 +104,7 @@ class MergeRecipe:
     def layer_ranges(self, num_layers: int) -> tuple[range, ...]:
         """Return the layers of each segment, lowest first.
 
-        A boundary that falls within a layer gives that layer to the upper segment, so 7 layers in halves are 3 and 4.
+        If a boundary falls within a layer, the upper segment gets that layer: 7 layers in halves are 3 and 4.
 
         Raises:
             ValueError: A segment would get no layer.
@@ -128,7 +128,7 @@ class MergeRecipe:
         """Return the same recipe with other alphas, one for each segment; parts of layers keep theirs.
 
         Raises:
-            ValueError: Another number of alphas, one out of range, or segments that have ``domain_weights``.
+            ValueError: A wrong number of alphas, an alpha out of range, or segments that have ``domain_weights``.
         """
         if len(alphas) != len(self.segments):
             raise ValueError(f"the recipe has {len(self.segments)} segments, found {len(alphas)} alphas")
@@ -195,7 +195,7 @@ class MergeRecipe:
 
 
 def _cancel(weights: tuple[float, ...]) -> bool:
-    """Whether weights add up to 0, or to so little that nothing but float32's rounding is left of the sum."""
+    """Whether weights add up to 0, or to so little that the sum is only float32 rounding error."""
     return abs(math.fsum(weights)) <= 1e-6 * math.fsum(map(abs, weights))
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-# What each family-neutral name stands for: pieces of tensors' names, as in the filters of mergekit's YAML. Norms around
-# attention and feed-forward network belong to neither. BERT's last dense layer is told from that of its attention
-# ("attention.output.dense") by the digit before it.
+# Family-neutral names and the pieces of tensor names that each one stands for, as in the filters of mergekit's YAML.
+# Norms around attention and feed-forward network belong to neither. A digit before it distinguishes BERT's last dense
+# layer from that of its attention ("attention.output.dense").
 NEUTRAL_PARTS = {
     "attention": (
         ".self_attn.",  # Llama, Mistral, Qwen, Gemma, OPT
@@ -39,8 +39,8 @@ def belongs_to(name: str, part: str) -> bool:
 
     Args:
         name: Canonical name of the tensor.
-        part: ``attention``, ``feed_forward``, or a piece of tensors' names. mergekit compares with names that begin
-            with ``model.`` in Llama's kin, and so does this.
+        part: ``attention``, ``feed_forward``, or a piece of tensors' names. In Llama's family, mergekit compares with
+            names that begin with ``model.``, and so does this function.
     """
     full = f"model.{name}"
     return any(piece in full for piece in pieces(part))

@@ -16,13 +16,13 @@ class Segment:
 
     Attributes:
         alpha: Weight of the source (retrieval) model, in [0, 1]; the domain models share ``1 - alpha`` equally. A
-            segment of alpha 1 is the source's own, to the bit, whatever the method. None goes with methods that take
-            no weights.
+            segment of alpha 1 equals the source bit for bit with every method. None is for methods that take no
+            weights.
         size: Share of the layers, relative to the other segments' sizes: ``(1, 1)`` are halves, ``(16, 16)`` as well.
-        domain_weights: A weight for each domain model instead; then alpha is any number too.
-        parts: Weights of their own for parts of each layer: part -> alpha (or a segment, for ``domain_weights``). A
+        domain_weights: A weight for each domain model instead; alpha may then be any number.
+        parts: Separate weights for parts of each layer: part -> alpha (or a segment, for ``domain_weights``). A
             part is ``attention`` or ``feed_forward``, in every family of models, or a piece of the tensors' names, such
-            as ``q_proj``. A tensor takes the weights of the first part that it belongs to, and the segment's own where
+            as ``q_proj``. A tensor takes the weights of the first part that it belongs to, and the segment's own if
             it belongs to none. Kept as pairs.
     """
 
@@ -50,7 +50,7 @@ class Segment:
 
     @property
     def rest(self) -> Segment:
-        """What is left of the segment without its parts: its own weights, of size 1."""
+        """The segment without its parts: its own weights, of size 1."""
         return replace(self, size=1, parts=())
 
     @property
@@ -59,7 +59,7 @@ class Segment:
         return (*(part for _, part in self.parts), self.rest)
 
     def part_of(self, name: str) -> str | None:
-        """Return the part that a layer's tensor of this canonical name belongs to; None where it belongs to none."""
+        """Return the part that a layer's tensor of this canonical name belongs to; None if it belongs to none."""
         return next((part for part, _ in self.parts if belongs_to(name, part)), None)
 
     def of(self, part: str | None) -> Segment:
@@ -67,7 +67,7 @@ class Segment:
         return self.rest if part is None else dict(self.parts)[part]
 
     def weights(self, num_domains: int) -> tuple[float, ...] | None:
-        """Return the weights of the source and of each domain model; None where the method decides."""
+        """Return the weights of the source and of each domain model; None if the method decides."""
         if self.alpha is None:
             return None
         shared = (1 - self.alpha) / num_domains
@@ -97,7 +97,7 @@ def _checked_parts(parts: Any) -> tuple[tuple[str, Segment], ...]:
         if name in checked:
             raise ValueError(f"part {name!r} is given twice")
         checked[name] = _part(name, value)
-    if checked.keys() <= NEUTRAL_PARTS.keys():  # they have no tensor in common, so that their order says nothing
+    if checked.keys() <= NEUTRAL_PARTS.keys():  # they have no tensor in common, so their order does not matter
         return tuple(sorted(checked.items()))
     return tuple(checked.items())
 
@@ -106,12 +106,12 @@ def _part(name: str, value: Any) -> Segment:
     if not isinstance(value, Segment):
         return Segment(None if value is None else check_alpha(f"the alpha of part {name!r}", value))
     if value != value.rest:
-        raise ValueError(f"part {name!r} is of its segment's size and has no parts of its own; found {value!r}")
+        raise ValueError(f"part {name!r} has its segment's size and cannot have parts; found {value!r}")
     return value
 
 
 def check_alpha(name: str, alpha: Any) -> float:
-    """Return ``alpha`` as a float; ``ValueError`` where it is not a number within [0, 1]."""
+    """Return ``alpha`` as a float; raise ``ValueError`` unless it is a number within [0, 1]."""
     value = _number(alpha)
     if not 0 <= value <= 1:
         raise ValueError(f"{name} is the weight of the source model, a number within [0, 1]; found {alpha!r}")
@@ -126,7 +126,7 @@ def _check_weight(weight: Any) -> float:
 
 
 def _number(value: Any) -> float:
-    """NaN if it is not a number."""
+    """The value as a float; NaN if it is not a number."""
     try:
         return math.nan if isinstance(value, (bool, str)) else float(value)
     except (TypeError, OverflowError):
@@ -134,7 +134,7 @@ def _number(value: Any) -> float:
 
 
 def concise(value: Any) -> str:
-    """What a dataclass prints, without the fields that have their default."""
+    """A dataclass's ``repr`` without the fields that have their default."""
     named = ((field.name, getattr(value, field.name), field.default) for field in fields(value))
     given = ", ".join(f"{name}={content!r}" for name, content, default in named if content != default)
     return f"{type(value).__name__}({given})"

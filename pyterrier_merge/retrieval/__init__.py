@@ -1,1 +1,1 @@
-"""Storing document vectors and searching them, and lexical retrieval to compare with."""
+"""Stores and searches document vectors, and provides lexical retrieval for comparison."""

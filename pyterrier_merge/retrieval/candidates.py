@@ -1,4 +1,4 @@
-"""The first stage of a re-ranking collection: the documents that are given with each topic."""
+"""The first stage of a re-ranking collection: the given documents of each topic."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pyterrier_merge.schematic import labelled
 if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
 
-NAMED = 3  # unknown qids that an error names
+NAMED = 3  # unknown qids in an error message
 
 
 class GivenCandidates(EqualByIdentity, pt.Transformer):
-    """Adds ``docno``: a row for each document that a collection gives to be ranked for a topic of any split."""
+    """Adds ``docno``: a row for each document to rank that the collection gives for a topic of any split."""
 
     schematic: ClassVar = labelled("GivenCandidates")
 
     def __init__(self, collection: TestCollection) -> None:
-        """Describe the stage; candidates are read at the first topic.
+        """Configure the stage; candidates are read at the first topic.
 
         Args:
             collection: A re-ranking collection, such as JQaRA.
@@ -42,7 +42,7 @@ class GivenCandidates(EqualByIdentity, pt.Transformer):
         return pd.concat(frames).drop_duplicates(ignore_index=True)
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
-        """Return a row for each query and candidate, the queries in their order.
+        """Return a row for each query and candidate, with queries in their order.
 
         Raises:
             ValueError: A query is not one of the collection's topics.
@@ -53,13 +53,13 @@ class GivenCandidates(EqualByIdentity, pt.Transformer):
         unknown = inp.loc[~inp["qid"].isin(self.candidates["qid"]), "qid"]
         if len(unknown):
             raise ValueError(
-                f"{self.collection.name} gives candidates for its own topics alone, and {len(unknown)} of {len(inp)} "
+                f"{self.collection.name} gives candidates only for its own topics, and {len(unknown)} of {len(inp)} "
                 f"queries are not among them: {', '.join(map(repr, unknown[:NAMED]))} ..."
             )
         return inp.merge(self.candidates, on="qid", how="left")
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy or another process gets: the collection; it reads the candidates itself."""
+        """The state for a copy or another process: the collection only; it reads the candidates itself."""
         return {"collection": self.collection}
 
     def _identity(self) -> tuple[str, str, bool]:

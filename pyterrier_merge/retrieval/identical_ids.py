@@ -1,4 +1,4 @@
-"""The stage that takes a query's own document out of its results."""
+"""A stage that removes a query's own document from its results."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pyterrier_merge.schematic import labelled
 
 
 class WithoutIdenticalIds(EqualByIdentity, pt.Transformer):
-    """Drops the results whose docno is the qid and keeps the first ``num_results`` of the others.
+    """Drops results whose docno equals the qid and keeps the first ``num_results`` of the others.
 
-    ``dense_retriever`` has this stage where ``collection.ignore_identical_ids`` is true. A pipeline of your own takes
-    it behind a retriever of one result more: ``encoder >> index.retriever(101) >> WithoutIdenticalIds(100)``.
+    ``dense_retriever`` has this stage if ``collection.ignore_identical_ids`` is true. In your own pipeline, put it
+    after a retriever with one more result: ``encoder >> index.retriever(101) >> WithoutIdenticalIds(100)``.
     """
 
     schematic: ClassVar = labelled("WithoutIdenticalIds")
 
     def __init__(self, num_results: int = 1000) -> None:
-        """Describe the stage.
+        """Configure the stage.
 
         Args:
             num_results: Results for each query, at least 1.
@@ -35,12 +35,12 @@ class WithoutIdenticalIds(EqualByIdentity, pt.Transformer):
         self.num_results = num_results
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
-        """Return the rows that stay, in their order, with ranks from 0 without a gap."""
+        """Return the remaining rows, in their order, with ranks from 0 without a gap."""
         pt.validate.result_frame(inp, extra_columns=["rank"], context=self)
         return without_identical_ids(inp, self.num_results)
 
     def fuse_rank_cutoff(self, k: int) -> pt.Transformer | None:
-        """Return this stage for ``k`` results behind a cutoff at one more, which the retriever takes in."""
+        """Return this stage for ``k`` results after a cutoff at ``k + 1``, which the retriever can include."""
         if k < 1:
             return None
         if k >= self.num_results:

@@ -1,4 +1,4 @@
-"""The kinds of systems that an experiment compares; each is one file of this folder."""
+"""The kinds of systems that an experiment compares, one file each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pyterrier_merge.systems.base import Bench, Prepared, System
 
 __all__ = ["KINDS", "Bench", "Prepared", "System", "read_system", "system_class", "system_of"]
 
-# Kind -> its file and class. To add a kind, write the file and add a line.
+# Kind -> its file and class. To add a kind, write the file and add a line here.
 KINDS = {
     "bm25": ("bm25", "BM25System"),
     "encoder": ("encoder", "EncoderSystem"),
@@ -40,10 +40,10 @@ def system_class(kind: str) -> type[System]:
 
 
 def read_system(section: Mapping[str, Any]) -> System:
-    """Return the system that a section describes: ``{"kind": KIND, ...}``, as it stands in an experiment's file.
+    """Return the system that a section of an experiment's file describes: ``{"kind": KIND, ...}``.
 
     Raises:
-        ValueError: It is no such section, its kind is unknown, or a field is wrong; the message names the field.
+        ValueError: It is not such a section, its kind is unknown, or a field is wrong; the message names the field.
     """
     try:
         return system_of(section)
@@ -54,10 +54,10 @@ def read_system(section: Mapping[str, Any]) -> System:
 
 
 def system_of(section: Any) -> System:
-    """Return the system of a section, as pydantic's validators read it.
+    """Return the system of a section, for pydantic's validators.
 
     Raises:
-        ValueError: It is no such section, its kind is unknown, or (pydantic's ``ValidationError``) a field is wrong.
+        ValueError: It is not such a section, its kind is unknown, or (pydantic's ``ValidationError``) a field is wrong.
     """
     if isinstance(section, System):
         return section

@@ -1,4 +1,4 @@
-"""What a system is: one of the things that an experiment compares."""
+"""The base classes of systems, which an experiment compares."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pyterrier_merge.encoding.encoders import E5Encoder
     from pyterrier_merge.executor import Executor
 
-Figure = Callable[[Path], Any]  # writes a picture; the file's ending says the format
+Figure = Callable[[Path], Any]  # writes a plot; the file's suffix gives the format
 Found = TypeVar("Found")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -31,16 +31,15 @@ class Prepared:
 
     Attributes:
         transformer: From topics (``qid``, ``query``) to results (``qid``, ``docno``, ``score``).
-        identity: Changes when the results would: part of the key of a kept run.
-        encoder: Of a dense system: scores other systems' results, too.
-        label: A few words behind the system's name in tables, such as the alphas that were chosen.
-        labels: The queries whose judgements it used, for training or for choosing (see ``used_labels``); None where
-            that is not known.
-        line: Systems with the same line differ in the labels that they used: they are joined in the plot of figures
-            against labels.
-        notes: What the report says of it, one sentence each.
+        identity: Changes when the results change: part of the key of a stored run.
+        encoder: The encoder of a dense system, which can also score other systems' results.
+        label: A few words after the system's name in tables, such as the chosen alphas.
+        labels: The queries whose judgements it used for training or choosing (see ``used_labels``); None if unknown.
+        line: Systems with the same line differ in the labels that they used; the plot of figures against labels joins
+            them.
+        notes: Notes for the report, one sentence each.
         tables: Further tables of the report, by name (``tensors``, ``sweep``).
-        figures: Further pictures of the report, by name.
+        figures: Further plots of the report, by name.
     """
 
     transformer: pt.Transformer
@@ -55,19 +54,19 @@ class Prepared:
 
 
 class Bench(Protocol):
-    """What a system may ask of the experiment that it is part of."""
+    """The interface of an experiment for its systems."""
 
     @property
     def collection(self) -> TestCollection:
-        """What is searched."""
+        """The collection to search."""
 
     @property
     def split(self) -> str:
-        """The split that tables are computed on: nothing is chosen on its queries."""
+        """The split that tables are computed on; nothing is chosen on its queries."""
 
     @property
     def measures(self) -> Sequence[Measure]:
-        """The measures, the first of which systems choose by."""
+        """The measures; systems choose by the first one."""
 
     @property
     def num_results(self) -> int:
@@ -75,7 +74,7 @@ class Bench(Protocol):
 
     @property
     def executor(self) -> Executor:
-        """Where work items are mapped over."""
+        """The executor of work items."""
 
     @property
     def verbose(self) -> bool | None:
@@ -85,7 +84,7 @@ class Bench(Protocol):
         """Return how many trials (seeds) another system has."""
 
     def prepared(self, name: str, trial: int = 0) -> Prepared:
-        """Return another system; its transformer answers from kept results where there are any."""
+        """Return another system; its transformer answers from stored results if there are any."""
 
     def results(self, name: str, split: str, trial: int = 0) -> pd.DataFrame:
         """Return another system's results: ``qid``, ``query``, ``docno``, ``score`` and ``rank`` (from 0)."""
@@ -96,17 +95,17 @@ class Bench(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A piece of work whose outcome is kept.
+    """A piece of work whose result is stored.
 
     Attributes:
-        what: In words, alike for the steps that make one row of the plan.
-        kept: Whether it is done already; None where that is not known.
-        searching: It is needed by a search alone, so not where results are kept.
-        encoder: Makes the vectors, and is not loaded; None where nothing is encoded.
-        documents: How many it encodes, None where that is not known.
+        what: Description, the same for all steps in one row of the plan.
+        kept: Whether it is already done; None if unknown.
+        searching: It is needed only by a search, not if results are stored.
+        encoder: Makes the vectors, and is not loaded; None if nothing is encoded.
+        documents: Number of documents that it encodes; None if unknown.
         at_most: Whether fewer may be enough.
-        over: What is encoded: vectors of equal encoders over the same are made once. Empty where it is not known yet
-            which merge will encode.
+        over: Key of the encoded texts: vectors of equal encoders over the same key are made once. Empty if it is not
+            known yet which merge will encode.
         stored: Whether the vectors are written to disk.
     """
 
@@ -121,28 +120,28 @@ class Step:
 
 
 class PlanningBench(Bench, Protocol):
-    """A bench on which nothing is trained, encoded or fetched; what would need that raises ``RuntimeError``."""
+    """A bench that does not train, encode or download; steps that need this raise ``RuntimeError``."""
 
     @property
     def documents(self) -> int | None:
-        """Number of documents of the collection; None where it is not known before they are fetched."""
+        """Number of documents of the collection; None if it is unknown before the download."""
 
     def queries(self, split: str) -> int | None:
-        """Return the number of a split's queries; None where it is not known before they are fetched."""
+        """Return the number of a split's queries; None if it is unknown before the download."""
 
     def judged_documents(self, split: str) -> int | None:
-        """Return the number of documents that are judged for a split; None likewise."""
+        """Return the number of judged documents of a split; None if it is unknown before the download."""
 
     def if_cheap(self, look: Callable[[], Found], *models: str, reads_all: bool = False) -> Found | None:
-        """Return what ``look`` finds, which may fingerprint and load models.
+        """Return the result of ``look``, which may fingerprint and load models.
 
         Args:
-            look: What to do.
-            models: What it loads.
-            reads_all: It reads the text of every document.
+            look: The function to call.
+            models: The models that it loads.
+            reads_all: Whether it reads the text of every document.
 
         Returns:
-            None where data or models are not here, or are too large for a plan.
+            None if data or models are not on this machine, or are too large for a plan.
         """
 
     def steps(self, name: str) -> tuple[Step, ...]:
@@ -153,7 +152,7 @@ class PlanningBench(Bench, Protocol):
 
 
 class Section(BaseModel):
-    """A part of an experiment's file: validated, frozen, unknown fields refused."""
+    """A part of an experiment's file: validated, frozen, unknown fields are rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -161,11 +160,11 @@ class Section(BaseModel):
 class System(Section, ABC):
     """One entry under ``systems:`` of an experiment's file.
 
-    A subclass is a *kind* of system. It says what it needs, checks it before any work, and prepares itself.
+    A subclass is a *kind* of system. It declares its needs, checks them before any work, and prepares itself.
     """
 
     def models(self) -> tuple[str, ...]:
-        """Return the models that it names: they are looked up before any work, so that a typo costs nothing."""
+        """Return the models that it names: they are looked up before any work, so that typos fail early."""
         return ()
 
     def uses(self) -> tuple[str, ...]:
@@ -173,18 +172,18 @@ class System(Section, ABC):
         return ()
 
     def check(self, bench: Bench) -> None:
-        """Raise ``ValueError`` for what would otherwise show after hours, such as a split that is missing."""
+        """Raise ``ValueError`` for errors that would otherwise appear after hours, such as a missing split."""
 
     def plan(self, bench: PlanningBench) -> Sequence[Step]:  # noqa: ARG002 (of every kind)
-        """Return what it would do that takes long, besides searching; nothing is trained, encoded or fetched for it."""
+        """Return its long steps besides searching, without training, encoding or downloading anything."""
         return ()
 
     @abstractmethod
     def prepare(self, bench: Bench) -> Sequence[Prepared]:
-        """Return one ready system for each trial (seed): train, choose and index here, resumably.
+        """Return one ready system for each trial (seed); resumes interrupted training, choosing and indexing.
 
         Raises:
-            ValueError: The system cannot be what it was told to be; the message is the reason in the report.
+            ValueError: The system cannot be prepared as specified; the message is the reason in the report.
         """
 
 
@@ -200,13 +199,13 @@ def all_trials(bench: Bench, name: str) -> tuple[str, list[Prepared]]:
 
 
 def all_labels(parts: Iterable[Prepared]) -> frozenset[str] | None:
-    """Return the queries whose judgements any of several systems used; None where that is not known of one."""
+    """Return the queries whose judgements any of several systems used; None if unknown for one of them."""
     found = [part.labels for part in parts]
     return None if None in found else frozenset[str]().union(*(labels for labels in found if labels))
 
 
 def shared_trials(systems: Sequence[tuple[str, Sequence[Prepared]]]) -> list[list[Prepared]]:
-    """Return the systems of each trial of something that is built on them.
+    """Return the systems of each trial of a system that builds on them.
 
     Args:
         systems: The name and the trials of each.

@@ -27,7 +27,7 @@ class BM25System(System):
     b: Annotated[float, Field(ge=0, le=1)] = 0.75
 
     def plan(self, bench: PlanningBench) -> list[Step]:
-        """Return the building of its index."""
+        """Return the step that builds its index."""
         there = bench.if_cheap(lambda: self._lexical(bench).built())
         return [Step(what=f"{self.engine} index", kept=there, searching=True)]
 

@@ -1,4 +1,4 @@
-"""What systems are chosen on: never the queries that tables are computed on."""
+"""Checks of the queries that systems are chosen on: never the queries that tables are computed on."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
 
 
-REPEATED = 0.05  # share of the queries (and one) that a collection may ask again in another split, by another number
+REPEATED = 0.05  # share of the queries (plus one) that may be repeated in another split under another qid
 logger = logging.getLogger(__name__)
 
 
 def used_labels(collection: TestCollection, split: str) -> frozenset[str]:
-    """Return a name for each judged query of a split, where its judgements count as labels."""
+    """Return a name for each judged query of a split, if its judgements count as labels."""
     topics, _ = judged(collection.topics(split), collection.qrels(split))
     return collection.label_names(split, topics["qid"])
 
 
 def require_other_queries(bench: Bench, split: str, field: str, *, on: str | None = None) -> None:
-    """Refuse to choose on queries that the table is computed on.
+    """Reject choosing on queries that the table is computed on.
 
     Args:
-        bench: Of the table.
-        split: What is chosen on.
-        field: Where a file says so, for messages.
-        on: Label of the collection that is chosen on; the table's own when None.
+        bench: The table's bench.
+        split: The split for the choice.
+        field: The field of the file, for messages.
+        on: Label of the collection for the choice; the table's own when None.
 
     Raises:
-        ValueError: It is the test split, the collection has no such split, or shares queries with the table's split.
+        ValueError: It is the test split, the collection has no such split, or it shares queries with the table's split.
     """
     chosen = bench.on(on).collection
     if split in (bench.split, "test"):
@@ -52,16 +52,16 @@ def require_other_queries(bench: Bench, split: str, field: str, *, on: str | Non
 
 
 def require_unasked(bench: Bench, queries: pd.DataFrame, field: str, whose: str) -> None:
-    """Refuse to choose or train on queries that the table is computed on.
+    """Reject choosing or training on queries that the table is computed on.
 
     Args:
-        bench: Of the table.
-        queries: ``qid`` and ``query`` of what is chosen or trained on.
-        field: Where a file says so, for messages.
-        whose: What these are, for messages, such as "dev queries".
+        bench: The table's bench.
+        queries: ``qid`` and ``query`` of the queries for choosing or training.
+        field: The field of the file, for messages.
+        whose: Description of these queries, for messages, such as "dev queries".
 
     Raises:
-        ValueError: More of them than a collection asks twice are the table's.
+        ValueError: More of them are the table's than repeated queries explain.
     """
     collection = bench.collection
     measured, _ = judged(collection.topics(bench.split), collection.qrels(bench.split))
@@ -81,13 +81,13 @@ def require_unasked(bench: Bench, queries: pd.DataFrame, field: str, whose: str)
 
 
 def asked_again(queries: pd.DataFrame, others: pd.DataFrame) -> list[str]:
-    """Return the qids of the queries whose text is that of one of the others, but for case and white space."""
+    """Return the qids of the queries with the text of one of the others, ignoring case and white space."""
     texts = set(others["query"].map(_plain))
     return queries.loc[queries["query"].map(_plain).isin(texts), "qid"].tolist()
 
 
 def require_answers(run: pd.DataFrame, topics: pd.DataFrame, name: str, split: str) -> None:
-    """Raise ``ValueError`` where a system has no result for any of the queries that something is chosen on."""
+    """Raise ``ValueError`` if a system has no result for any of the queries for a choice."""
     if not run["qid"].isin(topics["qid"]).any():
         raise ValueError(
             f"{name!r} has no results for the {split} queries, so nothing can be chosen with it: give weights or "

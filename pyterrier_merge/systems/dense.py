@@ -1,4 +1,4 @@
-"""The dense retriever of a system: its index is built, or opened again, when the first query comes."""
+"""The dense retriever of a system, whose index is built or opened at the first query."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class Dense(pt.Transformer):
-    """``dense_retriever(encoder, collection)``, made at the first query: kept results need no index.
+    """``dense_retriever(encoder, collection)``, made at the first query, because stored results need no index.
 
     Args:
-        encoder: Encodes documents and queries.
-        bench: Gives the collection and the number of results.
+        encoder: The encoder of documents and queries.
+        bench: The bench with the collection and the number of results.
     """
 
     schematic: ClassVar = labelled("Dense")
@@ -33,7 +33,7 @@ class Dense(pt.Transformer):
         self._loaded: E5Encoder | None = None
 
     def ready(self) -> None:
-        """Build the index where it is not there, with the model of the search that follows."""
+        """Build the index if it is missing, with the model of the search that follows."""
         self._loaded = copy.copy(self.encoder)
         bench = self.bench
         dense_index(self._loaded, bench.collection, executor=bench.executor, verbose=bench.verbose)
@@ -41,7 +41,7 @@ class Dense(pt.Transformer):
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Search."""
         bench, encoder = self.bench, self._loaded or copy.copy(self.encoder)
-        self._loaded = None  # a copy loads weights, and lets go of them with this call
+        self._loaded = None  # a copy loads weights, and releases them after this call
         retriever = dense_retriever(
             encoder,
             bench.collection,
@@ -55,10 +55,10 @@ class Dense(pt.Transformer):
 
 def dense(encoder: E5Encoder, bench: Bench, **said: Any) -> Prepared:
     """Return the prepared system of an encoder; ``said`` are further fields of ``Prepared``."""
-    bare = copy.copy(encoder)  # holds no weights: an experiment has many systems, and memory may have room for one
+    bare = copy.copy(encoder)  # without weights: memory may have room for only one of an experiment's models
     return Prepared(transformer=Dense(bare, bench), identity=encoder.fingerprint, encoder=bare, **said)
 
 
 def described(model: str) -> str:
-    """Return a model's name, with the commit where it came from the hub, and the fingerprint of its content."""
+    """Return a model's name, with its commit if it is from the hub, and the fingerprint of its content."""
     return f"{pinned_name(model)} (content {locate_parts(model).fingerprint})"

@@ -1,4 +1,4 @@
-"""A domain model that is trained on the documents of a collection, as a part of a merge's section."""
+"""A domain model that is trained on the documents of a collection, as part of a merge's section."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class TrainedDomain(Section):
     """A domain model that is trained on the documents of a collection, without labels.
 
     Attributes:
-        train: How to train; ``{}`` takes the defaults of masked training.
-        documents: Train on so many documents at most (those whose docnos have the smallest SHA-256), instead of all,
-            whose texts are held in memory. Known items have a number of their own, ``items``.
-        seeds: Trains one model for each: figures are averaged per query over them.
+        train: The settings of the training; ``{}`` takes the defaults of masked training.
+        documents: Maximum number of documents to train on (those whose docnos have the smallest SHA-256) instead of
+            all; their texts are held in memory. For known items, use ``items`` of ``train``.
+        seeds: Train one model for each seed: figures are averaged per query over them.
         collection: Train on the documents of another collection of the experiment, by its label.
     """
 
@@ -42,7 +42,7 @@ class TrainedDomain(Section):
     def _one_meaning(self) -> TrainedDomain:
         if self.seeds is not None and (not self.seeds or len(set(self.seeds)) < len(self.seeds)):
             raise ValueError(f"seeds: expected at least one, each once; found {list(self.seeds)}")
-        named = self.train.seed != type(self.train)().seed  # by its value: a spec that was kept names all fields
+        named = self.train.seed != type(self.train)().seed  # by value: a stored spec names all fields
         if self.seeds is not None and named:
             raise ValueError("give either 'seeds' or 'seed' in 'train', not both")
         if self.documents is not None and isinstance(self.train, KnownItemTraining):
@@ -56,15 +56,15 @@ class TrainedDomain(Section):
         return [self.train.model_copy(update={"seed": seed}) for seed in self.seeds]
 
     def models(self, bench: Bench, base: str, settings_of_encoder: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """Return the folder of each seed's model, trained where it is not kept, and what it was made from, in words.
+        """Return the folder of each seed's model, trained if it is not cached, and a description of its origin.
 
-        The folder's name holds fingerprints of the collection, the base and the settings, so that a model that is kept
-        is found without a pass over the documents, which are read once for all seeds.
+        The folder's name has fingerprints of the collection, the base and the settings, so that a cached model is found
+        without a pass over the documents, which are read once for all seeds.
 
         Args:
-            bench: Gives the collection.
+            bench: The bench with the collection.
             base: Name of the model that the training starts from.
-            settings_of_encoder: Of the merge: the training reads what its encoder reads.
+            settings_of_encoder: Settings of the merge's encoder, because the training reads the same input.
         """
         from pyterrier_merge.encoding.encoders import E5Encoder
         from pyterrier_merge.training.domain import train_domain_model
@@ -84,7 +84,7 @@ class TrainedDomain(Section):
     def kept(
         self, bench: Bench, base: str, settings_of_encoder: Mapping[str, Any]
     ) -> dict[Settings, tuple[Path, bool]]:
-        """Return the folder of each seed's model, and whether it is trained already; see :meth:`models`."""
+        """Return the folder of each seed's model, and whether it is already trained; see :meth:`models`."""
         from pyterrier_merge.training.domain import PROCEDURE
 
         collection = bench.on(self.collection).collection
@@ -100,7 +100,7 @@ class TrainedDomain(Section):
 
     @property
     def _decisive(self) -> tuple[str, ...]:
-        """The settings of an encoder that decide what the training reads."""
+        """The settings of an encoder that affect the input of the training."""
         if isinstance(self.train, KnownItemTraining):
             return ("task", "query_prompt", "document_prompt", "max_length", "pooling", "normalize")
         return ("document_prompt", "max_length")

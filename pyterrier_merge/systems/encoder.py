@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class EncoderSystem(EncoderSettings):
-    """A retrieval model as it is; see :class:`pyterrier_merge.E5Encoder`.
+    """An unchanged retrieval model; see :class:`pyterrier_merge.E5Encoder`.
 
     Attributes:
         model: A folder, ``package:NAME/FOLDER``, a hub id, ``ID@REVISION`` or ``BASE+ADAPTER``.
@@ -27,7 +27,7 @@ class EncoderSystem(EncoderSettings):
         return (self.model,)
 
     def plan(self, bench: PlanningBench) -> list[Step]:
-        """Return the building of its index."""
+        """Return the step that builds its index."""
         return [index_step(bench, self._encoder(bench))]
 
     def prepare(self, bench: Bench) -> list[Prepared]:

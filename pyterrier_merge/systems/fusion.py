@@ -17,7 +17,7 @@ from pyterrier_merge.schematic import labelled
 from pyterrier_merge.systems.base import Bench, Prepared, System, all_labels, all_trials, shared_trials
 from pyterrier_merge.systems.choosing import require_answers, require_other_queries, used_labels
 
-MIXTURES = tuple(round(step / 20, 2) for step in range(21))  # weights of the first system that are tried on dev
+MIXTURES = tuple(round(step / 20, 2) for step in range(21))  # weights of the first system to try on dev
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -29,11 +29,11 @@ class FusionSystem(System):
         method: ``rrf`` (Cormack, Clarke and Buettcher, 2009): the sum of 1 / (k + rank), ranks from 1. ``linear``: the
             weighted sum of scores, which are scaled per query to [0, 1] first (a document that a system did not find
             has 0).
-        k: Of ``rrf``.
-        weights: Of ``linear``, one for each system. Left out, the weight of the first of two systems is chosen on
-            ``split`` among 0, 0.05 ... 1.
+        k: The constant of ``rrf``.
+        weights: The weights of ``linear``, one for each system. When left out, the weight of the first of two systems
+            is chosen on ``split`` among 0, 0.05 ... 1.
         split: The split to choose the weight on.
-        metric: What to choose by; the experiment's first measure when left out.
+        metric: The measure for the choice; the experiment's first measure when left out.
     """
 
     kind: Literal["fusion"] = "fusion"
@@ -68,7 +68,7 @@ class FusionSystem(System):
         return self.of
 
     def check(self, bench: Bench) -> None:
-        """Check what the weight is chosen on."""
+        """Check the queries for choosing the weight."""
         if self.chooses:
             require_other_queries(bench, self.split, "split")
             topics, _ = judged(bench.collection.topics(self.split), bench.collection.qrels(self.split))
@@ -116,8 +116,8 @@ class Fusion(pt.Transformer):
 
     Args:
         parts: Stages from topics to results.
-        weights: Of a linear mixture; None for reciprocal ranks.
-        k: Of reciprocal rank fusion.
+        weights: Weights of a linear mixture; None for reciprocal ranks.
+        k: Constant of reciprocal rank fusion.
         num_results: Results for each query.
     """
 
@@ -148,7 +148,7 @@ def fuse_ranks(runs: Sequence[pd.DataFrame], k: float, num_results: int) -> pd.D
 
 
 def fuse_linear(runs: Sequence[pd.DataFrame], weights: Sequence[float], num_results: int) -> pd.DataFrame:
-    """Return the weighted sum of scores, scaled per query and run to [0, 1]; where all scores are equal they are 1."""
+    """Return the weighted sum of scores, scaled per query and run to [0, 1]; equal scores become 1."""
     scaled = []
     for run, weight in zip(runs, weights, strict=True):
         groups = run.groupby("qid")["score"]

@@ -1,4 +1,4 @@
-"""Systems that are given to ``compare`` as objects: transformers and frames of results."""
+"""Systems that ``compare`` takes as objects: transformers and frames of results."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TransformerSystem(System):
     transformer: Any
 
     def prepare(self, bench: Bench) -> list[Prepared]:  # noqa: ARG002 (of every kind)
-        """Return it as it is."""
+        """Return it unchanged."""
         identity = fingerprint([type(self.transformer).__name__, repr(self.transformer), id(self.transformer)])
         from pyterrier_merge.retrieval.lexical.bm25 import BM25
 
@@ -48,7 +48,7 @@ class TransformerSystem(System):
 
 
 class UsersStage(pt.Transformer):
-    """A stage of the user's own, of which any error is a reason to fail, as those of the package are.
+    """A user's own stage; each of its errors is reported as a system's failure, as for the package's own stages.
 
     Args:
         transformer: The stage.
@@ -66,10 +66,10 @@ class UsersStage(pt.Transformer):
                 ready()
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
-        """Answer.
+        """Run the stage.
 
         Raises:
-            RuntimeError: The stage raised something.
+            RuntimeError: The stage raised an error.
         """
         with users_errors("searching"):
             return self.transformer.transform(inp)
@@ -77,9 +77,9 @@ class UsersStage(pt.Transformer):
 
 @contextmanager
 def users_errors(doing: str) -> Iterator[None]:
-    """Raise ``RuntimeError`` in place of any error of the user's own code, with the line that raised it.
+    """Raise ``RuntimeError`` instead of any error in the user's own code, with the line that raised it.
 
-    An error of this package or of another library that explains itself stays as it is.
+    Errors of this package or of another library with a clear message are not changed.
     """
     try:
         yield
@@ -88,7 +88,7 @@ def users_errors(doing: str) -> Iterator[None]:
         lines = traceback.extract_tb(error.__traceback__)
         if isinstance(error, (RuntimeError, ValueError)) and not _users_own(lines[-1]):
             raise
-        last = next(filter(_users_own, reversed(lines)), None)  # what it called may have raised the error
+        last = next(filter(_users_own, reversed(lines)), None)  # a function that it called may have raised the error
         where = f" ({Path(last.filename).name}, line {last.lineno})" if last else ""
         raise RuntimeError(f"{doing} failed: {type(error).__name__}: {error}{where}") from error
 
@@ -119,7 +119,7 @@ class ResultsSystem(System):
 
 
 class KeptResults(pt.Transformer):
-    """Answers queries with results that are there already.
+    """Answers queries with existing results.
 
     Args:
         results: ``qid``, ``docno`` and ``score``.
@@ -141,10 +141,10 @@ class KeptResults(pt.Transformer):
 
 
 def compared_with_collection(run: pd.DataFrame, bench: Bench, what: str) -> tuple[str, ...]:
-    """Compare the names in results with those of a collection, and say what does not match.
+    """Compare the names in results with those of a collection, and return notes on differences.
 
     Raises:
-        ValueError: None of the queries, or none of the documents, is the collection's.
+        ValueError: None of the queries, or none of the documents, is in the collection.
     """
     topics = bench.collection.topics(bench.split)["qid"]
     corpus = (doc["docno"] for doc in bench.collection.documents_of(run["docno"].unique().tolist()))

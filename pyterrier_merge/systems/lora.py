@@ -1,4 +1,4 @@
-"""A LoRA adapter on a retrieval model: as given, or trained on labels, all of them or a sample."""
+"""A LoRA adapter on a retrieval model: given, or trained on all labels or on a sample."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ logger = logging.getLogger(__name__)
 class LoRASystem(Sampling, EncoderSettings):
     """A retrieval model with a LoRA adapter; see :func:`pyterrier_merge.train_lora`.
 
-    It needs ``source`` or ``of``, with either ``adapter`` or ``train``. A trained adapter is kept in the cache. Where
-    ``of`` is a merge, the merge is saved there, too, once for each of its trials with other alphas: 14.5 GB for a
+    It needs ``source`` or ``of``, with either ``adapter`` or ``train``. A trained adapter is stored in the cache. If
+    ``of`` is a merge, the merge is saved there too, once for each of its trials with different alphas: 14.5 GB for a
     model of 7B parameters in bfloat16.
 
     Attributes:
         source: The retrieval model that the adapter is trained on.
-        of: Name of a system, a retrieval model or a merge, on whose encoder the adapter is trained. What is not said
-            of the encoder here is as it is there.
-        adapter: A folder or hub id of an adapter that exists.
+        of: Name of a system, a retrieval model or a merge, on whose encoder the adapter is trained. Encoder settings
+            that are left out here are that system's.
+        adapter: A folder or hub id of an existing adapter.
         train: Train an adapter; ``{}`` takes the defaults.
         split: The split whose judgements are trained on.
         pairs: Train on this file of Tevatron's JSON lines instead of the collection's judgements.
-        min_label: Lowest label of a document that is learned as relevant.
+        min_label: Lowest label of a document that counts as relevant.
         negatives: Draw hard negatives.
-        choose: How the number of steps is chosen; ``steps`` of ``train`` are taken when left out.
+        choose: How the number of steps is chosen; when left out, ``steps`` of ``train`` is used.
     """
 
     kind: Literal["lora"] = "lora"
@@ -86,19 +86,19 @@ class LoRASystem(Sampling, EncoderSettings):
         return self
 
     def models(self) -> tuple[str, ...]:
-        """Return the source, with the adapter where it exists already."""
+        """Return the source, with the adapter if it already exists."""
         if self.source is None:
             return ()
         return (self.source if self.adapter is None else f"{self.source}+{self.adapter}",)
 
     def uses(self) -> tuple[str, ...]:
-        """Return the systems that it is trained on, and those whose results make pools and negatives."""
+        """Return the systems that it is trained on, and those whose results give pools and negatives."""
         pool = self.choose.pool if self.choose else None
         found = [self.of, self.negatives and self.negatives.of, *(pool.of if pool else ())]
         return tuple(dict.fromkeys(name for name in found if name))
 
     def check(self, bench: Bench) -> None:
-        """Check what it is trained and chosen on: never the queries of the table."""
+        """Check the queries for training and choosing: never the queries of the table."""
         if self.train is None:
             return
         if self.pairs is None:
@@ -126,7 +126,7 @@ class LoRASystem(Sampling, EncoderSettings):
         return [*made, *self._indexes(bench)]
 
     def prepare(self, bench: Bench) -> list[Prepared]:
-        """Train where nothing is kept, and return a ready system for each trial."""
+        """Train adapters that are not cached, and return a ready system for each trial."""
         if self.train is None:
             return [self._given(bench, base) for base in self._bases(bench)]
         trainings = self._trainings(bench)
@@ -135,14 +135,14 @@ class LoRASystem(Sampling, EncoderSettings):
         return [self._prepared(bench, training) for training in trainings]
 
     def _said(self, names: Iterable[str]) -> list[str]:
-        """Those of these fields that differ from their defaults: a spec that was written has all of them."""
+        """The given fields that differ from their defaults, because a stored spec has all fields."""
         return [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
 
     def _trials(self) -> int:
         return self.trials or 1
 
     def _indexes(self, bench: PlanningBench) -> list[Step]:
-        """One index a trial; its encoder stands for that of the adapter, which may not exist yet."""
+        """One index per trial; its encoder replaces that of the adapter, which may not exist yet."""
         from pyterrier_merge.encoding.encoders import E5Encoder
 
         if self.source is not None:
@@ -154,7 +154,7 @@ class LoRASystem(Sampling, EncoderSettings):
         return [index_step(bench, copy.copy(found[0]), over="") for _ in range(self._trials())]
 
     def _bases(self, bench: Bench) -> list[Base]:
-        """What the adapter of each trial is put on."""
+        """The base of each trial's adapter."""
         from pyterrier_merge.encoding.encoders import E5Encoder
         from pyterrier_merge.encoding.merged import MergedE5Encoder
 
@@ -171,7 +171,7 @@ class LoRASystem(Sampling, EncoderSettings):
         return found
 
     def _with_settings(self, encoder: Any) -> E5Encoder:
-        """The encoder of another system, with the settings that this section gives."""
+        """The encoder of another system, with this section's settings."""
         given = {name: getattr(self, name) for name in self._said(EncoderSettings.model_fields)}
         if not given:
             return encoder
@@ -183,7 +183,7 @@ class LoRASystem(Sampling, EncoderSettings):
         return E5Encoder(encoder.model, **(encoder.settings() | given))
 
     def _pairs(self, bench: Bench) -> tuple[TrainingPairs, str]:
-        """Return what is trained on, and a note on queries left out because steps are chosen on the same ones."""
+        """Return the training pairs, and a note on queries left out because steps are chosen on them."""
         if self.pairs is not None:
             pairs = pairs_from_tevatron(self.pairs, bench.collection)
         else:
@@ -201,7 +201,7 @@ class LoRASystem(Sampling, EncoderSettings):
         return pairs.only([qid for qid in pairs.queries["qid"] if qid not in again]), left_out
 
     def _trainings(self, bench: Bench) -> list[Training]:
-        """What each trial is trained on: trial k of the sample on trial k of the system below."""
+        """The training of each trial: trial k of the sample with trial k of the base system."""
         bases = self._bases(bench)
         pairs, left_out = self._pairs(bench)
         samples = self.samples(pairs)

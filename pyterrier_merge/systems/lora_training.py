@@ -1,4 +1,4 @@
-"""One training of a LoRA system: on what, how, and where it is kept."""
+"""One training of a LoRA system: its data, its settings, and its cache folder."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from pyterrier_merge.training.settings import LoRATraining
     from pyterrier_merge.training.training_pairs import TrainingPairs
 
-PROCEDURE = 1  # part of every folder's name: raise it when the same section would give another adapter
+PROCEDURE = 1  # part of every folder's name: increase it if the same section would give another adapter
 
 
 @dataclass(frozen=True)
 class Base:
-    """What an adapter is put on.
+    """The base of an adapter.
 
     Attributes:
-        encoder: As it is searched with: of a retrieval model or of a merge.
-        name: In words.
-        labels: What it used itself.
+        encoder: The encoder for searching, of a retrieval model or of a merge.
+        name: Description of the base.
+        labels: The labels that the base itself used.
     """
 
     encoder: E5Encoder
@@ -45,7 +45,7 @@ class Base:
 
     @cached_property
     def on_disk(self) -> E5Encoder:
-        """The encoder of a model folder: a merge is saved into the cache once."""
+        """The encoder of a model folder; a merge is saved into the cache once."""
         from pyterrier_merge.encoding.encoders import E5Encoder
         from pyterrier_merge.encoding.merged import MergedE5Encoder
 
@@ -64,18 +64,18 @@ class Base:
 
     @cached_property
     def _folder(self) -> Path:
-        return cache_folder("merges") / copy.copy(self.encoder).fingerprint  # the copy lets go of the weights
+        return cache_folder("merges") / copy.copy(self.encoder).fingerprint  # the copy releases the weights
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the number of steps is chosen on.
+    """The data for choosing the number of steps.
 
     Attributes:
-        collection: Documents, and the queries of one split: others than the sample, or the sample for folds.
+        collection: Documents, and the queries of one split: queries outside the sample, or the sample itself for folds.
         split: The split.
-        metric: What is measured.
-        folds: Number of folds; None where the queries are not trained on.
+        metric: The measure.
+        folds: Number of folds; None if the queries are not trained on.
     """
 
     collection: TestCollection
@@ -85,20 +85,20 @@ class Choice:
 
     @property
     def identity(self) -> list[Any]:
-        """All that decides the choice."""
+        """Everything that decides the choice."""
         queries = [fingerprint_frame(read(self.split)) for read in (self.collection.topics, self.collection.qrels)]
         return [self.collection.fingerprint, self.split, str(self.metric), self.folds, *queries]
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a training gave.
+    """The result of a training.
 
     Attributes:
-        adapter: Its folder; None where no step was better than the source.
-        steps: Steps that were taken.
-        tables: ``training`` (one row a step) and ``folds``.
-        measure: Name of what was measured; empty where the steps were fixed.
+        adapter: Its folder; None if no step was better than the source.
+        steps: The number of steps that was used.
+        tables: ``training`` (one row per step) and ``folds``.
+        measure: Name of the measure; empty if the steps were fixed.
     """
 
     adapter: Path | None
@@ -114,7 +114,7 @@ class Made:
 
     @property
     def values(self) -> tuple[float, float] | None:
-        """The measure of the source and that of the step that was taken; None where nothing was measured."""
+        """The measure of the source and that of the chosen step; None if nothing was measured."""
         if not self.measure:
             return None
         curve = self.tables.get("folds", self.tables.get("training"))
@@ -126,15 +126,15 @@ class Made:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """One trial's training, and where it is kept.
+    """One trial's training, and its cache folder.
 
     Attributes:
-        base: What is trained.
-        sample: The pairs.
-        settings: How.
-        choice: What the steps are chosen on; None where they are fixed.
-        notes: What is to be said of the pairs.
-        name: Of the collection, for the folder.
+        base: The base of the adapter.
+        sample: The training pairs.
+        settings: The settings of the training.
+        choice: The data for choosing the steps; None if they are fixed.
+        notes: Notes on the pairs.
+        name: Name of the collection, for the folder.
         verbose: Show progress bars; in terminals and notebooks when None.
     """
 
@@ -148,7 +148,7 @@ class Training:
 
     @cached_property
     def root(self) -> Path:
-        """The folder of adapter and curves: its name holds a fingerprint of all that decides them."""
+        """The folder of adapter and curves; its name has a fingerprint of everything that decides them."""
         source = self.base.on_disk
         content = [fingerprint_model(locate_model(source.model)), source.contract_settings(), self.sample.fingerprint]
         chosen = self.choice.identity if self.choice else []
@@ -156,7 +156,7 @@ class Training:
         return cache_folder("adapters") / f"{self.name}-{identity}"
 
     def done(self) -> bool:
-        """Whether nothing is left to train; nothing is written to find out."""
+        """Whether nothing is left to train; checks without writing anything."""
         from pyterrier_merge.training.folds import kept_folds
 
         if not self.base.is_on_disk:
@@ -167,7 +167,7 @@ class Training:
         return folds is not None and folds.best_step == 0
 
     def run(self) -> Made:
-        """Choose the steps and train; what is kept is not done again."""
+        """Choose the steps and train; cached results are not computed again."""
         from pyterrier_merge.training.folds import cross_validate
         from pyterrier_merge.training.lora import train_lora
 
@@ -193,7 +193,7 @@ class Training:
         return Made(folder if steps else None, steps, tables, measure)
 
     def describe(self, made: Made) -> tuple[str, ...]:
-        """Return what a report says of it, one sentence each."""
+        """Return notes for the report, one sentence each."""
         said = ", ".join(f"{name} {value}" for name, value in self.settings.model_dump().items() if value is not None)
         return (f"LoRA on {self.base.name} ({said}).", *self.notes, self._steps(made))
 
@@ -212,10 +212,10 @@ class Training:
 
 
 def train_on(executor: Executor, trainings: Sequence[Training]) -> None:
-    """Train what is not done yet on an executor; the adapters are then in the cache, where ``run`` finds them."""
+    """Run unfinished trainings on an executor; the adapters are then in the cache, where ``run`` finds them."""
     left = [training for training in trainings if not training.done()]
     for training in left:
-        _ = training.base.on_disk  # saved once, before several processes want it
+        _ = training.base.on_disk  # saved once, before several processes need it
     alike = {training.root: training for training in left}  # trials that chose the same merge
     for _ in executor.map(_train, alike.values()):
         pass

@@ -1,4 +1,4 @@
-"""A merge of a retrieval model with domain models: alphas, a recipe or a mergekit file as given, or a sweep."""
+"""A merge of a retrieval model with domain models: given alphas or a given mergekit file, or a sweep."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Alpha = Annotated[float, Field(ge=0, le=1)]
 
 
 def _domain(given: Any) -> Any:
-    """A section is read here, so that an error in it is not also one of the other two forms."""
+    """Read a section here, so that its errors are not reported as errors of the other two forms."""
     if isinstance(given, Mapping):
         return TrainedDomain.model_validate(dict(given))
     if given is not None and not isinstance(given, (str, list, tuple, TrainedDomain)):
@@ -41,7 +41,7 @@ def _domain(given: Any) -> Any:
 
 
 def _sweep(given: Any) -> Any:
-    """A section is read here, too: ``on`` says which one it is."""
+    """Read a section here; ``on`` says which kind it is."""
     if isinstance(given, Mapping):
         return (UnlabelledSection if "on" in given else SweepSection).model_validate(dict(given))
     if given is not None and not isinstance(given, (SweepSection, UnlabelledSection)):
@@ -61,9 +61,9 @@ class MergedSystem(EncoderSettings):
         alpha_lower: Weight of the source in the lower half of the layers.
         alpha_upper: Weight of the source in the upper half.
         method: mergekit's name of the method.
-        parameters: The method's own besides weights.
+        parameters: The method's parameters besides weights.
         sweep: Choose the alphas: on a development split, by folds, or without labels (``on: known-items``).
-        mergekit: A file with a merge in mergekit's YAML, which names source and domain models itself.
+        mergekit: A file with a merge in mergekit's YAML, which names the source and the domain models.
     """
 
     kind: Literal["merged"] = "merged"
@@ -105,24 +105,24 @@ class MergedSystem(EncoderSettings):
         return self
 
     def models(self) -> tuple[str, ...]:
-        """Return source and domain models that exist already."""
+        """Return the source and domain models that already exist."""
         if self.mergekit is not None:
             return self._read_recipe().models
         return (str(self.source), *self._domain_names())
 
     def uses(self) -> tuple[str, ...]:
-        """Return the systems whose results make the pool."""
+        """Return the systems whose results form the pool."""
         return self.sweep.pool.of if self.sweep and self.sweep.pool else ()
 
     def check(self, bench: Bench) -> None:
-        """Check the collections that are named, and what the alphas are chosen on: never the queries of the table."""
+        """Check the named collections, and the queries for choosing alphas: never the queries of the table."""
         if isinstance(self.domain, TrainedDomain):
             bench.on(self.domain.collection)
         if self.sweep is not None:
             self.sweep.check(bench)
 
     def plan(self, bench: PlanningBench) -> list[Step]:
-        """Return the training of each seed, the merges that each trial tries, and the index of the one it takes."""
+        """Return the training of each seed, the merges that each trial tries, and the index of the chosen one."""
         if self.mergekit is not None:
             return [index_step(bench, self._encoder(bench, self._read_recipe()))]
         if not isinstance(self.domain, TrainedDomain):
@@ -156,7 +156,7 @@ class MergedSystem(EncoderSettings):
         ]
 
     def _domains(self, bench: Bench) -> Iterator[tuple[tuple[str, ...], str]]:
-        """The domain models of each trial, and what they are, in words."""
+        """The domain models of each trial, and a description of them."""
         if isinstance(self.domain, TrainedDomain):
             for folder, made_from in self.domain.models(bench, str(self.source), self.encoder_settings(bench)):
                 yield (folder,), made_from
@@ -232,7 +232,7 @@ class MergedSystem(EncoderSettings):
         from pyterrier_merge.encoding.encoders import E5Encoder
         from pyterrier_merge.encoding.merged import MergedE5Encoder
 
-        if recipe.keeps_source:  # the merge is the source: its index and its kept runs serve both
+        if recipe.keeps_source:  # the merge is the source: both share an index and stored runs
             return E5Encoder(recipe.source, **self.encoder_settings(bench))
         return MergedE5Encoder.from_recipe(recipe, **self.encoder_settings(bench))
 
@@ -257,7 +257,7 @@ class MergedSystem(EncoderSettings):
     def _weighted(self) -> bool:
         from pyterrier_merge.methods import get_method
 
-        return self.method == "linear" or get_method(self.method).weighted  # looking at mergekit takes seconds
+        return self.method == "linear" or get_method(self.method).weighted  # importing mergekit takes seconds
 
 
 def _flat(per_query: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Hard negatives out of the results of another system, as a part of a section."""
+"""Hard negatives from the results of another system, as part of a section."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class NegativesSection(Section):
-    """Hard negatives: documents that another system finds and that nobody judged relevant.
+    """Hard negatives: results of another system that are not judged relevant.
 
     Attributes:
         of: Name of the system.
         ranks: First and last rank to draw from, counted from 1.
         margin: Drop candidates that score above ``margin`` times the query's best positive.
-        per_query: Negatives to draw for each query; ``negatives`` of ``train`` says how many of them a batch has.
+        per_query: Negatives to draw for each query; ``negatives`` of ``train`` is the number of them in a batch.
     """
 
     of: str
@@ -29,21 +29,21 @@ class NegativesSection(Section):
     per_query: Positive = 30
 
     def check(self, bench: Bench) -> None:
-        """Raise ``ValueError`` where the system's results end before the last rank."""
+        """Raise ``ValueError`` if the system's results end before the last rank."""
         if self.ranks[1] > bench.num_results:
             raise ValueError(f"negatives.ranks: rank {self.ranks[1]} is deeper than num_results, {bench.num_results}")
 
     def mined(
         self, bench: Bench, pairs: TrainingPairs, split: str, *, seed: int, used: int
     ) -> tuple[TrainingPairs, str]:
-        """Return pairs with negatives, and a sentence that counts the queries with fewer than asked for.
+        """Return pairs with negatives, and a sentence with the number of queries that have fewer than requested.
 
         Args:
-            bench: Of the system.
-            pairs: What is trained on.
-            split: Whose queries.
-            seed: Of the draw.
-            used: Negatives of a query in a batch.
+            bench: The system's bench.
+            pairs: The training pairs.
+            split: The split of the queries.
+            seed: Random seed of the draw.
+            used: Number of negatives of a query in a batch.
         """
         found = pairs.with_negatives(
             bench.results(self.of, split),

@@ -1,4 +1,4 @@
-"""A pipeline of the user's own: a function that returns a PyTerrier transformer."""
+"""A user's own pipeline: a function that returns a PyTerrier transformer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _reference(text: str) -> str:
 class PipelineSystem(System):
     """Calls ``module:function`` with the collection, and with ``arguments``; it returns a transformer.
 
-    The module is found as Python finds it, and in the current folder. It is the user's own code and is executed.
+    The module is looked for in Python's path and in the current folder. It is the user's own code and is executed.
 
     Attributes:
         function: ``module:function``.
@@ -38,18 +38,18 @@ class PipelineSystem(System):
     arguments: dict[str, Any] = Field(default_factory=dict)
 
     def check(self, bench: Bench) -> None:
-        """Import the function before any work, and see whether it takes these arguments."""
+        """Import the function before any work, and check that it takes these arguments."""
         try:
             inspect.signature(self._imported()).bind(bench.collection, **self.arguments)
         except TypeError as error:
             raise ValueError(f"arguments: {self.function} does not take them ({error})") from error
 
     def plan(self, bench: PlanningBench) -> list[Step]:  # noqa: ARG002 (of every kind)
-        """Return what the function does, which nobody knows but its author."""
+        """Return one step for the function, whose work is unknown."""
         return [Step(what=f"what {self.function} does", documents=None)]
 
     def prepare(self, bench: Bench) -> list[Prepared]:
-        """Call the function. Its kept results are those of the same source file and arguments."""
+        """Call the function. Stored results are reused for the same source file and arguments."""
         function = self._imported()
         with users_errors(f"calling {self.function}"):
             transformer = function(bench.collection, **self.arguments)

@@ -40,10 +40,10 @@ class RerankSystem(System):
 
     Attributes:
         first: Name of the first stage.
-        by: What scores: the name of a system of kind ``encoder`` or ``merged``, whose index of the whole collection is
-            used; or a section of such a kind, of which only the results of the first stage are encoded and kept: for
+        by: The scorer: the name of a system of kind ``encoder`` or ``merged``, whose index of the whole collection is
+            used; or a section of such a kind, which encodes and stores only the results of the first stage, for
             collections that are too large to encode.
-        depth: Results of the first stage that are scored, the others are dropped; all when left out.
+        depth: Number of results of the first stage that are scored; the others are dropped. All when left out.
     """
 
     kind: Literal["rerank"] = "rerank"
@@ -53,7 +53,7 @@ class RerankSystem(System):
 
     @field_serializer("by")
     def _by_as_written(self, by: str | System, info: SerializationInfo) -> Any:
-        """Pydantic tries a kind of system as text first, and warns where a section within it has several forms."""
+        """Write ``by`` directly: pydantic tries a system as text first, and warns about sections with several forms."""
         return by if isinstance(by, str) else by.model_dump(mode=info.mode)
 
     def models(self) -> tuple[str, ...]:
@@ -61,11 +61,11 @@ class RerankSystem(System):
         return () if isinstance(self.by, str) else self.by.models()
 
     def uses(self) -> tuple[str, ...]:
-        """Return the first stage, and the encoder's system or what that builds on."""
+        """Return the first stage, and the encoder's system or the systems that it builds on."""
         return (self.first, *((self.by,) if isinstance(self.by, str) else self.by.uses()))
 
     def check(self, bench: Bench) -> None:
-        """Check the depth, and what its own encoder is."""
+        """Check the depth, and its own encoder."""
         if self._depth(bench) > bench.num_results:
             raise ValueError(
                 f"depth: {self.depth} results are to be scored, and systems have {bench.num_results} "
@@ -75,7 +75,7 @@ class RerankSystem(System):
             self.by.check(bench)
 
     def plan(self, bench: PlanningBench) -> list[Step]:
-        """Return the building of the encoder's index, or the encoding of the first results."""
+        """Return the step that builds the encoder's index, or encodes the first results."""
         if isinstance(self.by, str):
             return [step for step in bench.steps(self.by) if step.searching]
         queries = bench.queries(bench.split)
@@ -107,7 +107,7 @@ class RerankSystem(System):
         whose = f"the vectors of {self.by}" if named else "vectors of its own"
         depth = self._depth(bench)
         note = f"The first {depth} results of {self.first}, scored by {whose}."
-        known = Prepared(transformer=by.transformer, identity=by.identity) if named else by  # has a row of its own
+        known = Prepared(transformer=by.transformer, identity=by.identity) if named else by  # it has its own row
         return replace(
             known,
             transformer=Rerank(first.transformer, by.encoder, bench, depth=depth, whole=named),
@@ -122,11 +122,11 @@ class Rerank(pt.Transformer):
     """Scores the first results of a stage.
 
     Args:
-        first: From topics to results.
-        encoder: Encodes queries and documents.
-        bench: Gives the collection.
-        depth: Results of the first stage that are scored.
-        whole: Use the index of the whole collection; else one of the results alone.
+        first: The first stage, from topics to results.
+        encoder: The encoder of queries and documents.
+        bench: The bench with the collection.
+        depth: Number of results of the first stage that are scored.
+        whole: Use the index of the whole collection; otherwise an index of only the results.
     """
 
     schematic: ClassVar = labelled("Rerank")
@@ -140,7 +140,7 @@ class Rerank(pt.Transformer):
         self._loaded: E5Encoder | None = None
 
     def ready(self) -> None:
-        """Build the index of the whole collection where it is used and not there, with the model of the search."""
+        """Build the index of the whole collection if it is used and missing, with the model of the search."""
         if self.whole:
             self._loaded = copy.copy(self.encoder)
             dense_index(self._loaded, self.bench.collection, verbose=self.bench.verbose)
@@ -148,7 +148,7 @@ class Rerank(pt.Transformer):
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Return ``qid``, ``query``, ``docno``, ``score`` and ``rank``."""
         found, encoder = self.first.transform(inp), self._loaded or copy.copy(self.encoder)
-        self._loaded = None  # a copy lets go of its weights with this call
+        self._loaded = None  # a copy releases its weights after this call
         asked = found.loc[found["rank"] < self.depth, ["qid", "query", "docno"]].reset_index(drop=True)
         if asked.empty:
             return asked.assign(score=0.0, rank=0)

@@ -1,4 +1,4 @@
-"""Samples of the labelled queries: the same for every system that says the same."""
+"""Samples of the labelled queries: equal settings give equal samples in all systems."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pyterrier_merge.training.training_pairs import TrainingPairs
 
 
 class Sampling(Section):
-    """Some of the labelled queries, drawn at random, as if the others had no labels.
+    """A random sample of the labelled queries, as if the others had no labels.
 
-    A smaller sample is a part of a larger one of the same seed and trial. Trial 3 of two systems with the same split,
+    A smaller sample is part of a larger one with the same seed and trial. Trial 3 of two systems with the same split,
     seed and size has the same queries.
 
     Attributes:
         fraction: Share of the queries to use; all when left out.
         queries: Number of queries to use, instead.
-        trials: Draw so many samples. Each makes one trial of the system, and figures are averaged per query over them.
-        seed: Of the draw.
+        trials: Number of samples. Each makes one trial of the system, and figures are averaged per query over them.
+        seed: Random seed of the draw.
     """
 
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -41,14 +41,14 @@ class Sampling(Section):
 
     @property
     def sampled(self) -> bool:
-        """Whether only a part of the queries is used."""
+        """Whether only some of the queries are used."""
         return self.fraction is not None or self.queries is not None
 
     def samples(self, pairs: TrainingPairs) -> list[TrainingPairs]:
-        """Return the sample of each trial; all pairs where there is none.
+        """Return the sample of each trial; all pairs without sampling.
 
         Raises:
-            ValueError: A sample would have fewer than two queries, or more than there are.
+            ValueError: A sample would have fewer than two queries, or more queries than there are.
         """
         if not self.sampled:
             return [pairs]

@@ -24,10 +24,10 @@ class EncoderSettings(System):
         task: The instruction of models that follow one; the collection's when left out.
         query_prompt: Put before each query, instead of the model's own.
         document_prompt: Put before each document, instead of the model's own.
-        max_length: Tokens of a text at most; the model's own when left out.
+        max_length: Maximum number of tokens of a text; the model's own when left out.
         pooling: How token vectors become one (``mean``, ``cls``, ``lasttoken`` …); the model's own when left out.
-        normalize: Whether vectors get length 1; the model's own way when left out.
-        dtype: What the transformer computes in.
+        normalize: Whether vectors get length 1; the model's own setting when left out.
+        dtype: The type that the transformer computes in.
         device: A torch device, or several that share the texts.
         batch_size: Texts of the maximum length in a batch.
     """

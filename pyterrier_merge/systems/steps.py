@@ -1,4 +1,4 @@
-"""How a LoRA system's number of steps is chosen: on dev queries, by cross-validation, or before, for each trial."""
+"""Choosing a LoRA system's number of steps: on dev queries, by cross-validation, or given for each trial."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
     from pyterrier_merge.training.training_pairs import TrainingPairs
 
-MEASURED = 100  # results of a query that a step is measured on
+MEASURED = 100  # results per query for measuring a step
 
 
 class StepsSection(Section):
@@ -27,12 +27,12 @@ class StepsSection(Section):
         split: Measure every ``evaluate_every`` steps on the queries of this split, which are not trained on, and keep
             the best state; ``patience`` of ``train`` stops early. Their judgements count as labels.
         folds: Cross-validation within the sample: train on all folds but one and measure on that one every
-            ``evaluate_every`` steps, average the curves, then train on the whole sample up to the best step. Where that
-            is step 0, the system is the source.
-        steps: The steps of each trial, as they were chosen before; they replace ``steps`` of ``train``.
+            ``evaluate_every`` steps, average the curves, then train on the whole sample up to the best step. If that is
+            step 0, the system is the source.
+        steps: The steps of each trial, chosen before; they replace ``steps`` of ``train``.
         pool: Measure on a pool instead of the whole collection, whose documents are all encoded at every measurement.
-            For folds it is made of all queries of the sample.
-        metric: What to choose by; the experiment's first measure when left out.
+            For folds it is made from all queries of the sample.
+        metric: The measure for the choice; the experiment's first measure when left out.
     """
 
     split: str | None = None
@@ -51,16 +51,16 @@ class StepsSection(Section):
         return self
 
     def measure(self, bench: Bench) -> Measure:
-        """Return what to choose by."""
+        """Return the measure for the choice."""
         return bench.measures[0] if self.metric is None else parsed_measure(self.metric)
 
     def check(self, bench: Bench, split: str, samples: list[TrainingPairs]) -> None:
-        """Raise ``ValueError`` for what would show after the trainings.
+        """Raise ``ValueError`` for errors that would otherwise appear after the trainings.
 
         Args:
-            bench: Of the table.
+            bench: The table's bench.
             split: The split that is trained on.
-            samples: What each trial trains on.
+            samples: The training data of each trial.
         """
         if self.steps is not None:
             if len(self.steps) != len(samples):
@@ -85,5 +85,5 @@ class StepsSection(Section):
         check_measure(self.measure(bench), MEASURED, topics["qid"].tolist())
 
     def documents(self, bench: Bench, asked: TestCollection, split: str) -> TestCollection:
-        """Return the documents that steps are measured on, with the queries that are asked."""
+        """Return the documents that steps are measured on, with the queries."""
         return asked if self.pool is None else self.pool.documents(bench, asked, split)

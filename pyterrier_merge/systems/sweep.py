@@ -1,4 +1,4 @@
-"""A sweep of an experiment's file: what is tried, on which documents, and what it would do."""
+"""The sweep section of an experiment's file: its points, its documents, and its steps."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class PoolSection(Section):
     """Choose on a part of the collection: the judged documents and the first results of some systems.
 
     Attributes:
-        of: Names of systems whose results go into the pool.
-        depth: Results of each query and system that go into the pool.
-        judged: Whether the judged documents do; they are many where TREC's pools are large.
+        of: Names of systems whose results are in the pool.
+        depth: Number of results of each query and system in the pool.
+        judged: Whether the judged documents are in the pool; they are many for TREC's large pools.
     """
 
     of: tuple[str, ...]
@@ -51,7 +51,7 @@ class PoolSection(Section):
         return self
 
     def documents(self, bench: Bench, asked: TestCollection, split: str) -> TestCollection:
-        """Return the pool: documents of the bench's collection that matter to the queries that are asked.
+        """Return the pool: documents of the bench's collection that matter to the queries.
 
         Raises:
             ValueError: A system has no results for them.
@@ -64,7 +64,7 @@ class PoolSection(Section):
         return pooled(asked, split, runs, depth=self.depth, judged=self.judged)
 
     def most(self, bench: PlanningBench, split: str) -> int | None:
-        """Return the number of documents that the pool has at most; None where that is not known."""
+        """Return the maximum number of documents of the pool; None if unknown."""
         queries, judged = bench.queries(split), 0 if not self.judged else bench.judged_documents(split)
         if bench.collection.reranking or queries is None or judged is None:
             return bench.documents if bench.collection.reranking else None
@@ -73,18 +73,18 @@ class PoolSection(Section):
 
 
 class SpaceSection(Section):
-    """What of the merge is varied: two alphas, of the lower and the upper half of the layers, when all is left out.
+    """The parameters of the merge that vary; by default two alphas, of the lower and the upper half of the layers.
 
-    Give one of ``segments``, ``layers``, ``knots`` and ``parts`` at most; see :class:`pyterrier_merge.Space`.
+    Give at most one of ``segments``, ``layers``, ``knots`` and ``parts``; see :class:`pyterrier_merge.Space`.
 
     Attributes:
-        segments: An alpha for each of so many segments of equal size.
-        layers: An alpha for each of so many layers: to be searched.
-        knots: Alphas at so many places from the lowest to the highest layer, interpolated in between.
+        segments: An alpha for each of this number of segments of equal size.
+        layers: An alpha for each of this number of layers; use it with ``search``.
+        knots: Alphas at this number of places from the lowest to the highest layer, with linear interpolation.
         parts: An alpha for attention and one for the feed-forward network, in all layers.
         methods: Methods to try, by mergekit's names; that of the merge when left out.
-        settings: Values to try of the methods' own parameters, such as ``{density: [0.2, 0.5]}``.
-        shares: Values to try of the share of each domain model, where there are several.
+        settings: Values to try for the methods' own parameters, such as ``{density: [0.2, 0.5]}``.
+        shares: Values to try for the share of each domain model, if there are several.
     """
 
     segments: Positive | None = None
@@ -106,7 +106,7 @@ class SpaceSection(Section):
         """Return the space.
 
         Raises:
-            ValueError: The grid or a parameter does not go with it.
+            ValueError: The grid or a parameter does not fit the space.
         """
         if self.layers:
             made = Space.layers(self.layers, grid)
@@ -122,21 +122,21 @@ class SpaceSection(Section):
 
 
 class SweepSection(Sampling):
-    """How the alphas are chosen: on a split, by folds, or on samples of a split's queries, where labels are few.
+    """How the alphas are chosen: on a split, by folds, or on samples of a split's queries if labels are few.
 
     Queries of samples are those with a relevant document in the collection.
 
     Attributes:
         grid: Values of all alphas, or points, such as pairs ``[alpha_lower, alpha_upper]``.
-        space: What is varied; two alphas when left out.
+        space: The parameters that vary; two alphas when left out.
         search: Search the space with Optuna instead of trying every point.
-        refine: Try so many finer grids afterwards, each around the best point so far.
+        refine: Number of finer grids to try afterwards, each around the best point so far.
         rule: ``best``, or the nearest to the source within one standard error of the best.
         split: The split to choose on; never the split that tables are computed on, unless by folds.
-        folds: Choose for each fold of the queries on all others. The split is that of the tables then.
-        metric: What to choose by; the experiment's first measure when left out.
+        folds: Choose for each fold of the queries on all others. The split is then that of the tables.
+        metric: The measure for the choice; the experiment's first measure when left out.
         pool: Choose on a pool instead of the whole collection.
-        confirm: Measure so many of the pool's best on the whole collection, and choose among these.
+        confirm: Measure this number of the pool's best points on the whole collection, and choose among them.
         collection: Choose on another collection of the experiment, by its label.
     """
 
@@ -169,10 +169,10 @@ class SweepSection(Sampling):
         return self
 
     def varied(self, domains: int) -> Space:
-        """Return the space of a merge with so many domain models.
+        """Return the space of a merge with the given number of domain models.
 
         Raises:
-            ValueError: Grid, space and search do not go together.
+            ValueError: Grid, space and search do not fit together.
         """
         space = self.space.space(self.grid, domains)
         if self.search:
@@ -182,11 +182,11 @@ class SweepSection(Sampling):
         return space
 
     def measure(self, bench: Bench) -> Measure:
-        """Return what to choose by."""
+        """Return the measure for the choice."""
         return bench.measures[0] if self.metric is None else parsed_measure(self.metric)
 
     def check(self, bench: Bench) -> None:
-        """Raise ``ValueError`` for what would show after hours: the table's queries, a metric, too many folds."""
+        """Raise ``ValueError`` for errors that would appear late: the table's queries, a metric, too many folds."""
         there = bench.on(self.collection)
         if self.folds is None:
             require_other_queries(bench, self.split, "sweep.split", on=self.collection)
@@ -199,13 +199,13 @@ class SweepSection(Sampling):
             require_optuna()
         check_measure(self.measure(bench), bench.num_results, topics["qid"].tolist())
         require_attainable(self.measure(bench), qrels)
-        self.asked(there)  # a sample that is too small shows here
+        self.asked(there)  # fails for a sample that is too small
 
     def asked(self, bench: Bench) -> list[TestCollection]:
-        """Return the collection with the queries to choose on: of each trial, where they are sampled.
+        """Return the collection with the queries to choose on, for each trial if they are sampled.
 
         Raises:
-            ValueError: A sample would have fewer than two queries, or more than there are.
+            ValueError: A sample would have fewer than two queries, or more queries than there are.
         """
         collection = bench.collection
         if not self.sampled:
@@ -214,15 +214,15 @@ class SweepSection(Sampling):
         return [with_queries(collection, self.split, sample.queries["qid"]) for sample in self.samples(pairs)]
 
     def searched(self, bench: Bench, asked: TestCollection) -> TestCollection:
-        """Return the documents to choose on, with the queries that are asked."""
+        """Return the documents to choose on, with the queries."""
         return asked if self.pool is None else self.pool.documents(bench, asked, self.split)
 
     def choose(self, bench: Bench, encoder: MergedE5Encoder, asked: TestCollection) -> Sweep | FoldedSweep:
         """Choose a merge, or one for each fold.
 
         Args:
-            bench: Of the table.
-            encoder: Names models and settings, on the collection that is chosen on.
+            bench: The table's bench.
+            encoder: The encoder with models and settings, for the collection to choose on.
             asked: That collection, with the queries to choose on.
         """
         from pyterrier_merge.tuning import folds, sweep
@@ -256,11 +256,11 @@ class SweepSection(Sampling):
         """Return the steps of a sweep.
 
         Args:
-            bench: That the merge is searched on; the sweep may be on another one.
-            recipe: Names the models; its alphas are of no account.
+            bench: The bench on which the merge is searched; the sweep may be on another one.
+            recipe: The recipe with the models; its alphas are not used.
             encoder: Makes the encoder of a merge.
-            settings: Of the encoders, on the bench of the sweep.
-            there: Whether the domain models exist; None where that is not known.
+            settings: Settings of the encoders, on the bench of the sweep.
+            there: Whether the domain models exist; None if unknown.
         """
         chosen_on, trials = bench.on(self.collection), self.trials or 1
         parts = chosen_on.if_cheap(lambda: [self.searched(chosen_on, asked) for asked in self.asked(chosen_on)])
@@ -282,7 +282,7 @@ class SweepSection(Sampling):
         settings: Mapping[str, Any],
         there: bool | None,
     ) -> list[Step]:
-        """The merges that one trial tries, on documents and queries that are not known where ``part`` is None."""
+        """The merges that one trial tries; documents and queries are unknown if ``part`` is None."""
         documents = whole = chosen_on.documents
         over = f"scores on {chosen_on.collection.name}, {self.split}, {self.pool}, {trial}"
         if self.pool:
@@ -300,7 +300,7 @@ class SweepSection(Sampling):
         return [*known, *unknown]
 
     def _tried(self, chosen_on: PlanningBench, recipe: MergeRecipe) -> list[MergeRecipe] | None:
-        """The merges that are tried in any case; None where the model's number of layers is not known."""
+        """The merges that are always tried; None if the model's number of layers is unknown."""
         space = self.varied(len(recipe.domains))
         if space.shape == "profile":
             from pyterrier_merge.tuning.sweep import layers_of
@@ -312,7 +312,7 @@ class SweepSection(Sampling):
         return list(dict.fromkeys(space.recipe(recipe, point) for point in (*points, *space.ends)))
 
     def _unknown_merges(self, tried: Sequence[MergeRecipe] | None) -> int:
-        """How many merges are tried of which it is not known yet which they are."""
+        """Number of merges to try that are not known in advance."""
         if tried is None:
             return 1
         if self.search:
@@ -328,7 +328,7 @@ class SweepSection(Sampling):
         settings: Mapping[str, Any],
         there: bool | None,
     ) -> Sequence[bool | None]:
-        """Whether each merge has been scored, on documents and queries that are not known where ``part`` is None."""
+        """Whether each merge has been scored; documents and queries are unknown if ``part`` is None."""
         if not tried or not there or part is None:
             return [False if there is False else None] * len(tried)
 

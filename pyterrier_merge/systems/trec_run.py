@@ -1,4 +1,4 @@
-"""A run file of someone else's, in TREC's format."""
+"""An existing run file in TREC's format."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from pyterrier_merge.systems.given import KeptResults, compared_with_collection
 
 
 class TrecRunSystem(System):
-    """Results from a file: ``qid Q0 docno rank score name`` on each line; ``.gz`` and ``.bz2`` are read too.
+    """Results from a file: ``qid Q0 docno rank score name`` per line; ``.gz`` and ``.bz2`` are also read.
 
-    The file is checked against the collection: its queries and documents have to be the collection's.
+    The file is checked against the collection: its queries and documents must be the collection's.
 
     Attributes:
-        file: Where it is.
+        file: Path of the file.
     """
 
     kind: Literal["trec_run"] = "trec_run"
     file: Path
 
     def check(self, bench: Bench) -> None:  # noqa: ARG002 (of every kind)
-        """Look whether the file is there."""
+        """Check that the file exists."""
         if not user_path(self.file).is_file():
             raise ValueError(f"file: no run file {self.file}")
 
     def plan(self, bench: PlanningBench) -> list[Step]:
-        """Return the comparison of its names with the collection's, which is done each time."""
+        """Return the step that compares its names with the collection's, which is always repeated."""
         return [Step(what="comparison with the collection", kept=bench.if_cheap(lambda: True, reads_all=True))]
 
     def prepare(self, bench: Bench) -> list[Prepared]:

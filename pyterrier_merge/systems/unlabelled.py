@@ -1,4 +1,4 @@
-"""A choice of alphas without labels, on known items."""
+"""Choosing alphas without labels, on known items."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 class UnlabelledSection(Section):
     """How the alphas are chosen without labels; see :func:`pyterrier_merge.choose_unlabelled`.
 
-    No judgement and no query is read. Where the evidence is not enough, the source is kept.
+    No judgement and no query is read. If the evidence is not enough, the source is kept.
 
     Attributes:
         on: ``known-items``: parts of documents are the queries, the rest of them the documents.
         grid: Values of both alphas, or pairs ``[alpha_lower, alpha_upper]``.
         items: Documents to draw for each kind of items.
-        seed: Of the draw.
-        metric: What to choose by; the experiment's first measure when left out.
+        seed: Random seed of the draw.
+        metric: The measure for the choice; the experiment's first measure when left out.
         collection: Take the items from another collection of the experiment, by its label.
     """
 
@@ -42,19 +42,19 @@ class UnlabelledSection(Section):
     metric: Annotated[str, AfterValidator(lambda text: str(parsed_measure(text)))] | None = None
     collection: str | None = None
 
-    pool: ClassVar[None] = None  # as a sweep over queries may have them
+    pool: ClassVar[None] = None  # for the same interface as a sweep over queries
     trials: ClassVar[None] = None
 
-    def varied(self, domains: int) -> Space:  # noqa: ARG002 (as of a sweep over queries)
-        """Return the space of a merge with so many domain models."""
+    def varied(self, domains: int) -> Space:  # noqa: ARG002 (same interface as a sweep over queries)
+        """Return the space of a merge with the given number of domain models."""
         return Space.halves(self.grid)
 
     def measure(self, bench: Bench) -> Measure:
-        """Return what to choose by."""
+        """Return the measure for the choice."""
         return bench.measures[0] if self.metric is None else parsed_measure(self.metric)
 
     def check(self, bench: Bench) -> None:
-        """Raise ``ValueError`` where there is no such collection."""
+        """Raise ``ValueError`` if there is no such collection."""
         bench.on(self.collection)
 
     def asked(self, bench: Bench) -> list[TestCollection]:
@@ -81,10 +81,10 @@ class UnlabelledSection(Section):
         bench: PlanningBench,
         recipe: MergeRecipe,
         encoder: Callable[[PlanningBench, MergeRecipe], E5Encoder],
-        settings: Mapping[str, Any],  # noqa: ARG002 (as of a sweep over queries)
+        settings: Mapping[str, Any],  # noqa: ARG002 (same interface as a sweep over queries)
         there: bool | None,  # noqa: ARG002
     ) -> list[Step]:
-        """Return the merges that are tried at most, on three kinds of items, and the index of the chosen one."""
+        """Return the maximum merges to try, on three kinds of items, and the index of the chosen one."""
         chosen_on = bench.on(self.collection)
         known = chosen_on.documents
         items = self.items if known is None else min(self.items, known)

@@ -1,4 +1,4 @@
-"""What is wrong with a field of an experiment's file, in words for those who wrote the file."""
+"""Clear messages about wrong fields in an experiment's file."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ _LONGEST = 80  # characters of a value in a message
 
 
 def described(error: ValidationError, spec: type[BaseModel], content: Mapping[Any, Any]) -> str:
-    """Return one line where one field is wrong, else a line with a dash for each; a field is named by its path.
+    """Return one line for one wrong field, else a line with a dash for each; fields are named by their path.
 
     Args:
-        error: What pydantic found.
+        error: Pydantic's error.
         spec: The class of the file, or of one section.
-        content: The file, which says of which kind each system is; or the section.
+        content: The file, which gives the kind of each system; or the section.
     """
     lines = [
         ": ".join(filter(None, [_path(problem["loc"], content), _described(problem, spec, content)]))
         for problem in error.errors()
-        if problem["type"] != "too_short" or len(error.errors()) == 1  # else what is in it is wrong
+        if problem["type"] != "too_short" or len(error.errors()) == 1  # else its content is wrong
     ]
     return lines[0] if len(lines) == 1 else "".join(f"\n- {line}" for line in lines)
 
 
 def _path(loc: Sequence[int | str], content: Any) -> str:
-    """The path of a field as the file has it.
+    """The path of a field in the file.
 
-    Pydantic's names the kind of a training, too, and the place in a list where the file has one collection and no list.
+    Pydantic's path also has the kind of a training, and a list position if the file has one collection and no list.
     """
     names = []
     for before, name in zip((None, *loc), loc, strict=False):
         listed = isinstance(content, (list, tuple))
-        tagged = before == "train" and name in OBJECTIVES  # pydantic names the kind of a training, no file does
+        tagged = before == "train" and name in OBJECTIVES  # pydantic adds the kind of a training, files do not
         if not tagged and (listed or not isinstance(name, int)):
             names.append(str(name))
             content = content[name] if listed else content.get(name) if isinstance(content, Mapping) else None
@@ -74,7 +74,7 @@ def _described(problem: ErrorDetails, spec: type[BaseModel], content: Mapping[An
 
 
 def _fields(spec: type[BaseModel], path: Sequence[int | str], content: Mapping[Any, Any]) -> list[str]:
-    """The fields of the section at a path; of its sections, where one of several may stand there."""
+    """The fields of the section at a path; if several sections are possible, the fields of all of them."""
     found: list[type[BaseModel]] = [spec]
     given: Mapping[Any, Any] = content
     if len(path) > 1 and path[0] == "systems":
@@ -85,7 +85,7 @@ def _fields(spec: type[BaseModel], path: Sequence[int | str], content: Mapping[A
             below = given.get(str(name)) if isinstance(given, Mapping) else None
             given = below if isinstance(below, Mapping) else {}
             found = [one for one in inner if ("on" in one.model_fields) == ("on" in given)] or inner
-        else:  # the kind of training, which stands in a path and in no file
+        else:  # the kind of training, which is only in pydantic's path
             found = [
                 one for one in found if getattr(one.model_fields.get("objective"), "default", None) == name
             ] or found
@@ -93,7 +93,7 @@ def _fields(spec: type[BaseModel], path: Sequence[int | str], content: Mapping[A
 
 
 def _sections(section: type[BaseModel], field: str) -> Iterator[type[BaseModel]]:
-    """The sections that may stand in a field."""
+    """The sections that a field may hold."""
     pending: list[Any] = [section.model_fields[field].annotation]
     while pending:
         annotation = pending.pop()

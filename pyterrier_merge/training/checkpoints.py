@@ -98,7 +98,7 @@ class Checkpoints:
             ) from error
 
     def _locked(self) -> int:
-        """A handle of the folder, which no other process has locked meanwhile."""
+        """A handle of the folder, which no other process has locked since."""
         while True:
             self.folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.folder, os.O_RDONLY)

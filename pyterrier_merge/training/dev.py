@@ -29,7 +29,7 @@ class DevMeasure:
     """The mean of a measure over one split's judged queries, by this package's own retrieval.
 
     Attributes:
-        model: Live; measured as it is at the moment.
+        model: Live; measured with its current weights.
         source: The encoder that is trained, for its settings.
         contract: Of the texts.
         collection: All its documents are encoded at each measurement: give a pool of a large one.

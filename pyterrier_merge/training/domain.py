@@ -88,8 +88,8 @@ def train_domain_model(
         contract: Of the encoder that is to be merged (``encoder.contract``), where that was told another length or
             other prompts than the base's files say; what these say when None.
         device: ``cpu`` or ``cuda``; a GPU where there is one, when None.
-        checkpoint_every: Steps between checkpoints (three times the size of the trained weights, beside ``out``).
-        overwrite: Replace another model, or whatever else stands at ``out``.
+        checkpoint_every: Steps between checkpoints (three times the size of the trained weights, next to ``out``).
+        overwrite: Replace what exists at ``out``.
         verbose: Show a progress bar with the loss; in terminals and notebooks when None.
 
     Raises:

@@ -81,7 +81,7 @@ class Dev:
     """A measure of the model under training, to keep its best state and to stop early.
 
     Attributes:
-        measure: Returns the value of the model as it is; higher is better.
+        measure: Returns the value of the model with its current weights; higher is better.
         every: Steps from one measurement to the next; the model before its first step is measured too.
         patience: Measurements without a gain after which the training stops.
     """

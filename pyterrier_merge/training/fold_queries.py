@@ -10,7 +10,7 @@ from pyterrier_merge.training.training_pairs import FEWEST, TrainingPairs
 
 
 def split_into_folds(pairs: TrainingPairs, folds: int, *, seed: int = 0) -> list[list[str]]:
-    """Return the qids of each fold; queries with the same text are in one fold, for else they would be learned.
+    """Return the qids of each fold; queries with the same text are in one fold, so that none is learned.
 
     Raises:
         ValueError: A fold would have no query, or fewer than two would be left to train on.

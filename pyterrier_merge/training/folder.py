@@ -55,7 +55,7 @@ def trained_folder(
         identity: Fingerprint of all that decides the model.
         train: Trains, going on from checkpoints.
         every: Steps between them.
-        overwrite: Replace whatever else stands at ``out``.
+        overwrite: Replace what exists at ``out``.
 
     Raises:
         ValueError: ``every`` is below 1, or ``out`` is to be overwritten and is the current folder.
@@ -75,7 +75,7 @@ def trained_folder(
     checkpoints = Checkpoints(folder=out.with_name(f".{out.name}.progress"), identity=identity, every=every)
     with checkpoints.alone():
         if trained_as(out) == identity:
-            logger.info("another process has trained %s meanwhile", out)
+            logger.info("another process has trained %s in the meantime", out)
             return out
         trained = train(checkpoints)
         if is_main():

@@ -28,7 +28,7 @@ def kept_generators(seed: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def kept_memory(device: str) -> Iterator[None]:
-    """Let glibc keep freed memory on a CPU: fetching it anew takes longer than a step's arithmetic."""
+    """Let glibc keep freed memory on a CPU: requesting it again takes longer than a step's arithmetic."""
     try:
         libc = ctypes.CDLL(None)
         mallopt, trim = libc.mallopt, libc.malloc_trim

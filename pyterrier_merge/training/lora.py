@@ -69,7 +69,7 @@ def train_lora(
         split: Which queries of it; never the test split.
         metric: What is measured, over 100 results of each query.
         checkpoint_every: Steps between checkpoints; with ``dev`` each measurement makes one.
-        overwrite: Replace whatever else stands at ``out``.
+        overwrite: Replace what exists at ``out``.
         verbose: Show a progress bar; in terminals and notebooks when None.
 
     Raises:

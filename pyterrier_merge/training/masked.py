@@ -135,7 +135,7 @@ def train_masked(
         windows: What it learns from.
         settings: How.
         loop: Of the second stage.
-        checkpoints: Of the second stage; a head whose training is killed begins anew.
+        checkpoints: Of the second stage; a head whose training is killed starts again.
         verbose: Show progress bars; in terminals and notebooks when None.
     """
     tokenizer = model.tokenizer

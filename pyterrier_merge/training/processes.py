@@ -9,7 +9,7 @@ Value = TypeVar("Value")
 
 
 def count_processes() -> int:
-    """Return how many processes train together; 1 where nobody has started several."""
+    """Return how many processes train together; 1 unless several were started."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
 
 

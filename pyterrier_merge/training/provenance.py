@@ -38,7 +38,7 @@ class TrainedDocuments:
 
 
 def describe(pairs: TrainingPairs) -> dict[str, Any]:
-    """Return what ``training.json`` says of pairs that a model was trained on, beside its other fields.
+    """Return what ``training.json`` says of pairs that a model was trained on, in addition to its other fields.
 
     Returns:
         ``objective``; for known items, and others that cost no label, also ``items``: ``collection`` and

@@ -13,7 +13,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainingSettings(BaseModel):
-    """What every training is told: AdamW, a linear warm-up and a linear decay to 0, gradients clipped to norm 1.
+    """Settings of every training: AdamW, a linear warm-up and a linear decay to 0, gradients clipped to norm 1.
 
     Attributes:
         steps: Optimizer steps.

@@ -88,7 +88,9 @@ def tokenise_whole(
         ValueError: No text has an ordinary token, or the tokenizer cannot mask or pad.
     """
     if masked and (tokenizer.mask_token_id is None or tokenizer.pad_token_id is None):
-        raise ValueError("the base's tokenizer has no mask token or no padding token; add it, and save it anew")
+        raise ValueError(
+            "the base's tokenizer has no mask token or no padding token; add it, and save the tokenizer again"
+        )
     special, whole = frozenset(tokenizer.all_special_ids), replace(contract, max_length=UNCUT)
     before, after = _around(tokenizer, whole)
     filled = [text for text in texts if text.strip()]

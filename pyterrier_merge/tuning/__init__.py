@@ -1,1 +1,1 @@
-"""Choosing a merge: which recipes to try, what each scores, and how sure the choice is."""
+"""Choosing a merge: the recipes to try, their scores, and the uncertainty of the choice."""

@@ -1,4 +1,4 @@
-"""The choice of a merge without a label: several kinds of known items must agree that it beats the source."""
+"""Choosing a merge without labels: several kinds of known items must agree that it beats the source."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ import pandas as pd
 
 from pyterrier_merge.tuning import rule
 
-LEVEL = 0.95  # of the lower bounds, for all merges at once
-ROOM = 0.85  # a source that scores more on items has nothing left to learn from them
-FEWEST = 100  # items of a kind
-KINDS = 2  # that must agree
+LEVEL = 0.95  # confidence level of the lower bounds, for all merges at once
+ROOM = 0.85  # items on which the source scores more leave no room for a gain
+FEWEST = 100  # minimum number of items of a kind
+KINDS = 2  # number of kinds that must agree
 FLIPS = 2_000
 ROUNDING = 1e-12  # smaller differences count as 0
 
 
 @dataclass(frozen=True)
 class UnlabelledChoice:
-    """What known items say of merges, and the merge that they choose.
+    """The evidence of known items about merges, and the merge that they choose.
 
     Attributes:
         chosen: Name of the merge; None for the source.
-        why: What was chosen, on what evidence, in sentences.
-        merges: One row a merge (index: its name). The mean difference from the source on each kind that is heard
-            (column: the kind); ``gain``, the mean over kinds as a share of what the source leaves to gain, and
+        why: Sentences that state the choice and its evidence.
+        merges: One row per merge (index: its name). The mean difference from the source on each kind that is used
+            (column: the kind); ``gain``, the mean over kinds as a share of the possible gain over the source, and
             ``low``, its lower bound; ``agreed``, whether the bound and the difference on each kind are above 0.
-        kinds: One row a kind (index: its name): ``queries``, ``source`` (its mean), ``heard``, and ``why`` it was not.
-        labels: Judgements that were used: 0.
+        kinds: One row per kind (index: its name): ``queries``, ``source`` (its mean), ``heard`` (whether the kind is
+            used), and ``why`` if it is not.
+        labels: Number of judgements used: 0.
     """
 
     chosen: str | None
@@ -49,21 +50,22 @@ def choose(
 ) -> UnlabelledChoice:
     """Choose a merge that beats the source on every kind of known items, or the source.
 
-    A kind is heard if it has at least 100 items, the source scores at most .85 on them, and BM25 does not score more
-    than the source: items that BM25 finds better ask for words, and a merge that weighs words more gains on them alone.
-    Two kinds must be heard. On each, a difference from the source counts as a share of what the source leaves to gain
-    (1 less its mean), and the gain is the mean over kinds. A merge is believed if its mean difference is
-    above 0 on each kind, and the lower bound of its gain is, too: a one-sided 95 % bound that holds for all merges at
-    once (max-T, by random sign flips of documents). Of the merges that are believed, the one with the largest gain
-    is taken, or one that is nearer to the source and at most one standard error (of their difference) worse.
+    A kind is used if it has at least 100 items, the source scores at most .85 on them, and BM25 does not score more
+    than the source: items on which BM25 is better test word matching, and merges that weigh words more would gain only
+    on such items. At least two kinds must be used. On each, a difference from the source counts as a share of the
+    possible gain (1 minus the source's mean), and the gain is the mean over kinds. A merge is accepted if its mean
+    difference is above 0 on each kind, and the lower bound of its gain is above 0 too: a one-sided 95 % bound that
+    holds for all merges at once (max-T, by random sign flips of documents). Among the accepted merges, the rule takes
+    the one with the largest gain, or one that is nearer to the source and at most one standard error (of their
+    difference) worse.
 
     Args:
-        values: For each kind one row a query (the same qid is the same document), one column a merge, with values in
-            [0, 1]; the same columns, those nearest to the source first.
+        values: For each kind, one row per query (the same qid is the same document), one column per merge, with values
+            in [0, 1]; the same columns for all kinds, those nearest to the source first.
         source: For each kind the source's value for each of these queries.
         lexical: For each kind BM25's mean; kinds without one are not compared.
         left_out: Kinds that were not measured, with the reason.
-        seed: Of the sign flips.
+        seed: Random seed of the sign flips.
 
     Raises:
         ValueError: The kinds have different merges, or there is neither a kind nor a reason.
@@ -95,11 +97,11 @@ def choose(
 
 
 def documents_shares(differences: Mapping[str, pd.DataFrame], source: Mapping[str, pd.Series[float]]) -> np.ndarray:
-    """Return what each document adds to the mean over kinds of the mean share of what the source leaves to gain.
+    """Return each document's contribution to the mean over kinds of the mean share of the possible gain.
 
     Returns:
         ``(documents, merges)``, in the order of their qids. The mean over documents is that mean. A document without an
-        item of some kind adds that kind's mean, so that it neither weighs more nor varies more than it knows.
+        item of some kind contributes that kind's mean, which adds neither weight nor variance.
     """
     kinds = {kind: found / (1 - source[kind].mean()) for kind, found in differences.items()}
     qids = sorted(set().union(*(found.index for found in kinds.values())))
@@ -117,7 +119,7 @@ def lower_bounds(gains: np.ndarray, *, seed: int = 0) -> np.ndarray:
 
     Args:
         gains: ``(documents, merges)``.
-        seed: Of the signs.
+        seed: Random seed of the signs.
     """
     means = gains.mean(axis=0)
     errors = gains.std(axis=0, ddof=1) / np.sqrt(len(gains))
@@ -138,21 +140,21 @@ def _merges(values: Mapping[str, pd.DataFrame]) -> list[str]:
 
 
 def why_unheard(queries: int, source: float, lexical: float) -> str:
-    """Return why known items of a kind are not heard; nothing where they are.
+    """Return why known items of a kind are not used; an empty string if they are used.
 
     Args:
-        queries: How many there are.
+        queries: The number of items.
         source: The source's mean on them.
         lexical: BM25's mean on them.
     """
     if queries < FEWEST:
         return f"{queries} items are too few, {FEWEST} are needed"
     if source > ROOM:
-        return f"the source scores {source:.4f} on {queries} items, above {ROOM}, and leaves no room for a gain"
+        return f"the source scores {source:.4f} on {queries} items, above {ROOM}, which leaves no room for a gain"
     if lexical > source:
         return (
             f"BM25 scores {lexical:.4f} on {queries} items, the source {source:.4f}: "
-            "they ask for words more than for meaning"
+            "they test word matching more than meaning"
         )
     return ""
 
@@ -163,7 +165,7 @@ def _heard(
     lexical: Mapping[str, float],
     left_out: Mapping[str, str],
 ) -> pd.DataFrame:
-    """Return a row a kind: its items, the source's mean, whether it is heard and why not."""
+    """Return one row per kind: its items, the source's mean, whether it is used, and why not."""
     rows: list[tuple[str, int, float, str]] = []
     for kind, frame in values.items():
         own = float(source[kind].mean())
@@ -175,7 +177,7 @@ def _heard(
 
 
 def _evidence(merge: pd.Series[float], kinds: pd.DataFrame) -> str:
-    """Tell a merge's gain, and its difference from the source on each kind that is heard."""
+    """Describe a merge's gain, and its difference from the source on each kind that is used."""
     told = [
         f"{kind} {merge[str(kind)]:+.4f} (source {row['source']:.4f}, {row['queries']} items)"
         for kind, row in kinds[kinds["heard"]].iterrows()

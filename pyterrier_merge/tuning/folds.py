@@ -1,4 +1,4 @@
-"""Choosing a merge by folds: every query is answered by a merge that other queries chose."""
+"""Choosing a merge by folds: each query is answered by a merge that was chosen on other queries."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class FoldedSweep:
-    """What the folds chose. No merge is chosen on all queries.
+    """The choices of the folds. No merge is chosen on all queries.
 
     Attributes:
-        choices: One row a fold: ``fold`` (from 1), ``queries``, a column for each parameter of the choice, and the
+        choices: One row per fold: ``fold`` (from 1), ``queries``, a column for each parameter of the choice, and the
             metric's mean over the fold (``chosen``, ``source``) and over the other queries, which chose (``others``).
-        per_query: One row a query (index ``qid``): ``fold``, the metric's value with the merge of the fold
-            (``chosen``), and with the source (``source``). The mean over all queries is honest.
-        points: One row a query, one column a point: what the choices were made from.
+        per_query: One row per query (index ``qid``): ``fold``, the metric's value with the merge of the fold
+            (``chosen``), and with the source (``source``). The mean over all queries is unbiased by the choice.
+        points: One row per query, one column per point: the values that the choices are based on.
         metric: Name of the metric.
-        on: The queries and documents it was measured on, in words.
+        on: Description of the queries and documents it was measured on.
         encoders: The merge of each fold.
     """
 
@@ -53,7 +53,7 @@ class FoldedSweep:
     encoders: tuple[MergedE5Encoder, ...]
 
     def describe(self) -> str:
-        """Return a few sentences: the figure, its difference from the source, and what was chosen how often."""
+        """Return a few sentences: the figure, its difference from the source, and how often each point was chosen."""
         chosen, source = self.per_query["chosen"], self.per_query["source"]
         differences = chosen - source
         error = differences.std(ddof=1) / np.sqrt(len(differences))
@@ -87,7 +87,7 @@ class FoldedSweep:
 
         Args:
             collection: Gives the documents.
-            num_results: Documents a query at most.
+            num_results: Maximum number of documents per query.
             root: Folder of the indexes; the package's cache when None.
         """
         return self.by_fold(lambda merge: dense_retriever(merge, collection, num_results=num_results, root=root))
@@ -100,7 +100,7 @@ class ByFold(pt.Transformer):
     """Answers each query with the retriever of its fold.
 
     Args:
-        retrievers: Of each fold.
+        retrievers: The retriever of each fold.
         folds: qid -> position of its fold's retriever.
     """
 
@@ -111,7 +111,7 @@ class ByFold(pt.Transformer):
         self.folds = dict(folds)
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
-        """Search.
+        """Search each query with its fold's retriever.
 
         Raises:
             ValueError: A query is in no fold.
@@ -148,30 +148,30 @@ def sweep_folds(
 ) -> FoldedSweep:
     """Choose a merge for each fold of the queries on all other folds, and score it on the fold.
 
-    It may be done on the test split: no query takes part in the choice of the merge that answers it, and no merge is
-    chosen on all of them. Every point is measured once on all queries; choosing by folds encodes nothing. Queries with
-    the same text are in one fold. A search or a pool's best few are not on offer, for they would choose points on the
-    queries that these are to be scored on.
+    This is valid on the test split: no query takes part in the choice of the merge that answers it, and no merge is
+    chosen on all queries. Every point is measured once on all queries; choosing by folds encodes nothing. Queries with
+    the same text are in the same fold. A search or screening on a pool is not supported, because it would choose points
+    on the queries that they are scored on.
 
     Args:
-        encoder: Names the models and settings.
-        collection: Gives documents, topics and judgements.
+        encoder: The encoder with the models and settings.
+        collection: The collection with documents, topics and judgements.
         folds: Number of folds.
-        split: Whose queries are divided.
-        seed: Decides which query is in which fold.
-        grid: See :func:`~pyterrier_merge.sweep`; so are the other arguments.
+        split: The split whose queries are divided.
+        seed: Random seed of the assignment of queries to folds.
+        grid: See :func:`~pyterrier_merge.sweep`, as for the other arguments.
         space: Other parameters than two alphas.
-        rule: What each fold's merge is chosen by.
+        rule: The rule by which each fold's merge is chosen.
         metric: An ``ir_measures`` measure; the collection's first when None.
         num_results: Results for each query.
         root: Folder of indexes and scores; the package's cache when None.
-        executor: Where points are scored.
+        executor: The executor that scores the points.
         verbose: Show a progress bar; in terminals and notebooks when None.
 
     Raises:
-        TypeError: The encoder merges nothing, or the collection is something else.
-        ValueError: There are more folds than queries, fewer than two of either, no such split, or what
-            :func:`~pyterrier_merge.sweep` refuses.
+        TypeError: The encoder merges nothing, or ``collection`` is not a collection.
+        ValueError: There are more folds than queries, fewer than two folds or queries, no such split, or another
+            reason for which :func:`~pyterrier_merge.sweep` raises.
     """
     measuring = measuring_of(
         encoder, collection, grid, space, rule, metric, split, num_results, root, executor, verbose

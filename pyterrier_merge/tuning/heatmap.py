@@ -1,4 +1,4 @@
-"""The picture of a sweep: scores over (alpha_lower, alpha_upper)."""
+"""The heat map of a sweep: scores over (alpha_lower, alpha_upper)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pyterrier_merge.storage import user_path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LEAST_WIDTH = 4.2  # inches, which the labels of the axes need
-MOST_CELLS = 3  # of a grid, for each that was measured: a search leaves more of them empty
+LEAST_WIDTH = 4.2  # inches, needed for the axis labels
+MOST_CELLS = 3  # cells of a grid per measured cell; a search leaves more of them empty
 _WHOSE = {"alpha_upper": "'s upper layers"}
 
 
@@ -27,8 +27,8 @@ def alpha_heatmap(
         table: Two alphas, which are its first two columns, and a column of the metric's name.
         chosen: The pair to frame.
         metric: Name of the measure.
-        on: What the scores are of, for the title.
-        path: A file to save it to; the ending says the format: ``.png``, ``.pdf``, ``.svg``.
+        on: Description of the queries and documents, for the title.
+        path: A file to save it to; its suffix gives the format: ``.png``, ``.pdf``, ``.svg``.
     """
     from matplotlib.patches import Rectangle
 
@@ -58,14 +58,14 @@ def alpha_heatmap(
     corner = (uppers.index(upper) - 0.5, lowers.index(lower) - 0.5)
     axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="tab:red", linewidth=2.5, clip_on=False))
     ends = sorted({float(np.nanmin(values)), float(np.nanmax(values))})
-    figure.colorbar(image, ax=axes, ticks=ends, format="%.4f")  # cells say the rest; ticks of tiny ranges are too wide
+    figure.colorbar(image, ax=axes, ticks=ends, format="%.4f")  # cells show the values; many ticks are too wide
     if path is not None:
         figure.savefig(user_path(path))
     return figure
 
 
 def is_grid(points: pd.DataFrame) -> bool:
-    """Whether a table of points has two parameters, both numbers, most combinations of which were measured."""
+    """Whether a table of points has two numeric parameters, with most of their combinations measured."""
     if points.shape[1] != 2 or not all(map(pd.api.types.is_numeric_dtype, points.dtypes)):
         return False
     rows, columns = (points[name].nunique() for name in points)

@@ -1,4 +1,4 @@
-"""Points of a space with what they score on each query: what merges are chosen from."""
+"""Points of a space with their scores on each query, from which merges are chosen."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measured:
-    """Points of a space, their recipes, and the value of each query.
+    """Points of a space, their recipes, and the value of each query for each point.
 
     Attributes:
-        points: Each has another recipe; all that keep the source are one.
-        recipes: In the same order.
-        values: One row a query (index ``qid``), one column a point.
+        points: Points with distinct recipes; all that keep the source count as one.
+        recipes: Their recipes, in the same order.
+        values: One row per query (index ``qid``), one column per point.
         source: The source's value for each query.
-        domain: The domain model's; of several, that of their equal mixture.
+        domain: The domain model's value for each query; for several models, that of their equal mixture.
     """
 
     points: tuple[dict[str, Value], ...]
@@ -41,16 +41,16 @@ class Measured:
 
     @cached_property
     def kept(self) -> np.ndarray:
-        """How much of the source each point keeps."""
+        """The share of the source that each point keeps."""
         return np.array([source_share(recipe) for recipe in self.recipes])
 
     def choose(self, rule: Rule, queries: pd.Index[str] | None = None) -> int:
-        """Return the position of the point that is chosen on these queries; on all when None."""
+        """Return the position of the point that is chosen on these queries; on all queries when None."""
         values = self.values if queries is None else self.values.loc[queries]
         return choose(values.to_numpy(dtype=float), self.kept, rule)
 
     def leaders(self, number: int) -> list[int]:
-        """Return the positions of so many points with the highest means, the best first."""
+        """Return the positions of the ``number`` points with the highest means, best first."""
         order = np.lexsort([-self.kept, -self.values.mean().round(12).to_numpy()])
         return [int(position) for position in order[:number]]
 
@@ -59,7 +59,7 @@ class Measured:
         return pd.DataFrame(list(self.points), columns=list(space.values))
 
     def named(self, space: Space) -> pd.DataFrame:
-        """Return the values with the points as columns: a level for each parameter."""
+        """Return the values with points as columns: one level for each parameter."""
         columns = pd.MultiIndex.from_frame(self.table(space))
         return self.values.set_axis(columns, axis=1)
 
@@ -69,11 +69,11 @@ class Measuring:
     """Measures points of a space.
 
     Attributes:
-        space: What points there are.
+        space: The space of points.
         models: The recipe that gives the models.
-        task: What the merges are scored on.
-        rule: What is chosen by.
-        executor: Where merges are scored; in this process when None.
+        task: The task that the merges are scored on.
+        rule: The rule of the choice.
+        executor: The executor that scores the merges; in this process when None.
         verbose: Show a progress bar; in terminals and notebooks when None.
     """
 
@@ -91,8 +91,8 @@ class Measuring:
         """Measure points, the source and the domain model.
 
         Args:
-            points: What is measured; those with the recipe of an earlier one are left out.
-            ends: Whether source and domain model are among the points, where they are not already.
+            points: The points; those with the recipe of an earlier one are left out.
+            ends: Whether to add the source and the domain model to the points if they are missing.
 
         Raises:
             ValueError: A point has no recipe, or the metric has a value for no query.
@@ -110,7 +110,7 @@ class Measuring:
         return Measured(tuple(wanted.values()), tuple(wanted), values, found[top], found[bottom])
 
     def grid(self, refine: int, *, ends: bool) -> Measured:
-        """Measure the points of the space, and so many finer grids, each around the point chosen so far."""
+        """Measure the points of the space, then ``refine`` finer grids, each around the point chosen so far."""
         measured = self.of(self.space.points(), ends=ends)
         for _ in range(refine):
             finer = self.space.around(measured.points[measured.choose(self.rule)], measured.points)
@@ -119,5 +119,5 @@ class Measuring:
 
 
 def said(collection: TestCollection, split: str, queries: int) -> str:
-    """Return what is measured on, in words."""
+    """Return a description of the queries and documents."""
     return f"{queries} {split} queries of {collection.name}, {collection.num_docs:,} documents"

@@ -1,4 +1,4 @@
-"""The rule by which one of several merges is chosen, from the values of queries."""
+"""The rules for choosing one of several merges from the values of queries."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ RULES: tuple[str, ...] = get_args(Rule)
 
 
 def choose(values: np.ndarray, kept: np.ndarray, rule: Rule = "best", counts: np.ndarray | None = None) -> int:
-    """Return the position of the merge that is chosen; of equal ones, the one that keeps more of the source.
+    """Return the position of the chosen merge; among equal merges, the one that keeps more of the source.
 
     ``best`` takes the highest mean. ``one-standard-error`` (after Breiman et al., 1984) takes the merge nearest to the
-    source among those whose mean is less than the best by one standard error at most. It is the standard error of the
-    paired difference from the best, query by query: much smaller than that of the mean, for queries differ more than
-    merges do.
+    source among those whose mean is at most one standard error below the best. It is the standard error of the paired
+    difference from the best, query by query, which is much smaller than that of the mean, because queries differ more
+    than merges do.
 
     Args:
-        values: ``(queries, merges)``: what is measured.
-        kept: How much of the source each merge keeps, such as the mean alpha over its layers.
-        rule: Which rule.
+        values: ``(queries, merges)``: the measured values.
+        kept: The share of the source that each merge keeps, such as the mean alpha over its layers.
+        rule: The rule.
         counts: How often each query counts, for a bootstrap sample; once when None.
 
     """
@@ -39,11 +39,11 @@ def choose(values: np.ndarray, kept: np.ndarray, rule: Rule = "best", counts: np
 
 
 def require_rule(rule: str) -> None:
-    """Raise ``ValueError`` where there is no such rule."""
+    """Raise ``ValueError`` if there is no such rule."""
     if rule not in RULES:
         raise ValueError(f"the rule is {' or '.join(map(repr, RULES))}; found {rule!r}")
 
 
 def _first(*keys: np.ndarray) -> int:
-    """The position of the largest first key; of equal ones, of the largest second; of equal ones, the first."""
+    """The position of the largest first key; ties go to the largest second key, then to the first position."""
     return int(np.lexsort([-key for key in reversed(keys)])[0])

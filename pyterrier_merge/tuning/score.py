@@ -1,4 +1,4 @@
-"""What merges score on one split of a collection: a value for each query, kept on disk."""
+"""Scores of merges on one split of a collection: a value for each query, stored on disk."""
 
 from __future__ import annotations
 
@@ -32,19 +32,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoringTask:
-    """What merges are scored on. Picklable, so that another process can take it.
+    """The task that merges are scored on. It can be pickled for another process.
 
     Attributes:
-        collection: Gives documents, topics and judgements.
-        split: Whose queries are searched; never the test split.
-        metric: What is measured.
+        collection: The collection with documents, topics and judgements.
+        split: The split whose queries are searched; never the test split.
+        metric: The measure.
         num_results: Results for each query.
         root: Folder of indexes and scores; the package's cache when None.
-        settings: Of the encoder: keyword arguments of :class:`~pyterrier_merge.MergedE5Encoder` from ``task`` on.
-        memory: Bytes for what several merges share: states between layers, token ids and vectors of the documents that
-            all of them encode before the next documents come. A quarter of what is free, and 4 GiB at most, when None.
-            A token takes 48 bytes, and for each number of layers after which states are kept at one time its state
-            (``hidden_size`` numbers, 4 bytes each in float32); a document takes three times its vector in float32.
+        settings: The encoder's settings: keyword arguments of :class:`~pyterrier_merge.MergedE5Encoder` from ``task``
+            on.
+        memory: Bytes for the data that several merges share: states between layers, token ids and vectors of the block
+            of documents that all merges encode before the next block. When None, a quarter of the free memory, at most
+            4 GiB. A token takes 48 bytes, and its state (``hidden_size`` numbers, 4 bytes each in float32) for each
+            place at which states are kept at the same time; a document takes three times its vector in float32.
 
     Raises:
         ValueError: The split is unknown or has no judgements, or the metric cannot be computed or looks deeper than
@@ -79,10 +80,10 @@ class ScoringTask:
         return judged(self.collection.topics(self.split), self.collection.qrels(self.split))
 
     def score(self, encoder: E5Encoder) -> pd.Series[float]:
-        """Return the metric's value for each query (index ``qid``): the kept one, or that of a search of its index.
+        """Return the metric's value for each query (index ``qid``): the cached value, or that of a search of its index.
 
         Raises:
-            RuntimeError: A kept score is damaged.
+            RuntimeError: A cached score is damaged.
         """
         file = self.file(encoder)
         if file.is_file():
@@ -91,18 +92,18 @@ class ScoringTask:
         return self.keep(file, retriever.transform(self.topics))
 
     def keep(self, file: Path, results: pd.DataFrame) -> pd.Series[float]:
-        """Measure results, write the value of each query to a file, and return them."""
+        """Measure results, write the values of all queries to a file, and return them."""
         measured = measure_runs({"run": results}, self.qrels, [self.metric])
         write_file(file, json.dumps(dict(zip(measured["qid"], measured["value"], strict=True))))
         return self.kept(file)
 
     def scored(self, encoder: E5Encoder) -> bool:
-        """Whether the values of an encoder are kept already; nothing is encoded."""
+        """Whether the values of an encoder are cached, without encoding anything."""
         return self.file(encoder).is_file()
 
     @cached_property
     def _data(self) -> list[str]:
-        """Fingerprints of documents, topics and judgements, which are those of every merge."""
+        """Fingerprints of documents, topics and judgements, the same for every merge."""
         return [self.collection.fingerprint, fingerprint_frame(self.topics), fingerprint_frame(self.qrels)]
 
     @property
@@ -110,14 +111,14 @@ class ScoringTask:
         return Path(self.root or cache_folder("indexes"))
 
     def file(self, encoder: E5Encoder) -> Path:
-        """Return where the values of an encoder are kept; its model is loaded, and nothing is merged or encoded."""
+        """Return the cache file of an encoder's values; its model is loaded, but nothing is merged or encoded."""
         rules = ["ignore_identical_ids"] * self.collection.ignore_identical_ids
         rules += [f"text_field={encoder.text_field}"] * (encoder.text_field != "text")
         key = fingerprint([encoder.fingerprint, *rules, *self._data, str(self.metric), self.num_results, ORDER])
         return self._indexes / "scores" / f"{key}.json"
 
     def kept(self, file: Path) -> pd.Series[float]:
-        """Return the values that a file keeps.
+        """Return the values in a cache file.
 
         Raises:
             RuntimeError: It is damaged.
@@ -126,7 +127,7 @@ class ScoringTask:
             values = dict(json.loads(file.read_text(encoding="utf-8")))
             return pd.Series([float(values[qid]) for qid in self.topics["qid"]], index=pd.Index(self.topics["qid"]))
         except (ValueError, KeyError, TypeError) as error:
-            raise RuntimeError(f"{file} is damaged: delete it, and the merge is measured again") from error
+            raise RuntimeError(f"{file} is damaged: delete it to measure the merge again") from error
 
 
 @verbosity
@@ -136,22 +137,23 @@ def scores(
     """Score merges of the same models.
 
     Args:
-        recipes: What is scored.
-        task: What it is scored on.
-        executor: Where groups of recipes run that share their lowest segment; all together in this process when None.
+        recipes: The recipes to score.
+        task: The task.
+        executor: The executor that runs groups of recipes with the same lowest segment; when None, all recipes run
+            together in this process.
         verbose: Show a progress bar with the best mean so far.
 
     Returns:
         For each recipe a series: index ``qid``, the metric's value for each judged query.
 
     Raises:
-        RuntimeError: A kept score is damaged.
+        RuntimeError: A cached score is damaged.
     """
     executor = executor or InProcess()
     together = executor.workers == 1
     groups = [tuple(dict.fromkeys(recipes))] if together and recipes else work_items(recipes, executor.workers)
     values: dict[MergeRecipe, pd.Series[float]] = {}
-    whole = False if together else verbose  # a process alone shows its documents
+    whole = False if together else verbose  # a single process shows documents
     with progress(total=sum(map(len, groups)), desc="sweep", unit="merge", verbose=whole) as bar:
         work = partial(score, task=task, verbose=verbose if together else False)
         for group, found in zip(groups, executor.map(work, groups), strict=True):
@@ -162,10 +164,10 @@ def scores(
 
 
 def work_items(recipes: Sequence[MergeRecipe], workers: int = 1) -> list[tuple[MergeRecipe, ...]]:
-    """Return the recipes in groups that share their lowest segment, and so its layers: what one worker scores.
+    """Return the recipes in groups that share their lowest segment, and so its layers: one work item each.
 
-    With more workers than groups, groups are divided where the whole is done earlier so: the shared segment is then
-    computed several times. It is taken to cost as much as the segments above it.
+    With more workers than groups, groups are divided if this finishes the whole earlier: the shared segment is then
+    computed several times. It is assumed to cost as much as the segments above it.
     """
     ordered = sorted(dict.fromkeys(recipes), key=lambda recipe: str(recipe.segments[0]))
     groups: dict[Any, list[MergeRecipe]] = {}
@@ -183,24 +185,24 @@ def work_items(recipes: Sequence[MergeRecipe], workers: int = 1) -> list[tuple[M
 def score(recipes: Sequence[MergeRecipe], task: ScoringTask, *, verbose: bool | None = None) -> list[pd.Series[float]]:
     """Score merges of the same models in one pass over the documents (see :class:`~pyterrier_merge.tuning.walk.Walk`).
 
-    A merge whose index is built already is searched there.
+    If the index of a merge is already built, it is searched instead.
 
     Args:
         recipes: Merges of the same models, such as those of one group of :func:`work_items`.
-        task: What they are scored on.
+        task: The task that they are scored on.
         verbose: Show a progress bar over documents times merges.
 
     Returns:
         For each recipe a series: index ``qid``, the metric's value for each judged query.
 
     Raises:
-        RuntimeError: A kept score is damaged.
+        RuntimeError: A cached score is damaged.
         ValueError: The models cannot be merged, or the documents cannot be searched.
     """
     if not recipes:
         return []
     encoder = MergedE5Encoder.from_recipe(recipes[0], **task.settings)
-    files: dict[Path, MergeRecipe] = {}  # recipes of the same weights have one
+    files: dict[Path, MergeRecipe] = {}  # recipes with the same weights share one
     file_of, means = [], []
     for recipe in recipes:
         encoder.recipe = recipe
@@ -219,7 +221,7 @@ def score(recipes: Sequence[MergeRecipe], task: ScoringTask, *, verbose: bool | 
 
 
 def scored(recipes: Sequence[MergeRecipe], task: ScoringTask) -> list[bool]:
-    """Return which of these merges have kept scores, as :func:`score` would find them; nothing is merged or encoded."""
+    """Return which of these merges have scores that :func:`score` would reuse, without merging or encoding."""
     encoder = MergedE5Encoder.from_recipe(recipes[0], **task.settings)
     found = []
     for recipe in recipes:

@@ -1,4 +1,4 @@
-"""The picture of a sweep over any space: scores in order, and the chosen alphas over the layers."""
+"""The plot of a sweep over any space: sorted scores, and the chosen alphas over the layers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def score_plot(found: Sweep, path: str | Path | None = None) -> Figure:
 
     Args:
         found: The sweep.
-        path: A file to save it to; the ending says the format: ``.png``, ``.pdf``, ``.svg``.
+        path: A file to save it to; its suffix gives the format: ``.png``, ``.pdf``, ``.svg``.
     """
     from pyterrier_merge.pictures import Picture
 
@@ -51,7 +51,7 @@ def _draw_scores(axes: Axes, found: Sweep) -> None:
 
 
 def _draw_alphas(axes: Axes, recipe: MergeRecipe) -> None:
-    """A step for each segment; parts of layers have a line each."""
+    """Draw a step for each segment, and a line for each part of layers."""
     total, low = sum(segment.size for segment in recipe.segments), 0.0
     edges, lines = [0.0], dict[str, list[float]]()
     for segment in recipe.segments:

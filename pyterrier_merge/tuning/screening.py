@@ -1,4 +1,4 @@
-"""Screening: all points of a sweep on a pool, the best few of them on the whole collection."""
+"""Screening: measures all points of a sweep on a pool, and the best few on the whole collection."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ CONFIRM = 3
 
 @dataclass(frozen=True)
 class Screening:
-    """What a pool said of the points of a sweep.
+    """The results of the points of a sweep on a pool.
 
     Attributes:
-        table: One row a point: the parameters, the mean on the ``pool``, and on the ``whole`` collection for those that
-            were confirmed there.
-        on: The queries and documents of the pool, in words.
-        tau: Kendall's tau-b of the two means among the confirmed points; None where fewer than two differ.
+        table: One row per point: the parameters, the mean on the ``pool``, and on the ``whole`` collection for points
+            that were confirmed there.
+        on: Description of the queries and documents of the pool.
+        tau: Kendall's tau-b of the two means among the confirmed points; None if fewer than two differ.
     """
 
     table: pd.DataFrame
@@ -38,23 +38,23 @@ class Screening:
         agreed = "" if self.tau is None else f"; Kendall's tau of pool and collection is {self.tau:.2f} among them"
         return (
             f"{len(self.table)} merges were measured on a pool ({self.on}), and {whole} of them on the whole "
-            f"collection{agreed}. The same queries picked these, which the p-value does not account for."
+            f"collection{agreed}. The same queries chose these, which the p-value does not account for."
         )
 
 
 def require_screen(screen: TestCollection, task: ScoringTask, confirm: int) -> None:
-    """Raise ``ValueError`` where a pool does not ask the same queries, or nothing would be confirmed."""
+    """Raise ``ValueError`` if a pool does not have the same queries, or nothing would be confirmed."""
     if isinstance(confirm, bool) or not isinstance(confirm, int) or confirm < 1:
         raise ValueError(
             f"confirm is the number of merges measured on the whole collection, 1 at least; found {confirm!r}"
         )
     if task.split not in screen.splits:
-        raise ValueError(f"the pool has no split {task.split!r}: make it of the split that is chosen on")
+        raise ValueError(f"the pool has no split {task.split!r}: make the pool from the split for the choice")
     theirs, ours = set(screen.topics(task.split)["qid"]), set(task.topics["qid"])
     if not ours <= theirs:
         raise ValueError(
             f"the pool lacks {len(ours - theirs)} of the {len(ours)} {task.split} queries, such as "
-            f"{min(ours - theirs)!r}: make it of the same queries"
+            f"{min(ours - theirs)!r}: make the pool from the same queries"
         )
 
 
@@ -65,9 +65,9 @@ def confirmed(
 
     Args:
         pooled: All points, measured on the pool.
-        measuring: Measures on the whole collection.
+        measuring: For measuring on the whole collection.
         screen: The pool.
-        confirm: Number of points.
+        confirm: Number of points to confirm.
     """
     source, _ = measuring.space.ends
     leaders = [pooled.points[position] for position in pooled.leaders(confirm)]

@@ -1,4 +1,4 @@
-"""A search of a space by Optuna's TPE (Bergstra et al., 2011): seeded, resumable. The only importer of optuna."""
+"""A search of a space by Optuna's TPE (Bergstra et al., 2011): seeded, resumable. Only this module imports optuna."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ logger = logging.getLogger(__name__)
 
 
 class Search(BaseModel):
-    """How a space is searched: a budget of merges, of time, or of both, whichever ends first.
+    """The settings of a search: a budget of merges, of time, or of both, whichever ends first.
 
-    The search looks between the lowest and the highest of the values of each parameter; text and true or false are
-    chosen among the values. Source and domain model are measured as well.
+    The search covers the range between the lowest and the highest value of each parameter; text and booleans are chosen
+    among the values. The source and the domain model are also measured.
 
     Attributes:
         trials: Merges to measure.
-        seconds: Time to measure in, in all runs of the same search together; a merge that was begun is finished.
-        seed: Of the search.
+        seconds: Time for measuring, in all runs of the same search together; a merge that was begun is finished.
+        seed: Random seed of the search.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,8 +54,8 @@ class Search(BaseModel):
 def searched(measuring: Measuring, search: Search) -> Measured:
     """Search a space for the highest mean and return all points that were measured, in order.
 
-    The study is kept in a file under the task's root, named after models, space, task and seed. What was killed goes on
-    there and finds the same points as if nothing had happened.
+    The study is stored in a file under the task's root, named after models, space, task and seed. A killed search
+    resumes from it and finds the same points as an uninterrupted one.
 
     Raises:
         ModuleNotFoundError: Optuna is not installed.
@@ -74,15 +74,15 @@ def searched(measuring: Measuring, search: Search) -> Measured:
 
 
 def require_searchable(space: Space) -> None:
-    """Raise ``ValueError`` where a space leaves nothing to search."""
+    """Raise ``ValueError`` if a space leaves nothing to search."""
     if space.given is not None:
-        raise ValueError("the space has its points given, which a search would leave: give values of each alpha")
+        raise ValueError("the space has fixed points, which a search cannot use: give values for each alpha")
     if all(len(values) == 1 for values in space.values.values()):
         raise ValueError("every parameter of the space has a single value: there is nothing to search")
 
 
 def require_optuna() -> None:
-    """Raise ``ModuleNotFoundError`` where Optuna is not installed; its message names the extra."""
+    """Raise ``ModuleNotFoundError`` if Optuna is not installed; its message names the extra."""
     import_extra("optuna", "search", "a search needs Optuna")
 
 
@@ -90,14 +90,14 @@ def _try_one(study: optuna.Study, measuring: Measuring, search: Search) -> None:
     import optuna
 
     done, started = len(_finished(study)), time.monotonic()
-    # A sampler of its own for each trial: a search that was killed draws what it would have drawn.
+    # Each trial has its own sampler, so that a resumed search draws the same points as an uninterrupted one.
     seed = int(fingerprint([search.seed, done])[:8], 16)
     study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=False)
     trial = study.ask()
     try:
         point = _suggest(measuring.space, trial)
         value = float(replace(measuring, verbose=False).of([point], ends=False).values[0].mean())
-    except BaseException:  # Ctrl-C, too: the next run draws this trial again
+    except BaseException:  # also Ctrl-C: the next run draws this trial again
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         raise
     trial.set_user_attr("point", point)
@@ -107,7 +107,7 @@ def _try_one(study: optuna.Study, measuring: Measuring, search: Search) -> None:
 
 
 def _suggest(space: Space, trial: optuna.Trial) -> dict[str, Value]:
-    """A point of the space; what its method does not have is not asked for."""
+    """A point of the space, without parameters that its method does not have."""
     values, chosen = space.values, dict[str, Value]()
     if space.methods:
         chosen["method"] = trial.suggest_categorical("method", space.methods)
@@ -125,7 +125,7 @@ def _suggest(space: Space, trial: optuna.Trial) -> dict[str, Value]:
 
 
 def _between(trial: optuna.Trial, name: str, values: Sequence[Value]) -> Value:
-    """A number from the lowest to the highest value, with two digits of that range; anything else among the values."""
+    """A number between the lowest and the highest value, with two digits of that range; else one of the values."""
     if any(isinstance(value, (str, bool)) for value in values):
         return cast("Value", trial.suggest_categorical(name, values))
     low, high = min(map(float, values)), max(map(float, values))

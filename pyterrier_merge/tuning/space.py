@@ -1,4 +1,4 @@
-"""The space of merges that a sweep looks at: named parameters, and the recipe that each point stands for."""
+"""The space of merges of a sweep: named parameters, and the recipe of each point."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pyterrier_merge.recipe import MergeRecipe, Segment, check_alpha
 from pyterrier_merge.spelling import did_you_mean
 
 PAPER_GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
-MOST_POINTS = 1_000  # of a grid: every point encodes the collection
+MOST_POINTS = 1_000  # of a grid, because every point encodes the collection
 
 Value = float | str
 Point = Mapping[str, Value]
@@ -24,18 +24,18 @@ Named = tuple[tuple[str, tuple[Value, ...]], ...]
 
 @dataclass(frozen=True)
 class Space:
-    """Parameters of a merge by name, the values that are tried of each, and the recipe of each point.
+    """Parameters of a merge by name, the values to try for each, and the recipe of each point.
 
     A point maps each parameter to a value. Make a space with :meth:`halves`, :meth:`segments`, :meth:`layers`,
     :meth:`parts` or :meth:`profile`; :meth:`with_methods` and :meth:`with_shares` add parameters.
 
     Attributes:
-        shape: What the alphas stand for: ``segments``, ``parts`` or ``profile`` (knots over the depth).
+        shape: The meaning of the alphas: ``segments``, ``parts`` or ``profile`` (knots over the depth).
         alphas: Names and values of the alphas.
-        methods: mergekit's names of the methods that are tried; empty for the method of the recipe.
+        methods: mergekit's names of the methods to try; empty for the method of the recipe.
         settings: Names and values of the methods' own parameters. A method ignores those that it does not have.
-        shares: Names and values of the share of each domain model but the last, which takes what is left.
-        given: The points, where they are not every combination of the values.
+        shares: Names and values of the share of each domain model except the last, which gets the rest.
+        given: The points, if they are not all combinations of the values.
         depth: Number of the model's layers, which a profile needs; a sweep reads it from the source model.
     """
 
@@ -49,11 +49,11 @@ class Space:
 
     @classmethod
     def halves(cls, grid: Grid = PAPER_GRID) -> Space:
-        """The paper's: ``alpha_lower`` for the lower half of the layers, ``alpha_upper`` for the upper half.
+        """The paper's space: ``alpha_lower`` for the lower half of the layers, ``alpha_upper`` for the upper half.
 
         Args:
-            grid: Values of each alpha, of which every combination is a point, or the points themselves: sequences of
-                one number for each alpha, or mappings by name. So it is in the other constructors.
+            grid: Values of each alpha, whose combinations are the points, or the points themselves: sequences of one
+                number for each alpha, or mappings by name. The other constructors take the same.
 
         Raises:
             ValueError: The grid is empty, mixes both forms, holds a number outside [0, 1] or an unknown name.
@@ -62,7 +62,7 @@ class Space:
 
     @classmethod
     def segments(cls, number: int, grid: Grid = PAPER_GRID) -> Space:
-        """``alpha_1`` … for so many segments, the lowest first; those of the recipe where it has as many, else equal.
+        """``alpha_1`` … for ``number`` segments, lowest first: the recipe's if it has as many, else equal ones.
 
         Two segments are :meth:`halves`.
         """
@@ -71,18 +71,18 @@ class Space:
 
     @classmethod
     def layers(cls, number: int, grid: Grid = PAPER_GRID) -> Space:
-        """``layer_1`` …: an alpha for each of a model's layers. Search it; a grid would have too many points."""
+        """``layer_1`` …: an alpha for each of a model's layers. Use a search; a grid would have too many points."""
         _require_whole("layers", number, 1)
         return cls._of("segments", _numbered("layer", number), grid)
 
     @classmethod
     def parts(cls, grid: Grid = PAPER_GRID) -> Space:
-        """``attention`` and ``feed_forward``, in all layers; the norms around them take the mean of both."""
+        """``attention`` and ``feed_forward``, in all layers; the norms around them get the mean of both."""
         return cls._of("parts", ("attention", "feed_forward"), grid)
 
     @classmethod
     def profile(cls, knots: int = 2, grid: Grid = PAPER_GRID, *, layers: int | None = None) -> Space:
-        """``knot_1`` …: alphas at equal distances from the lowest to the highest layer, interpolated in between.
+        """``knot_1`` …: alphas at equal distances from the lowest to the highest layer, with linear interpolation.
 
         Args:
             knots: Number of parameters, at least 2.
@@ -131,11 +131,11 @@ class Space:
         return replace(self, methods=tuple(dict.fromkeys(methods)), settings=named)
 
     def with_shares(self, domains: int, values: Sequence[float] = PAPER_GRID) -> Space:
-        """Return the space with ``share_1`` …: what each domain model but the last gets of ``1 - alpha``.
+        """Return the space with ``share_1`` …: the share of ``1 - alpha`` for each domain model except the last.
 
         Args:
             domains: Number of domain models, at least 2.
-            values: Of each share; points with shares of more than 1 in all are left out.
+            values: Values of each share; points whose shares add up to more than 1 are left out.
 
         Raises:
             ValueError: Fewer than two domain models, or a share outside [0, 1].
@@ -146,13 +146,13 @@ class Space:
 
     @property
     def values(self) -> dict[str, tuple[Value, ...]]:
-        """The values that are tried of each parameter, by name."""
+        """The values to try for each parameter, by name."""
         method: Named = (("method", self.methods),) if self.methods else ()
         return dict((*self.alphas, *self.shares, *method, *self.settings))
 
     @property
     def is_plain(self) -> bool:
-        """Whether the alphas of two segments are all that varies: the table of a sweep is the grid then."""
+        """Whether only the alphas of two segments vary: the table of a sweep is then the grid."""
         return list(self.values) == ["alpha_lower", "alpha_upper"]
 
     @property
@@ -185,7 +185,7 @@ class Space:
         return list({tuple(own.items()): own for own in map(self.point, possible)}.values())
 
     def point(self, given: Point) -> dict[str, Value]:
-        """Return a point as the space has it: checked, in order, without settings that its method does not have.
+        """Return a point in the space's form: checked, in order, without settings that its method does not have.
 
         Raises:
             ValueError: A name is unknown or missing, an alpha or a share is outside [0, 1], or shares are too large.
@@ -199,7 +199,7 @@ class Space:
         within = {name for name, _ in (*self.alphas, *self.shares)}
         point = {name: check_alpha(name, given[name]) if name in within else given[name] for name in active}
         if self._share_left(point) < 0:
-            raise ValueError(f"the shares of the domain models are more than 1 in all: {point!r}")
+            raise ValueError(f"the shares of the domain models add up to more than 1: {point!r}")
         return point
 
     def active(self, method: Value | None) -> list[str]:
@@ -213,11 +213,11 @@ class Space:
         """Return the recipe of a point.
 
         Args:
-            models: Gives models, method, parameters and all that the space does not vary.
+            models: Gives models, method, parameters and everything else that the space does not vary.
             point: A value for each parameter.
 
         Raises:
-            ValueError: It is not a point of this space, or not one of these models.
+            ValueError: It is not a point of this space, or does not fit these models.
         """
         point = self.point(point)
         if self.shares and len(models.domains) != len(self.shares) + 1:
@@ -225,7 +225,7 @@ class Space:
                 f"the space shares among {len(self.shares) + 1} domain models, the recipe has {len(models.domains)}"
             )
         if not self.shares and any(segment.domain_weights is not None for segment in models.segments):
-            raise ValueError("the recipe's segments give each domain model a weight: vary these by Space.with_shares")
+            raise ValueError("the recipe's segments give each domain model a weight: vary them with Space.with_shares")
         method = str(point.get("method", models.method))
         settings = {name: point[name] for name, _ in self.settings if name in point}
         parameters = dict(models.parameters) | settings
@@ -239,7 +239,7 @@ class Space:
         )
 
     def around(self, point: Point, tried: Sequence[Point]) -> Space:
-        """Return the finer grid around a point: of each number, itself and the middles to its neighbours.
+        """Return the finer grid around a point: each number, and the midpoints to its neighbours.
 
         Args:
             point: The middle of the grid.
@@ -287,11 +287,11 @@ class Space:
 
     def _require_combinations(self, what: str) -> None:
         if self.given is not None:
-            raise ValueError(f"{what} go with values of each alpha, not with single points")
+            raise ValueError(f"{what} need values for each alpha, not single points")
 
 
 def interpolated(knots: Sequence[float], depth: int) -> list[float]:
-    """Return one number a layer: knots at equal distances from the first to the last layer, lines in between."""
+    """Return one number per layer: linear interpolation of equally spaced knots from the first to the last layer."""
     if depth < len(knots):
         raise ValueError(f"{len(knots)} knots do not fit {depth} layers")
     found = []
@@ -303,13 +303,13 @@ def interpolated(knots: Sequence[float], depth: int) -> list[float]:
 
 
 def source_share(recipe: MergeRecipe) -> float:
-    """Return the mean alpha over the layers: how near a merge is to its source."""
+    """Return the mean alpha over the layers, which says how near a merge is to its source."""
     total = sum(segment.size for segment in recipe.segments)
     return round(sum(segment.size * (segment.alpha or 0) for segment in recipe.segments) / total, 12)
 
 
 def in_words(point: Point) -> str:
-    """Return a point as a reader knows it: ``(0.5, 1)``, or with names where there is more than alphas of segments."""
+    """Return a point as text: ``(0.5, 1)``, or with names if it has more than alphas of segments."""
     written = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in point.items()}
     if all(name.startswith(("alpha_", "layer_", "knot_")) for name in written):
         return f"({', '.join(written.values())})"
@@ -317,7 +317,7 @@ def in_words(point: Point) -> str:
 
 
 def points_of(table: pd.DataFrame) -> list[dict[str, Value]]:
-    """Return the rows of a table of points as points, without what a method does not have."""
+    """Return the rows of a table of points as points, without settings that a method does not have."""
     rows = table.to_dict("records")
     return [{str(name): value for name, value in row.items() if not pd.isna(value)} for row in rows]
 

@@ -1,4 +1,4 @@
-"""The choice of a merge on development queries: every point of a space is merged, searched and measured."""
+"""Choosing a merge on development queries: every point of a space is merged, searched and measured."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Sweep:
-    """What a sweep found. A notebook shows its picture.
+    """The result of a sweep. Notebooks show its plot.
 
     Attributes:
-        table: One row a point, in the order of the space: a column for each parameter, the metric's mean, and from two
-            queries on ``chosen`` and ``regret`` (see :class:`~pyterrier_merge.tuning.uncertainty.Uncertainty`).
-        per_query: One row a query (index ``qid``), one column a point, in the same order: the metric's values.
+        table: One row per point, in the order of the space: a column for each parameter, the metric's mean, and for two
+            queries or more ``chosen`` and ``regret`` (see :class:`~pyterrier_merge.tuning.uncertainty.Uncertainty`).
+        per_query: One row per query (index ``qid``), one column per point, in the same order: the metric's values.
         source: The source's value for each query.
-        domain: The domain model's value for each query; of several, that of their equal mixture.
+        domain: The domain model's value for each query; for several models, that of their equal mixture.
         metric: Name of the metric's column.
-        on: The queries and documents it was measured on, in words.
+        on: Description of the queries and documents it was measured on.
         point: The chosen value of each parameter.
         best: A new encoder with the chosen merge.
         certainty: The gain over the source without the winner's curse; None for a single query.
-        rule: What was chosen by.
-        screening: What a pool said of all points, where the table has the best of them; None without a pool.
+        rule: The rule of the choice.
+        screening: The results of all points on a pool, if the table has only the best of them; None without a pool.
     """
 
     table: pd.DataFrame
@@ -84,13 +84,13 @@ class Sweep:
         return points_of(self.table[self.per_query.columns.names]).index(self.point)
 
     def describe(self) -> str:
-        """Return a few sentences: what was chosen, on what, and how sure that is."""
+        """Return a few sentences: the choice, its data, and its uncertainty."""
         return " ".join(filter(None, (self._chosen(), self._sure(), self._screened())))
 
     def plot(self, path: str | Path | None = None) -> Figure:
-        """Draw the scores, and save them where a path is given (``.png``, ``.pdf``, ``.svg``).
+        """Draw the scores, and save the plot if a path is given (``.png``, ``.pdf``, ``.svg``).
 
-        Two alphas make a heat map; of any other space the scores are drawn in order, with the alphas of the chosen
+        Two alphas give a heat map; for any other space, the plot has the sorted scores, and the alphas of the chosen
         merge over the layers.
         """
         from pyterrier_merge.tuning.heatmap import alpha_heatmap, is_grid
@@ -164,37 +164,37 @@ def sweep(
 ) -> Sweep:
     """Measure merges on one split and return the table and the chosen one.
 
-    ``encoder`` stays as it is. The parents are read once and each point is merged in place, so a point costs its
-    encoding alone. Scores are kept under ``root``: a sweep that was killed continues where it was.
+    ``encoder`` is not changed. The parents are read once and each point is merged in place, so a point costs only its
+    encoding. Scores are stored under ``root``: a killed sweep resumes where it was.
 
-    The source and the domain model are measured in any case. They are points of the table, too, but for a grid over two
-    alphas by the rule ``best``, whose table is the grid.
+    The source and the domain model are always measured. They are also points of the table, except for a grid over two
+    alphas with the rule ``best``, whose table is the grid.
 
     Args:
-        encoder: Names the models and settings.
-        collection: Gives documents, topics and judgements.
-        grid: Values of the alphas of all segments (two, for a start), of which every combination is tried, or the
-            points themselves; the paper's five values when None. Short for ``space=Space.halves(grid)``.
+        encoder: The encoder with the models and settings.
+        collection: The collection with documents, topics and judgements.
+        grid: Values of the alphas of all segments (two by default), whose combinations are tried, or the points
+            themselves; the paper's five values when None. Short for ``space=Space.halves(grid)``.
         space: Other parameters; see :class:`~pyterrier_merge.Space`.
         search: Search the space with Optuna instead of trying every point.
-        refine: Try so many finer grids afterwards, each around the point that is the best so far.
+        refine: Number of finer grids to try afterwards, each around the best point so far.
         rule: ``best``, or ``one-standard-error``: see :func:`~pyterrier_merge.tuning.rule.choose`.
         screen: Measure all points on these documents first, such as a pool (:func:`~.collections.pool.pooled`) of the
             collection, and the best ``confirm`` of them on the whole collection.
-        confirm: How many.
+        confirm: Number of points to confirm.
         metric: An ``ir_measures`` measure; the collection's first when None.
-        split: The split to choose on. :func:`~pyterrier_merge.sweep_folds` can use the test split.
+        split: The split to choose on. For the test split, use :func:`~pyterrier_merge.sweep_folds`.
         num_results: Results for each query.
         root: Folder of indexes, scores and studies; the package's cache when None.
-        executor: Where groups of points that share their lower segments run; in this process when None.
+        executor: The executor of groups of points that share their lower segments; in this process when None.
         verbose: Show a progress bar; in terminals and notebooks when None.
 
     Raises:
-        TypeError: The encoder merges nothing, or the collection is something else.
+        TypeError: The encoder merges nothing, or ``collection`` is not a collection.
         ValueError: The split is the test split, unknown or without judgements, the grid is empty, too large or outside
             [0, 1], or the metric cannot be computed, looks deeper than ``num_results`` or is 0 for every query, or a
             domain model was trained on the documents of these known items.
-        RuntimeError: A kept score is damaged.
+        RuntimeError: A cached score is damaged.
         ModuleNotFoundError: A search needs Optuna, which is not installed.
     """
     if split == "test":
@@ -210,7 +210,7 @@ def sweep(
         require_screen(screen, task, confirm)
         measuring = replace(measuring, task=replace(task, collection=screen))
     if search is not None and refine:
-        raise ValueError("a search looks at fine differences by itself: leave 'refine' out")
+        raise ValueError("a search already tries fine differences: leave 'refine' out")
     measured = measuring.grid(refine, ends=ends) if search is None else searched(measuring, search)
     screening = None
     if screen is not None:
@@ -231,7 +231,7 @@ def measuring_of(
     executor: Executor | None,
     verbose: bool | None,
 ) -> Measuring:
-    """Check what a sweep was given, and return what measures its points; see :func:`sweep`."""
+    """Check the arguments of a sweep, and return the object that measures its points; see :func:`sweep`."""
     require_collection(collection)
     if not isinstance(encoder, MergedE5Encoder):
         raise TypeError(f"sweep sets the alphas of a MergedE5Encoder; found {encoder!r}, which has none")
@@ -249,7 +249,7 @@ def measuring_of(
 
 
 def layers_of(recipe: MergeRecipe) -> int:
-    """Return the number of layers of a recipe's source model, which is fetched if it is not here."""
+    """Return the number of layers of a recipe's source model, which is downloaded if it is missing."""
     return count_layers(transformer_folder(locate_model(recipe.source)))
 
 

@@ -1,4 +1,4 @@
-"""How sure the choice of a merge is: what the best of many looks like on queries that did not choose it."""
+"""The uncertainty of the choice of a merge: how good the best of many is on queries that did not choose it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROUNDING = 1e-12  # smaller differences count as 0
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """What resampling the queries says of a choice.
+    """The uncertainty of a choice, from resampling the queries.
 
     The best of many merges looks better on the queries that chose it than it is (the winner's curse). Here each
     bootstrap sample of the queries chooses a merge, and the queries that are not in the sample measure it.
@@ -24,13 +24,13 @@ class Uncertainty:
     Attributes:
         gain: Mean difference from the source on the queries left out.
         low: 2.5 % of the resamples have a lower gain. It is not a confidence bound: each gain is a mean over a third
-            of the queries, so that the range is wider than a 95 % confidence interval.
+            of the queries, so the range is wider than a 95 % confidence interval.
         high: 2.5 % of the resamples have a higher gain.
         p_value: One-sided p-value that the best merge is no better than the source, for the whole grid at once: a max-T
-            test by random sign flips (Westfall and Young, 1993). Choosing among many is accounted for.
+            test by random sign flips (Westfall and Young, 1993), which accounts for the choice among many.
         chosen: For each merge, the share of resamples that chose it.
-        regret: For each merge, how much less than the merge chosen on all queries it has on the queries left out
-            (mean over resamples; negative where it has more).
+        regret: For each merge, how much lower it scores than the merge chosen on all queries, on the queries left out
+            (mean over resamples; negative if higher).
     """
 
     gain: float
@@ -53,13 +53,13 @@ def uncertainty(
     """Resample the queries of a sweep.
 
     Args:
-        values: One row a query, one column a merge.
+        values: One row per query, one column per merge.
         source: The source's value for each of these queries.
         best: Position of the merge that was chosen on all queries.
-        kept: How much of the source each merge keeps: of equal merges a sample chooses the one that keeps more, and
-            then the earlier column.
-        rule: What each sample chooses by.
-        seed: Of the resampling.
+        kept: The share of the source that each merge keeps: among equal merges, a sample chooses the one that keeps
+            more, and then the earlier column.
+        rule: The rule of each sample's choice.
+        seed: Random seed of the resampling.
 
     Raises:
         ValueError: Fewer than two queries.
@@ -88,7 +88,7 @@ def uncertainty(
 
 
 def _max_t(differences: np.ndarray, generator: np.random.Generator) -> float:
-    """p-value of the largest t statistic, against its distribution when signs are flipped query by query."""
+    """The p-value of the largest t statistic under random sign flips, query by query."""
     varied = differences[:, np.abs(differences).max(axis=0) > 0]
     if not varied.shape[1]:
         return 1.0

@@ -1,4 +1,4 @@
-"""The road without a label: sweeps over several kinds of known items, and the rule that chooses on them."""
+"""Choosing alphas without labels: sweeps over several kinds of known items, and the rule that chooses."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WAYS = ("head", "crop", "title")
-FRONTS = {"head", "drawn"}  # these queries are alike: a model that was trained on the one knows the other
+FRONTS = {"head", "drawn"}  # similar queries: a model trained on one kind knows the other
 
 
 @dataclass(frozen=True, repr=False)
 class LabelFree:
-    """What was chosen without a label.
+    """A choice without labels.
 
     Attributes:
-        best: A new encoder with the alphas that were chosen; all ones where the source was.
-        choice: The evidence: figures of each merge on each kind of items, and the reason in words.
-        sweeps: For each kind of known items that was heard the sweep over each split that chose.
+        best: A new encoder with the chosen alphas; all are 1 if the source was chosen.
+        choice: The evidence: figures of each merge on each kind of items, and a description of the reason.
+        sweeps: For each kind of known items that was used, the sweep over each split that chose.
     """
 
     best: MergedE5Encoder
@@ -57,7 +57,7 @@ class LabelFree:
         return self.choice.chosen is None
 
     def describe(self) -> str:
-        """Return what was chosen, on what, and with how many labels."""
+        """Return the choice, its data, and the number of labels."""
         return f"Without labels (0 judgements): {self.choice.why}"
 
     def __repr__(self) -> str:
@@ -77,28 +77,28 @@ def choose_unlabelled(
     executor: Executor | None = None,
     verbose: bool | None = None,
 ) -> LabelFree:
-    """Choose alphas on known items of several kinds, or keep the source where they do not agree.
+    """Choose alphas on known items of several kinds, or keep the source if they do not agree.
 
-    The kinds of :func:`~pyterrier_merge.known_items` are ``head``, ``crop`` and, where documents have one, ``title``. A
-    kind that a domain model was trained on is left out, and what is left must still be two; the items of "dev" choose
-    then, and those of both splits otherwise. The rule is :func:`~pyterrier_merge.tuning.agreement.choose`.
+    The kinds of :func:`~pyterrier_merge.known_items` are ``head``, ``crop`` and, if documents have titles, ``title``.
+    Kinds that a model was trained on are left out, and two must remain; then only the items of "dev" choose, otherwise
+    those of both splits. The rule is :func:`~pyterrier_merge.tuning.agreement.choose`.
     No judgement and no query of the collection is read.
 
     Args:
-        encoder: Names the models and settings; stays as it is.
-        collection: Gives documents.
-        grid: Values of both alphas, of which every pair is tried, or the pairs themselves.
+        encoder: The encoder with the models and settings; it is not changed.
+        collection: The collection with the documents.
+        grid: Values of both alphas, whose pairs are tried, or the pairs themselves.
         n: Documents to draw for each kind.
-        seed: Another seed draws other documents.
+        seed: Random seed of the draw of documents.
         metric: An ``ir_measures`` measure with values in [0, 1]; the collection's first when None.
         root: Folder of the indexes; the package's cache when None.
-        executor: Where groups of pairs run; in this process when None.
+        executor: The executor of groups of pairs; in this process when None.
         verbose: Show a progress bar; in terminals and notebooks when None.
 
     Raises:
-        TypeError: The encoder merges nothing, or the collection is something else.
+        TypeError: The encoder merges nothing, or ``collection`` is not a collection.
         ValueError: As :func:`~pyterrier_merge.sweep`, ``n`` is too small, the collection consists of known items, or
-            BM25, which the rule compares with, cannot read its language.
+            BM25, which the rule compares with, does not support its language.
         ModuleNotFoundError: The collection is Japanese, and the extra ``japanese`` is not installed.
     """
     if not isinstance(encoder, MergedE5Encoder):
@@ -159,7 +159,7 @@ def _chosen(
 
 
 def _left_out(models: Sequence[str | Path], collection: TestCollection) -> dict[str, str]:
-    """Return the kinds of items that a model was trained on, and titles where documents have none."""
+    """Return the kinds of items that a model was trained on, and titles if documents have none."""
     found = {}
     if not set(TITLES) & set(collection.document_fields):
         found["title"] = f"documents of {collection.name} have neither {' nor '.join(TITLES)}"

@@ -1,4 +1,4 @@
-"""Many merges scored in one pass over the documents, which a killed process takes up again where it was."""
+"""Scores many merges in one pass over the documents; a killed process resumes where it was."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SHARD = 1_000  # documents whose batches are made together, as an index makes them: its vectors are these
-ID_BYTES = 48  # a token's id in Python, and its place in two lists
-COPIES = 3  # of a block's vectors, while it is searched
+SHARD = 1_000  # documents whose batches are made together, as for an index, so that vectors are identical
+ID_BYTES = 48  # a token's id in Python, and its entries in two lists
+COPIES = 3  # copies of a block's vectors during a search
 
 
 @dataclass
@@ -42,10 +42,10 @@ class Point:
 
     Attributes:
         recipe: The merge.
-        file: Where its values go.
-        done: How many documents it has encoded.
-        best: The best of these, for each query.
-        queries: Vectors of the topics, as soon as they are known.
+        file: The file for its values.
+        done: Number of documents it has encoded.
+        best: The best of these documents for each query.
+        queries: Vectors of the topics, once computed.
     """
 
     recipe: MergeRecipe
@@ -56,15 +56,15 @@ class Point:
 
     @property
     def part(self) -> Path:
-        """Where it is kept how far the point is."""
+        """The file of the point's progress."""
         return self.file.with_suffix(".part.json")
 
     def keep(self, layout: Sequence[Any]) -> None:
-        """Write down how far the point is."""
+        """Write the point's progress to its file."""
         write_file(self.part, json.dumps({"layout": layout, "done": self.done, "best": self.best.to_json()}))
 
     def resume(self, layout: Sequence[Any]) -> None:
-        """Go on from what an earlier process wrote, if its batches were the same."""
+        """Resume from the progress of an earlier process, if its batches were the same."""
         if not self.part.is_file():
             return
         try:
@@ -72,11 +72,11 @@ class Point:
             if found["layout"] == list(layout):
                 self.best, self.done = Ranked.from_json(found["best"]), int(found["done"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            logger.warning("%s is damaged (%s): this merge starts anew", self.part, error)
+            logger.warning("%s is damaged (%s): this merge starts again from the beginning", self.part, error)
 
 
 class Block(NamedTuple):
-    """Documents that all merges encode before the next come: their batches, and the docnos of each."""
+    """Documents that all merges encode before the next block: their batches, and the docnos of each batch."""
 
     batches: list[Batch]
     docnos: list[str]
@@ -86,12 +86,12 @@ class Walk:
     """Encodes and searches a collection with many merges, block by block, in each block merge by merge."""
 
     def __init__(self, encoder: MergedE5Encoder, files: Mapping[MergeRecipe, Path], task: ScoringTask) -> None:
-        """Load the models, and read how far an earlier process was.
+        """Load the models, and read the progress of an earlier process.
 
         Args:
-            encoder: Of these recipes' models; its recipe changes meanwhile.
-            files: Recipe -> where its values go.
-            task: What is searched and measured.
+            encoder: An encoder of these recipes' models; its recipe changes during the walk.
+            files: Recipe -> file for its values.
+            task: The task to search and measure.
         """
         self._encoder, self._task = encoder, task
         self._shared = SharedLayers(encoder, list(files))
@@ -105,15 +105,15 @@ class Walk:
             point.resume(self._layout)
 
     def score(self, *, best: float | None = None, verbose: bool | None = None) -> None:
-        """Score all merges; each one's values are kept as soon as it has seen the last document.
+        """Score all merges; the values of each are written once it has encoded the last document.
 
         Args:
-            best: Mean of the best merge that is scored already, for the progress bar.
+            best: Mean of the best merge scored so far, for the progress bar.
             verbose: Show a progress bar over documents times merges.
 
         Raises:
-            ValueError: There are no documents, a docno or a text is unusable, a candidate is not a document, or what
-                :meth:`~pyterrier_merge.encoding.shared_layers.SharedLayers.run` raises.
+            ValueError: There are no documents, a docno or a text is unusable, a candidate is not a document, or as
+                :meth:`~pyterrier_merge.encoding.shared_layers.SharedLayers.run`.
         """
         waiting = list(self._points.values())
         documents = _Documents(self._encoder, self._task.collection, min(point.done for point in waiting))
@@ -138,14 +138,14 @@ class Walk:
                     bar.set_postfix_str(f"best {self._task.metric} {best or 0:.4f}", refresh=False)
 
     def _finish(self, point: Point) -> float:
-        """Measure a merge, keep its values, and return their mean."""
+        """Measure a merge, store its values, and return their mean."""
         values = self._task.keep(point.file, self._search.results(point.best))
         point.part.unlink(missing_ok=True)
         logger.info("%s: %s %.4f", point.recipe, self._task.metric, values.mean())
         return float(values.mean())
 
     def _encoded(self, points: Sequence[Point], queries: list[Batch], block: Block, bar: Any) -> Iterator[Point]:
-        """Yield points as they have encoded and searched a block."""
+        """Yield each point after it has encoded and searched the block."""
         batches, by_recipe = [*queries, *block.batches], {point.recipe: point for point in points}
 
         def advance(place: int) -> None:
@@ -164,7 +164,7 @@ class Walk:
     def _block(
         self, documents: _Documents, queries: Sequence[Batch], recipes: Sequence[MergeRecipe], stop: int | None
     ) -> Block:
-        """Take as many batches as there is memory for, one at least; not beyond the document ``stop``."""
+        """Take as many batches as fit into memory, at least one, but none after the document ``stop``."""
         token_bytes = self._shared.token_bytes(recipes) + ID_BYTES
 
         def size(batch: Batch) -> int:
@@ -194,17 +194,17 @@ class Walk:
 
     @cached_property
     def _queries(self) -> tuple[list[str], np.ndarray]:
-        """The queries as the encoder of ``dense_retriever`` gets them, each once, and that of each topic."""
+        """The distinct queries, as ``dense_retriever`` passes them to the encoder, and the index of each topic's."""
         texts, places = np.unique(self._task.topics["query"].to_numpy(dtype=object), return_inverse=True)
         return list(texts), places
 
 
 class _Documents:
-    """A collection's documents in batches, from one of them on.
+    """A collection's documents in batches, from a given one on.
 
     Attributes:
-        place: How many documents were taken, or passed by.
-        docnos: Of all documents that were read.
+        place: Number of documents taken or skipped.
+        docnos: Docnos of all documents that were read.
     """
 
     def __init__(self, encoder: MergedE5Encoder, collection: TestCollection, start: int) -> None:
@@ -215,12 +215,12 @@ class _Documents:
 
     @property
     def finished(self) -> bool:
-        """Whether all were taken."""
+        """Whether all documents were taken."""
         return not self._batches
 
     @property
     def next_batch(self) -> Batch:
-        """What is taken next."""
+        """The batch that is taken next."""
         batch: Batch = self._batches.peek()[0]
         return batch
 
@@ -258,7 +258,7 @@ class _Documents:
 
 
 def _layout(encoder: MergedE5Encoder) -> list[Any]:
-    """What decides which texts share a batch, and so which documents were encoded first."""
+    """The settings that decide which texts share a batch, and so the order of encoding."""
     import torch
     import transformers
 

@@ -210,7 +210,7 @@ def test_a_passage_that_is_two_is_refused_where_it_would_be_one(tmp_path):
     rows = rows_of("test")
     rows[5] |= {"text": "another"}
     collection = jqara(write_parquet(tmp_path / "test.parquet", rows))
-    with pytest.raises(ValueError, match=r"passage '101', given for question 'test-1' of 'test', has another title"):
+    with pytest.raises(ValueError, match=r"passage '101' for question 'test-1' of 'test' has another title"):
         list(collection.corpus_iter())
     assert len(collection.candidates("test")) == 12  # each question has its own there
 
@@ -227,7 +227,7 @@ def test_a_passage_that_is_two_is_refused_where_it_would_be_one(tmp_path):
         ({"passage_row_id": None}, "line 12: passage_row_id None is a NoneType|passage_row_id nan is a float"),
         ({"passage_row_id": 102}, "line 12: question 'test-2' has passage '102' twice"),
         ({"question": None}, "line 12: question is None, expected a string"),
-        ({"question": "else"}, "line 12: question 'test-2' reads 'else', and before it read 'heart'"),
+        ({"question": "else"}, "line 12: question 'test-2' is 'else', but was before 'heart'"),
         ({"text": None}, "line 12: text is None, expected a string"),
     ],
 )

@@ -178,14 +178,14 @@ def test_wrong_documents(folder, name, content, message):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("topics.tsv", "1\tcat\n1\tdog\n", r"topics\.tsv, line 2: topic '1' is given already in line 1"),
+        ("topics.tsv", "1\tcat\n1\tdog\n", r"topics\.tsv, line 2: topic '1' is already in line 1"),
         ("topics.tsv", "1\tcat\tdog\n", "line 1: expected qid and query, or a header .* found 3 columns"),
         ("qrels.txt", "1 d1\n", r"qrels\.txt, line 1: a judgement has three columns"),
-        ("qrels.tsv", "1\td1\t1\n", "two files are of the split 'test': .*qrels.tsv and .*qrels.txt; keep one"),
-        ("queries.jsonl", '{"_id": "1"}\n', "two files are of the split ''"),
+        ("qrels.tsv", "1\td1\t1\n", "two files have the split 'test': .*qrels.tsv and .*qrels.txt; keep one"),
+        ("queries.jsonl", '{"_id": "1"}\n', "two files have the split ''"),
         ("topics.tsv", "qid\tquery\n", r"topics\.tsv: there is no topic in it"),
         ("qrels.txt", "", r"qrels\.txt: there is no judgement in it"),
-        ("qrels.test", QRELS, r"two files are of the split 'test': .*qrels\.test and .*qrels\.txt; keep one"),
+        ("qrels.test", QRELS, r"two files have the split 'test': .*qrels\.test and .*qrels\.txt; keep one"),
     ],
 )
 def test_wrong_topics_and_judgements(folder, name, content, message):

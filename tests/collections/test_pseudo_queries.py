@@ -85,7 +85,7 @@ def test_the_order_of_the_corpus_does_not_count(caplog):
     pd.testing.assert_frame_equal(one.topics("dev"), other.topics("dev"))
     assert list(one.corpus_iter()) == list(other.corpus_iter())
     assert said[0] == said[1]
-    assert "40 known items; passed over: " in said[0]
+    assert "40 known items; skipped: " in said[0]
 
 
 def test_no_document_is_in_one_train_and_another_dev():
@@ -140,7 +140,7 @@ def test_a_title_is_taken_off_the_text(field, caplog):
     assert {query for _, query, _ in found.values()} == {f"Title {n}x" for n in range(40)}
     assert items.document_fields == ("text",)
     assert set(next(iter(items.corpus_iter()))) == {"docno", "text"}
-    assert "40 known items; passed over: 27 documents that have no title, repeat it, or are too short" in caplog.text
+    assert "40 known items; skipped: 27 documents that have no title, repeat it, or are too short" in caplog.text
     assert "1000 were asked for" in caplog.text
 
 
@@ -166,7 +166,7 @@ def test_two_characters_are_a_word_where_there_are_no_spaces():
     found = items_of(known_items(collection(docs, language="ja"), 1000))
     assert set(found) == {str(n) for n in range(40)}
     assert found["7"][1:] == ("007組み", "込みシステムとは特定の機能を実現するもの")
-    with pytest.raises(ValueError, match="passed over: 80 documents that are too short"):
+    with pytest.raises(ValueError, match="skipped: 80 documents that are too short"):
         known_items(collection(docs), 1000).topics("dev")
 
 
@@ -176,7 +176,7 @@ def test_queries_that_another_document_asks_too_are_passed_over(caplog):
     items = known_items(collection([*documents(60, words=15), *alike]), 1000)
     queries = [query for _, query, _ in items_of(items).values()]
     assert len(queries) == len(set(queries)) == 61
-    assert "0 documents that are too short, 29 that ask what another asks" in caplog.text
+    assert "0 documents that are too short, 29 with the query of another document" in caplog.text
 
 
 def test_it_is_a_test_collection_of_its_own():
@@ -252,10 +252,10 @@ def test_what_cannot_be_is_refused_at_once(make, error, message):
 
 
 def test_what_the_documents_do_not_give_is_refused_at_first_use():
-    with pytest.raises(ValueError, match="neither title nor name, but text: take another part"):
+    with pytest.raises(ValueError, match="neither title nor name, but text: choose another query"):
         known_items(collection(documents()), query="title").topics("dev")
     short = collection([{"docno": str(n), "text": f"nine words are too few for an item {n}"} for n in range(99)])
-    with pytest.raises(ValueError, match=r"0 known items; passed over: 99 documents that are too short, .*: too few"):
+    with pytest.raises(ValueError, match=r"0 known items; skipped: 99 documents that are too short, .*: too few"):
         known_items(short).topics("dev")
     with pytest.raises(ValueError, match=r"6 known items; .*: too few items are left"):
         known_items(collection(documents(6))).num_docs  # noqa: B018
@@ -296,7 +296,7 @@ def test_generated_queries_ask_for_whole_documents(form, tmp_path, caplog):
     assert all(query in (f"what is {docno[1:]}", f"who is {docno[1:]}") for docno, (_, query, _) in found.items())
     assert len({query.split()[0] for _, query, _ in found.values()}) == 2
     assert found["d0"][1] == "what is 0"
-    assert "passed over: 21 documents that have no query there" in caplog.text
+    assert "skipped: 21 documents that have no query there" in caplog.text
     assert "queries.jsonl -> whole of a document of parent" in repr(items)
     as_text = known_items(collection(docs), 1000, query=str(items.query))
     assert as_text.fingerprint == items.fingerprint

@@ -387,7 +387,7 @@ def test_alphas_are_set_as_the_segments_have_them(bert_pair):
         encoder.alpha_lower = None
     weighed = MergeRecipe("s", ("a", "b"), (Segment(0.5, domain_weights=(0.4, 0.1)), Segment(1)))
     encoder = MergedE5Encoder.from_recipe(weighed)
-    with pytest.raises(ValueError, match="alpha_lower is of a segment that gives each domain model a weight"):
+    with pytest.raises(ValueError, match="alpha_lower belongs to a segment with a weight for each domain model"):
         encoder.alpha_lower = 0.75
     encoder.alpha_upper = 0.75
     assert encoder.recipe.segments == (weighed.segments[0], Segment(0.75))

@@ -108,7 +108,7 @@ def test_prompts_of_the_model_that_a_configuration_names_are_warned_about(bert_r
     file.write_text(json.dumps({**json.loads(file.read_text()), "_name_or_path": "BAAI/bge-small-en-v1.5"}))
     contract = load_retriever(folder, str(folder), device="cpu")[1]
     assert contract.query_prompt.startswith("Represent this sentence")
-    assert "those of the model that its configuration says it comes from" in caplog.text
+    assert "those of the model that its configuration names as its origin" in caplog.text
     caplog.clear()
     assert load_retriever(folder, str(folder), device="cpu", query_prompt="")[1].query_prompt == ""
     copied = shutil.copytree(folder, tmp_path / "bge-small-en-v1.5")

@@ -408,6 +408,6 @@ def test_twin_baselines_share_a_letter_and_no_baseline_counts_twice(collection):
 def test_what_cannot_stand_in_a_run_file_leaves_no_half_of_it(collection, tmp_path):
     strange = pd.concat([GOOD, pd.DataFrame([("q0", "d 99", 0.5)], columns=["qid", "docno", "score"])])
     found = compare({"good": GOOD, "strange": strange}, collection, measures=[RR])
-    with pytest.raises(ValueError, match="docno 'd 99' cannot stand in a TREC run"):
+    with pytest.raises(ValueError, match="docno 'd 99' cannot be in a TREC run"):
         found.save(tmp_path / "out")
     assert not (tmp_path / "out").exists()

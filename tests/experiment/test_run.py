@@ -475,7 +475,7 @@ def test_docnos_that_look_like_nothing_survive(tmp_path):
 @pytest.mark.parametrize("change", [{"docno": "d 1"}, {"docno": "d\u30001"}, {"qid": "q\t1"}, {"qid": ""}])
 def test_names_that_cannot_stand_in_a_trec_run_are_refused(tmp_path, change):
     [(kind, name)] = change.items()
-    with pytest.raises(ValueError, match=re.escape(f"{kind} {name!r} cannot stand in a TREC run")):
+    with pytest.raises(ValueError, match=re.escape(f"{kind} {name!r} cannot be in a TREC run")):
         run_folder.RunFolder(tmp_path / "run", SPEC).results("odd", "key", lambda: pd.DataFrame([{**ROW, **change}]))
     assert not list((tmp_path / "run").glob("runs/*"))
 
@@ -486,7 +486,7 @@ def test_a_docno_with_white_space_shows_before_anything_is_encoded(spec, small_c
     odd = from_frames("odd", docs, splits, {split: small_collection.qrels(split) for split in splits})
     monkeypatch.setattr(room, "get_collection", lambda _: odd)
     monkeypatch.setattr(BM25, "transform", lambda *_: pytest.fail("searched"))
-    with pytest.raises(ValueError, match="docno 'd 99' cannot stand in a TREC run"):
+    with pytest.raises(ValueError, match="docno 'd 99' cannot be in a TREC run"):
         run_experiment(spec, tmp_path / "run")
 
 

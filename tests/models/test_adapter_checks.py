@@ -143,7 +143,7 @@ def test_an_unused_pooler_and_a_head_are_not_missed(bert_retriever, tmp_path, ta
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lora_alpha": None}, "expected a number above 0 for 'lora_alpha', found None; write the one"),
+        ({"lora_alpha": None}, "expected a number above 0 for 'lora_alpha', found None; set it to the value used in"),
         ({"lora_alpha": 0}, "expected a number above 0 for 'lora_alpha', found 0"),
         ({"lora_alpha": True}, "found True"),
         ({"r": "2"}, "for 'r', found '2'"),

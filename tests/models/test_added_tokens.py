@@ -250,7 +250,7 @@ def test_a_tokenizer_that_cannot_be_read_is_named(mistral_retriever, tmp_path):
     grown(mistral_retriever, tmp_path / "adapter", [])
     (tmp_path / "adapter" / "tokenizer.json").write_text("{}")
     refused(
-        mistral_retriever, tmp_path / "adapter", r"the tokenizer in .*adapter cannot be read, .* take its files out"
+        mistral_retriever, tmp_path / "adapter", r"the tokenizer in .*adapter cannot be read, .* remove its files from"
     )
 
 

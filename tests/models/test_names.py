@@ -78,7 +78,7 @@ def test_a_folder_with_a_gguf_file_says_how_to_name_it(tmp_path):
 
 
 def test_a_weight_file_is_no_model(bert_retriever):
-    with pytest.raises(ValueError, match="give the folder that it lies in"):
+    with pytest.raises(ValueError, match="give its folder"):
         locate_model(bert_retriever / "model.safetensors")
 
 

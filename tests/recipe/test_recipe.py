@@ -167,8 +167,8 @@ def test_parts_of_layers_are_values():
         ),
         ({"mlp": "half"}, "the alpha of part 'mlp'"),
         ((("mlp", 0.5), ("mlp", 0.25)), "part 'mlp' is given twice"),
-        ({"mlp": Segment(0.5, 2)}, "part 'mlp' is of its segment's size and has no parts of its own"),
-        ({"mlp": Segment(0.5, parts={"down_proj": 1})}, "has no parts of its own"),
+        ({"mlp": Segment(0.5, 2)}, "part 'mlp' has its segment's size and cannot have parts"),
+        ({"mlp": Segment(0.5, parts={"down_proj": 1})}, "cannot have parts"),
     ],
 )
 def test_parts_that_are_none_are_named(parts, message):

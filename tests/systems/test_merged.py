@@ -349,7 +349,7 @@ def test_folds_and_metrics_are_checked_before_any_work(make_bench, section, give
         ({"folds": 3, "search": {"trials": 9}}, "points must not depend on the queries: leave search out"),
         ({"folds": 3, "collection": "x"}, "of the table's own split"),
         ({"search": {"seed": 1}}, "a search needs a budget"),
-        ({"search": {"trials": 9}, "grid": [[0.5, 1]]}, "has its points given"),
+        ({"search": {"trials": 9}, "grid": [[0.5, 1]]}, "has fixed points"),
         ({"search": {"trials": 9}, "refine": 1}, "leave 'refine' out"),
         ({"space": {"layers": 6}}, "15,625 points"),
         ({"space": {"layers": 6, "knots": 2}}, "one shape; found layers and knots"),

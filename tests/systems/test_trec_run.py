@@ -68,7 +68,7 @@ def test_what_does_not_match_is_told(make_bench, three, tmp_path, caplog):
         ("1 Q0 a 1 2\n", "run, line 1: a result has 6 columns"),
         ("1 Q0 a 1 high x\n", "run, line 1: the score 'high' is not a finite number"),
         ("1 Q0 a 1 nan x\n", "the score 'nan' is not a finite number"),
-        ("1 Q0 a 1 2 x\n1 Q0 a 2 1 x\n", "run, line 2: qid '1' and docno 'a' stand already in line 1"),
+        ("1 Q0 a 1 2 x\n1 Q0 a 2 1 x\n", "run, line 2: qid '1' and docno 'a' are already in line 1"),
         ("\n", "there is no result in it"),
     ],
 )

@@ -75,7 +75,7 @@ def test_items_that_bm25_finds_better_are_not_heard():
     found = choose(kinds, sources, {"head": 0.49, "crop": 0.51})
     assert found.chosen is None
     assert (
-        "crop: BM25 scores 0.5100 on 200 items, the source 0.5000: they ask for words more than for meaning"
+        "crop: BM25 scores 0.5100 on 200 items, the source 0.5000: they test word matching more than meaning"
         in found.why
     )
 

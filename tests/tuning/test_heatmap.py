@@ -33,5 +33,5 @@ def test_a_sweep_is_no_system_and_the_error_says_what_is():
     topics = pd.DataFrame({"qid": ["1"], "query": ["heart"]})
     mine = from_frames("mine", docs, topics, pd.DataFrame({"qid": ["1"], "docno": ["d1"], "label": [1]}))
     swept = Sweep.__new__(Sweep)
-    with pytest.raises(TypeError, match=r"'merged' is a sweep; .* is dense_retriever\(sweep\.best, collection\)"):
+    with pytest.raises(TypeError, match=r"'merged' is a sweep; .* use dense_retriever\(sweep\.best, collection\)"):
         compare({"merged": swept}, mine)

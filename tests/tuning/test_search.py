@@ -96,7 +96,7 @@ def test_the_study_of_another_space_is_refused(measuring, tmp_path):
 def test_what_cannot_be_searched_is_refused(measuring):
     with pytest.raises(ValueError, match="nothing to search"):
         searched(measuring(Space.halves([0.5])), Search(trials=3))
-    with pytest.raises(ValueError, match="has its points given"):
+    with pytest.raises(ValueError, match="has fixed points"):
         searched(measuring(Space.halves([(0.5, 1), (1, 1)])), Search(trials=3))
     with pytest.raises(ValueError, match="needs a budget"):
         Search()

@@ -120,7 +120,7 @@ def test_domain_models_share_what_the_source_leaves():
     assert segments(space, TWO, **space.ends[1]) == (Segment(0, domain_weights=(0.5, 0.5)),)
     with pytest.raises(ValueError, match="shares among 2 domain models, the recipe has 1"):
         segments(space, **space.points()[0])
-    with pytest.raises(ValueError, match="more than 1 in all"):
+    with pytest.raises(ValueError, match="add up to more than 1"):
         three.point({"alpha_1": 0, "share_1": 0.75, "share_2": 0.5})
 
 

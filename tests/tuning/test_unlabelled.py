@@ -117,4 +117,4 @@ def test_texts_too_short_for_items_are_counted_and_keep_the_source(merged):
     found = choose_unlabelled(merged, collection_of(short), n=20)
     assert found.chose_source
     assert found.best.recipe.keeps_source
-    assert "head: parent: 0 known items; passed over: 20 documents that are too short" in found.describe()
+    assert "head: parent: 0 known items; skipped: 20 documents that are too short" in found.describe()

@@ -237,7 +237,7 @@ def test_a_damaged_or_foreign_progress_starts_anew(encoder, recipes, small_colle
         task.file(encoder).with_suffix(".part.json").write_text(content)
     found = scores(recipes[:2], task)
     assert all(found[recipe].equals(expected[recipe]) for recipe in recipes[:2])
-    assert caplog.text.count("this merge starts anew") == 1
+    assert caplog.text.count("this merge starts again from the beginning") == 1
 
 
 def test_several_workers_get_groups_that_share_their_lowest_segment(encoder, recipes, small_collection, tmp_path):

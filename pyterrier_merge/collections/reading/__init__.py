@@ -1,1 +1,1 @@
-"""What collections are read from: files, the Hugging Face hub, ir_datasets; streamed, and checked line by line."""
+"""Readers of collections from files, the Hugging Face hub and ir_datasets: streamed, and checked line by line."""

@@ -1,4 +1,4 @@
-"""What topics and judgements must be, whoever gives them; and what is counted where they do not match."""
+"""Checks of topics and judgements from all sources, and counts of those that do not match."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def checked_names(what: str, column: str, values: Iterable[Any], *, unique: bool
 
 
 def report_unmatched(name: str, topics_of: Mapping[str, pd.DataFrame], qrels_of: Mapping[str, pd.DataFrame]) -> None:
-    """Log how many topics no one judged, and how many judged qids are no topics, split by split."""
+    """Log the number of unjudged topics, and of judged qids that are not topics, split by split."""
     for split, topics in topics_of.items():
         asked, judged = set(topics["qid"]), set(qrels_of[split]["qid"])
         if unjudged := len(asked - judged):

@@ -1,4 +1,4 @@
-"""A large download does not begin before the user has said yes."""
+"""A large download needs the user's consent."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ VARIABLE = "PYTERRIER_MERGE_DOWNLOAD"
 
 
 def require_consent(name: str, *, said: bool, what: str, size: str, source: str, place: str | Path) -> None:
-    """Return when the user has allowed a download, by an option or by the environment.
+    """Return if the user has allowed a download, with an option or in the environment.
 
     Args:
         name: The collection.
-        said: The option ``download=True`` was given.
-        what: What would be fetched.
-        size: How large it is, with its unit.
-        source: Where it would come from.
-        place: Where it would be put, and where a user's own copy is looked for.
+        said: Whether the option ``download=True`` was given.
+        what: Description of the download.
+        size: Its size, with the unit.
+        source: The address that it comes from.
+        place: The target folder, where a user's own copy is also looked for.
 
     Raises:
-        RuntimeError: Nothing was said: one message with what, how large, from where, to where, and how to say yes.
+        RuntimeError: There is no consent; the message states the download, its size, source and target, and how to
+            allow it.
     """
     if said or os.environ.get(VARIABLE, "").strip().lower() in {"1", "true", "yes"}:
         return

@@ -1,4 +1,4 @@
-"""Documents that are read from files as a stream: checked on their way, counted, their texts never held in memory."""
+"""Documents read from files as a stream: checked and counted, without holding texts in memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Reader = Callable[[Path], Iterator[tuple[int, dict[str, str]]]]
 
 
 class Counts(NamedTuple):
-    """What a whole pass over the documents counts; documents without text are among the documents."""
+    """Counts from a whole pass over the documents; ``docs`` includes documents without text."""
 
     documents: int
     empty: int
@@ -29,15 +29,15 @@ class Counts(NamedTuple):
 class FileCorpus:
     """The documents of some files, in the order of the files and of their lines.
 
-    After the first whole pass it is logged how many documents are empty (they are kept) and how many judged documents
-    are lacking. Counts are kept in the package's cache, under the content of the files.
+    After the first whole pass, logs the number of empty documents (they are kept) and of missing judged documents. The
+    package's cache stores these counts by the content of the files.
 
     Args:
         name: The collection, for messages.
         files: The files, read one after the other.
         read: Yields line number and document of a file; a document has ``docno`` and ``text``.
-        form: What else decides about the text: the fingerprint holds it.
-        judged: Returns the docnos that are judged.
+        form: Everything else that decides the text; part of the fingerprint.
+        judged: Returns the judged docnos.
     """
 
     def __init__(
@@ -55,7 +55,8 @@ class FileCorpus:
         """Yield the documents.
 
         Raises:
-            ValueError: A docno is not a name or occurs twice, there is no document, or a file is not what it should be.
+            ValueError: A docno is not a name or occurs twice, there is no document, or a file is not in the expected
+                format.
         """
         seen: set[str] = set()
         empty = 0
@@ -63,8 +64,8 @@ class FileCorpus:
             docno = doc["docno"]
             if docno in seen:
                 raise ValueError(
-                    f"{place(path, line)}: docno {docno!r} occurs twice; first in {self._first(docno)}; every document "
-                    "has a docno of its own"
+                    f"{place(path, line)}: docno {docno!r} occurs twice; first in {self._first(docno)}; docnos "
+                    "must be unique"
                 )
             if fault := name_fault(docno):
                 raise ValueError(f"{place(path, line)}: docno {docno!r} {fault}")
@@ -77,7 +78,7 @@ class FileCorpus:
 
     @property
     def counts(self) -> Counts:
-        """Counts of documents and of empty ones; where no pass has counted these files yet, one does."""
+        """Counts of documents and of empty ones; makes a pass over the files if they are not counted yet."""
         if not self._counts_file.is_file():
             deque(self, maxlen=0)
         return Counts(**json.loads(self._counts_file.read_text(encoding="utf-8")))
@@ -86,7 +87,7 @@ class FileCorpus:
     def fingerprint(self) -> str:
         """Fingerprint of the content of the files and of the form of the text.
 
-        The files are read for it, at about 1 GB a second: once, and again where size or time of one has changed.
+        Reads the files once, at about 1 GB per second, and again if the size or time of a file has changed.
         """
         state = [(stat.st_size, stat.st_mtime_ns) for stat in map(Path.stat, self.files)]
         if self._taken is None or self._taken[0] != state:

@@ -1,4 +1,4 @@
-"""Documents from a file of whatever format its suffix says."""
+"""Reads documents from a file in the format given by its suffix."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ DOCUMENT_KINDS = ("jsonl", "tsv", "trec", "all")
 def read_documents(path: Path, *, judged: Container[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield line number and document, read by the suffix of the file (below ``.gz`` or ``.bz2``).
 
-    A document has ``docno``, ``text`` with the title in front, and the fields that are strings.
+    A document has ``docno``, ``text`` beginning with the title, and the fields that are strings.
 
     Args:
         path: The file.
-        judged: Docnos that the judgements name: a first line of TSV that begins with one is not a header.
+        judged: Docnos in the judgements: a first line of TSV that begins with one is not a header.
 
     Raises:
-        ValueError: The suffix is not one of ``DOCUMENT_KINDS``, or a line is not what it should be.
+        ValueError: The suffix is not one of ``DOCUMENT_KINDS``, or a line is not in the expected format.
     """
     kind = kind_of(path)
     if kind == "tsv":

@@ -1,4 +1,4 @@
-"""Text files read strictly, as streams: whatever is wrong with one is said with its name and the line."""
+"""Strict, streaming readers of text files; every error names the file and the line."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def stem_of(path: Path) -> str:
 
 
 def place(path: Path, line: int) -> str:
-    """Return how errors name a line of a file."""
+    """Return the name of a line of a file for error messages."""
     return f"{path}, line {line}"
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the number (from 1) and the text of each line, without its end (``LF`` or ``CRLF``).
 
-    gzip and bzip2 are told by the first bytes, whatever the file is called; a byte order mark is dropped.
+    gzip and bzip2 are detected by the first bytes, not by the file's name; a byte order mark is dropped.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -60,7 +60,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise _damaged(path, number, error) from error
     except OSError as error:
-        if error.errno is None:  # bz2 says so of invalid data
+        if error.errno is None:  # bz2's error for invalid data
             raise _damaged(path, number, error) from error
         raise
 
@@ -86,12 +86,12 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def read_tsv(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the number and the cells of each line that is not blank; cells are separated by tabs.
 
-    Cells that a CSV writer quoted are unquoted: those that are quoted from end to end with doubled quotes in between
-    (``"the ""kidney"" failed"``), and all quoted ones where the last cells of the first 100 lines are quoted.
-    Everything else stays as it is: a lone inch mark, a phrase between quotes.
+    Cells that a CSV writer quoted are unquoted: cells quoted from end to end with doubled quotes inside
+    (``"the ""kidney"" failed"``), and all quoted cells if the last cells of the first 100 lines are quoted. Other
+    quotes are kept: a lone inch mark, a phrase between quotes.
 
     Raises:
-        ValueError: A line has another number of cells than the first, or one alone.
+        ValueError: A line has another number of cells than the first, or only one.
     """
     expected = 0
     quoted, lines = _all_quoted((number, line) for number, line in read_lines(path) if line.strip())
@@ -110,8 +110,8 @@ def unquoted(cell: str, *, always: bool) -> str:
     """Return a cell without the quotes of a CSV writer.
 
     Args:
-        cell: Quoted when it is so from end to end, with every quote in between doubled.
-        always: Also where there are no quotes in between: an author may have written these.
+        cell: It counts as quoted if it is quoted from end to end and every quote inside is doubled.
+        always: Also unquote without quotes inside, although an author may have written such quotes.
     """
     if not cell.startswith('"') or not _QUOTED.fullmatch(cell) or not (always or '""' in cell[1:-1]):
         return cell
@@ -119,7 +119,7 @@ def unquoted(cell: str, *, always: bool) -> str:
 
 
 def _all_quoted(lines: Iterator[tuple[int, str]]) -> tuple[bool, Iterator[tuple[int, str]]]:
-    """Tell whether a CSV writer quoted all texts, by the last cells of the first lines; return the lines, too."""
+    """Return whether a CSV writer quoted all texts, by the last cells of the first lines, and these lines."""
     head: list[tuple[int, str]] = []
     for entry in islice(lines, _PEEKED):
         head.append(entry)

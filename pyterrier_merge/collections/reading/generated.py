@@ -1,4 +1,4 @@
-"""Queries that a model generated for documents: doc2query's JSON lines, or BEIR's and GPL's queries with judgements."""
+"""Reads queries generated for documents: doc2query's JSON lines, or BEIR's and GPL's queries with judgements."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _QUERIES = "queries"
 
 
 class GeneratedQueries:
-    """The queries of each document, read at first use.
+    """The generated queries of each document, read at first use.
 
     Args:
         path: A file of JSON lines with a docno and a list of queries (or lines of them in one string); or BEIR's
-            ``NAME-queries.jsonl``, with judgements in ``NAME-qrels/`` beside it; or the folder of both.
+            ``NAME-queries.jsonl``, with judgements in ``NAME-qrels/`` next to it; or the folder of both.
 
     Raises:
-        FileNotFoundError: There is no such file, or no judgements beside it.
+        FileNotFoundError: There is no such file, or no judgements next to it.
         ValueError: The folder does not hold one file of queries, and one of judgements that belongs to it.
     """
 
     def __init__(self, path: Path) -> None:
-        """Find the files; they are not read."""
+        """Find the files without reading them."""
         self.path = _queries_file(path) if path.is_dir() else path
         _, first = next(read_jsonl(self.path), (0, dict[str, Any]()))
         if not first:
@@ -46,7 +46,7 @@ class GeneratedQueries:
         return fingerprint([fingerprint_file(file) for file in (self.path, self.qrels) if file])
 
     def divide(self, doc: Mapping[str, str], generator: random.Random) -> tuple[str, str] | None:
-        """Return one of a document's queries, drawn, and the whole text; None where it has no query."""
+        """Return a random one of a document's queries, and the whole text; None if it has no query."""
         queries = self.by_docno.get(doc["docno"], [])
         return (generator.choice(queries), doc["text"]) if queries and doc["text"].strip() else None
 

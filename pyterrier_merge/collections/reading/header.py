@@ -1,4 +1,4 @@
-"""The first line of a TSV file: the names of its columns, or data already."""
+"""Decides whether the first line of a TSV file is a header or data."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _DIGIT = re.compile(r"\d")
 
 
 def split_header(path: Path, rows: Iterator[Row], *, judged: Container[str] = ()) -> tuple[list[str], Iterator[Row]]:
-    """Part the names of columns from the data, reading two lines at most.
+    """Separate the names of columns from the data, reading at most two lines.
 
     The first line is a header if its cells look like names (a letter first, three words at most), if no judgement names
     its first cell, and if that cell is the name of an identifier (``docno``, ``topic_id``) or, without a digit, stands
-    above one with a digit (``key`` above ``d1``). Otherwise it is data; where only the last condition fails, a warning
-    says so. What was skipped is logged.
+    above one with a digit (``key`` above ``d1``). Otherwise it is data; if only the last condition fails, a warning
+    says so. A skipped header is logged.
 
     Args:
         path: The file, for messages.
         rows: Line numbers and cells.
-        judged: Identifiers that the judgements name: they are never a header.
+        judged: Identifiers in the judgements: they are never a header.
 
     Returns:
         The names in lower case (empty without a header), and the rows of data.
@@ -81,12 +81,12 @@ def named_columns(
     Args:
         path: The file, for messages.
         names: The header, in lower case.
-        ids: Names of a column of identifiers, the preferred first; then any ``is_id_name``, then the first column.
-        texts: Names of a column of texts, the preferred first; then the only column left.
+        ids: Names of a column of identifiers, preferred names first; then any ``is_id_name``, then the first column.
+        texts: Names of a column of texts, preferred names first; then the only column left.
         others: Names of columns that are neither.
 
     Raises:
-        ValueError: Two columns have one name, or it is not plain which one holds the texts.
+        ValueError: Two columns have the same name, or it is unclear which one holds the texts.
     """
     by_name = {name: position for position, name in enumerate(names)}
     id_name = next((name for name in (*ids, *filter(is_id_name, names)) if name in by_name), names[0])
@@ -94,7 +94,7 @@ def named_columns(
     text_name = next((name for name in texts if name in rest), rest[0] if len(rest) == 1 else None)
     if text_name is None or len(by_name) < len(names):
         raise ValueError(
-            f"{path}: the header is {', '.join(names)}; expected names that differ, one of them {' or '.join(texts)}"
+            f"{path}: the header is {', '.join(names)}; expected different names, one of them {' or '.join(texts)}"
         )
     return by_name[id_name], by_name[text_name]
 

@@ -1,4 +1,4 @@
-"""Single files of data sets on the Hugging Face hub, from its cache or fetched into it."""
+"""Single files of datasets on the Hugging Face hub, from its cache or downloaded into it."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ def hub_file(
     large: bool = False,
     download: bool = False,
 ) -> Path:
-    """Return the path of a file of a data set, fetched first where the hub's cache does not hold it.
+    """Return the path of a file of a dataset; download it first if the hub's cache does not hold it.
 
-    The hub's client resumes what was interrupted and takes no file for whole before its size is right.
+    The hub's client resumes interrupted downloads and checks the size of every file.
 
     Args:
-        dataset: The data set: ``mpkato/ntcir_data_search``.
+        dataset: The dataset: ``mpkato/ntcir_data_search``.
         file: The file's name in it.
         name: The collection, for messages.
         revision: The commit to read; the newest when None.
-        size: How large the file is, for messages: "61.9 MB".
-        large: The user is asked before it is fetched.
-        download: The user has said yes.
+        size: The file's size, for messages: "61.9 MB".
+        large: Whether the download needs the user's consent.
+        download: Whether the user has consented.
 
     Raises:
-        RuntimeError: It is large and nobody said yes, or it could not be fetched.
+        RuntimeError: It is large and the user has not consented, or the download failed.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.constants import HF_HUB_CACHE
@@ -51,16 +51,16 @@ def hub_file(
     described = f"{file} ({size})" if size else file
     try:
         return Path(hf_hub_download(dataset, file, repo_type="dataset", revision=revision))
-    except Exception as error:  # the hub's client lets through what its HTTP library raises, which has no base but this
+    except Exception as error:  # the client does not wrap its HTTP library's errors
         reason = str(error).rstrip(".") or type(error).__name__
         raise RuntimeError(
             f"{name}: cannot fetch {described} from {url}: {reason}. Without a network, download it elsewhere into a "
-            f"folder and say get_collection({name!r}, path=FOLDER)"
+            f"folder and use get_collection({name!r}, path=FOLDER)"
         ) from error
 
 
 def in_hub_cache(dataset: str, file: str, revision: str | None = None) -> Path | None:
-    """Return the path of a data set's file in the hub's cache, None where it is not there; the hub is not asked."""
+    """Return the path of a dataset's file in the hub's cache, without a request to the hub; None if it is missing."""
     from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(dataset, file, repo_type="dataset", revision=revision)

@@ -1,4 +1,4 @@
-"""What ir_datasets reads: its downloads and caches, with consent before large ones and plain words when it fails."""
+"""Access to ir_datasets, its downloads and caches: consent before large downloads, clear errors on failure."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from more_itertools import chunked
 from pyterrier_merge.collections.reading.consent import require_consent
 from pyterrier_merge.fingerprint import fingerprint
 
-# What requests raises is an OSError, and so is a wrong checksum; a RuntimeError tells that no mirror answered.
+# Errors of requests and wrong checksums are OSErrors; a RuntimeError means that no mirror answered.
 _FAILURES = (OSError, RuntimeError, EOFError, BadZipFile, zlib.error, tarfile.TarError, ElementTree.ParseError)
-LOOKED_UP = 1_000  # documents that are held at once where they are looked up
-SMALL_BYTES = 100_000_000  # what is fetched without asking
+LOOKED_UP = 1_000  # documents held at once during look-ups
+SMALL_BYTES = 100_000_000  # limit for downloads without consent
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Archive:
     """A file that ir_datasets downloads once.
 
     Attributes:
-        url: Where it is fetched from.
+        url: The address of the download.
         size: Its size in bytes, as ir_datasets states it.
-        md5: Its checksum, where one is stated.
-        path: Where ir_datasets keeps it.
-        copy: Where ir_datasets looks for a user's own copy before it downloads.
+        md5: Its checksum, if one is stated.
+        path: The path at which ir_datasets stores it.
+        copy: The path at which ir_datasets looks for a user's own copy before a download.
     """
 
     url: str
@@ -46,7 +46,7 @@ class Archive:
 
     @property
     def present(self) -> bool:
-        """Nothing has to be downloaded for it."""
+        """Whether nothing has to be downloaded for it."""
         return self.path.exists() or self.copy.exists()
 
 
@@ -57,9 +57,9 @@ class IrdsSource:
     Attributes:
         name: The collection, for messages.
         corpus: ir_datasets' name of the documents: ``pmc/v1``.
-        files: The downloads that the documents need, as the start of their names within ``etc/downloads.json``; all of
-            the first part's where it is empty.
-        download: The user has said that large files may be fetched.
+        files: The downloads that the documents need, as the start of their names within ``etc/downloads.json``; if
+            empty, all downloads of the name's first part.
+        download: The user has allowed large downloads.
     """
 
     name: str
@@ -78,10 +78,10 @@ class IrdsSource:
         return sum(archive.size for archive in self.archives)
 
     def missing_bytes(self, *files: str) -> int | None:
-        """Return the bytes of the downloads that are not here; None where their size is not known.
+        """Return the bytes of the missing downloads; None if their size is unknown.
 
         Args:
-            files: Names of downloads that are needed besides those of the documents.
+            files: Names of needed downloads besides those of the documents.
         """
         archives = [*self.archives, *(archive for name in files for archive in self.archives_of(name))]
         missing = [archive.size for archive in archives if not archive.present]
@@ -111,17 +111,17 @@ class IrdsSource:
         ]
 
     def num_docs(self) -> int:
-        """Return the number of documents; ir_datasets' document store is built for it where it is not yet."""
+        """Return the number of documents; builds ir_datasets' document store if it does not exist yet."""
         return int(self._built_store().count())
 
     def document_fields(self) -> tuple[str, ...]:
-        """Return the fields of ir_datasets' documents that are strings, and ``text``; nothing is read for it."""
+        """Return the fields of ir_datasets' documents that are strings, and ``text``, without reading documents."""
         kind = load(self.corpus).docs_cls()
         fields = [field for field in kind._fields if field != "doc_id" and kind.__annotations__[field] is str]
         return tuple(dict.fromkeys([*fields, "text"]))
 
     def documents(self, docnos: Collection[str] | None = None) -> Iterator[Any]:
-        """Yield ir_datasets' documents, from its document store: the archives are parsed once, and never held.
+        """Yield ir_datasets' documents from its document store: the archives are parsed once, and not held in memory.
 
         Args:
             docnos: Names of documents, which are looked up a thousand at a time, in any order; all when None.
@@ -135,26 +135,26 @@ class IrdsSource:
                     yield from store.get_many(some).values()
 
     def queries(self, dataset: str, files: str = "") -> pd.DataFrame:
-        """Return the topics of a dataset, with ``qid`` for ``query_id`` and the fields that they have.
+        """Return the topics of a dataset, with ``qid`` for ``query_id`` and all other fields.
 
         Args:
             dataset: ir_datasets' name.
-            files: The downloads that are needed, for the message when they fail; those of the documents by default.
+            files: The needed downloads, for the message if they fail; those of the documents by default.
         """
         with self._reading(files or self.files):
             return pd.DataFrame(load(dataset).queries_iter()).rename(columns={"query_id": "qid"})
 
     def qrels(self, dataset: str, files: str = "") -> pd.DataFrame:
-        """Return the judgements of a dataset: ``qid``, ``docno``, ``label`` and what else there is."""
+        """Return the judgements of a dataset: ``qid``, ``docno``, ``label`` and other fields."""
         with self._reading(files or self.files):
             qrels = pd.DataFrame(load(dataset).qrels_iter())
         return qrels.rename(columns={"query_id": "qid", "doc_id": "docno", "relevance": "label"})
 
     def require(self) -> None:
-        """Ask for the user's word before a large download; refuse archives that are not the published ones.
+        """Require the user's consent before a large download; reject archives that differ from the published ones.
 
         Raises:
-            RuntimeError: Files are missing and may not be fetched, or one of them is truncated.
+            RuntimeError: Files are missing and may not be downloaded, or one of them is truncated.
         """
         for archive in self.archives:
             _check_tar(archive)
@@ -167,7 +167,7 @@ class IrdsSource:
                 said=self.download,
                 what=f"the files of {self.corpus} in ir_datasets",
                 size=_gigabytes(size) if self.files else f"at most {_gigabytes(size)}" if size else "of unknown size",
-                source=sources or "where ir_datasets finds it",
+                source=sources or "the source that ir_datasets names",
                 place=", ".join(str(archive.path) for archive in missing[:6]) or "ir_datasets' home",
             )
 
@@ -178,7 +178,7 @@ class IrdsSource:
         if not built:
             self.require()
             with self._reading(self.files):
-                getattr(store, "build", lambda: None)()  # some stores are built by their first use
+                getattr(store, "build", lambda: None)()  # some stores are built on first use
         return store
 
     @contextmanager
@@ -202,7 +202,7 @@ def load(dataset: str) -> Any:
     """Return a dataset of ir_datasets.
 
     Raises:
-        ValueError: ir_datasets knows none of that name.
+        ValueError: ir_datasets has none of that name.
     """
     import ir_datasets
 
@@ -215,7 +215,7 @@ def load(dataset: str) -> Any:
 
 
 def _check_tar(archive: Archive) -> None:
-    """A tar stream that ends early reads like one that ends, so its size is looked at first (zip archives notice)."""
+    """Check the size first: a truncated tar stream reads without an error (zip archives raise one)."""
     if not archive.path.name.endswith(".tar.gz") or not archive.path.exists():
         return
     size = archive.path.stat().st_size
@@ -233,7 +233,7 @@ def _check_tar(archive: Archive) -> None:
 
 
 def _brief(error: Exception) -> str:
-    """What ir_datasets raises when no mirror answers holds each mirror's error, a page of them."""
+    """Shorten ir_datasets' error when no mirror answers: it holds a page of errors, one for each mirror."""
     return str(error.args[0]) if isinstance(error, RuntimeError) and error.args else str(error)
 
 

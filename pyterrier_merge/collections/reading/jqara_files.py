@@ -1,4 +1,4 @@
-"""JQaRA's rows, a question and a passage each, from parquet or JSON lines: streamed, and every row checked."""
+"""Reads JQaRA's rows of a question and a passage from parquet or JSON lines: streamed, every row checked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BATCH_ROWS = 4096
 
 
 class Row(NamedTuple):
-    """A question, one of its passages, and whether the passage answers it. Title and text are "" where unread."""
+    """A question, one of its passages, and whether the passage answers it. Title and text are "" if not read."""
 
     qid: str
     question: str
@@ -28,15 +28,15 @@ class Row(NamedTuple):
 
 
 def find_files(path: Path) -> dict[str, list[Path]]:
-    """Return the files of each split that is there, its shards in the order of their names.
+    """Return the files of each available split, its shards in the order of their names.
 
     Args:
-        path: A folder in which, or in whose folder ``data``, files are named after their split
-            (``test-00000-of-00001.parquet``, ``dev.jsonl.gz``); or one such file, of the test split where it does not
-            say which.
+        path: A folder that has, itself or in its folder ``data``, files named after their split
+            (``test-00000-of-00001.parquet``, ``dev.jsonl.gz``); or one such file, of the test split if its name has
+            no split.
 
     Raises:
-        FileNotFoundError: There is nothing at ``path``, or no file of a split.
+        FileNotFoundError: ``path`` does not exist, or has no file of a split.
         ValueError: A file is neither parquet nor JSON lines.
     """
     if path.is_file():
@@ -62,8 +62,8 @@ def read_rows(files: Iterable[Path], *, passages: bool = True) -> Iterator[Row]:
         passages: Read titles and texts too; without them parquet is read several times as fast.
 
     Raises:
-        ValueError: A file is damaged or lacks a column, a question has a passage or another wording twice, or a cell is
-            not what it should be. File and row are named.
+        ValueError: A file is damaged or lacks a column, a question has a passage or another wording twice, or a cell
+            is invalid. The message names file and row.
     """
     columns = COLUMNS if passages else tuple(column for column in COLUMNS if column not in ("title", "text"))
     questions: dict[str, str] = {}
@@ -75,7 +75,7 @@ def read_rows(files: Iterable[Path], *, passages: bool = True) -> Iterator[Row]:
                 raise ValueError(f"{place(path, number)}: question {row.qid!r} has passage {row.docno!r} twice")
             if questions.setdefault(row.qid, row.question) != row.question:
                 raise ValueError(
-                    f"{place(path, number)}: question {row.qid!r} reads {row.question!r}, and before it read "
+                    f"{place(path, number)}: question {row.qid!r} is {row.question!r}, but was before "
                     f"{questions[row.qid]!r}"
                 )
             seen.add((row.qid, row.docno))

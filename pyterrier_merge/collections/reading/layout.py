@@ -1,4 +1,4 @@
-"""What the files of a folder hold, told by their names."""
+"""Recognises the files of a folder by their names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOPIC_NAMES = ("queries", "topics")
 SPLITS = ("train", "dev", "valid", "val", "validation", "eval", "test")
 
 _SPLIT = re.compile(r"\w[\w.-]*")
-_ABOUT = ("readme", "license", "licence")  # files about the others
+_ABOUT = ("readme", "license", "licence")  # files without data
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Layout:
 
 
 def find_layout(folder: Path) -> Layout:
-    """Tell documents, topics and judgements by the names of files, as ``from_folder`` describes.
+    """Recognise documents, topics and judgements by the names of files, as ``from_folder`` describes.
 
     Raises:
         FileNotFoundError: There is no such folder, or it lacks one of the three.
-        ValueError: Two files hold the topics or the judgements of one split.
+        ValueError: Two files hold the topics or the judgements of the same split.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder.absolute()}")
@@ -79,7 +79,7 @@ def _qrels(folder: Path, files: Sequence[Path], splits: Collection[str]) -> dict
 
 
 def _qrels_split(file: Path, splits: Collection[str]) -> str | None:
-    """Return the split of a file of judgements, None where its name is not one: ``qrels.txt.bak``, ``README.txt``."""
+    """Return the split of a file of judgements; None for names such as ``qrels.txt.bak`` or ``README.txt``."""
     ended = kind_of(file) in QREL_KINDS
     stem = stem_of(file) if ended else bare_name(file)
     split = _rest(stem, ("qrels",)) if stem.lower().startswith("qrels") else stem
@@ -94,7 +94,7 @@ def _is(file: Path, names: Sequence[str], kinds: Sequence[str]) -> bool:
 
 
 def _rest(stem: str, names: Sequence[str]) -> str:
-    """Return what follows one of the names and its separator: ``dev.small`` of ``topics.dev.small``."""
+    """Return the part after one of the names and its separator: ``dev.small`` of ``topics.dev.small``."""
     begun = next((name for name in names if stem.lower().startswith(name)), stem)
     return stem[len(begun) :].lstrip("._-")
 
@@ -103,6 +103,6 @@ def _by_split(found: Iterable[tuple[str, Path]]) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for split, file in found:
         if split in files:
-            raise ValueError(f"two files are of the split {split!r}: {files[split]} and {file}; keep one of them")
+            raise ValueError(f"two files have the split {split!r}: {files[split]} and {file}; keep one of them")
         files[split] = file
     return files

@@ -1,4 +1,4 @@
-"""Judgements in the layouts of TREC, BEIR and SMART: the only reader of them."""
+"""Reads judgements in the layouts of TREC, BEIR and SMART. Only this module reads them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pyterrier_merge.collections.reading.header import is_id_name, log_header
 
 QREL_KINDS = ("tsv", "txt", "text", "trec", "qrels")
 
-_CELL = re.compile(r"[^ \t\r\v\f]+")  # trec_eval's isspace(), which knows no other white space
+_CELL = re.compile(r"[^ \t\r\v\f]+")  # the only white space of trec_eval's isspace()
 _LABEL = re.compile(r"[+-]?[0-9]{1,9}")
 _WORD = re.compile(r"[^\W\d]+([.-][^\W\d]+)*")
 _ZERO = re.compile(r"0(\.0+)?")
@@ -24,20 +24,20 @@ _LAYOUTS = (
 
 
 def read_qrels(path: Path, *, grades: Mapping[str, int] | None = None) -> pd.DataFrame:
-    """Read judgements; their columns are separated by any white space, as in trec_eval.
+    """Read judgements; any white space separates columns, as in trec_eval.
 
-    The layout is that of the whole file: ``qid iteration docno label`` (TREC), ``qid docno label`` with or without a
-    header (BEIR), or one of those that ``lists_relevant`` tells (SMART), whose pairs have label 1.
+    A file has one layout: ``qid iteration docno label`` (TREC), ``qid docno label`` with or without a header (BEIR), or
+    one that ``lists_relevant`` recognises (SMART), whose pairs have label 1.
 
     Args:
         path: The file.
-        grades: Labels that are words, and their grades. None where labels are whole numbers.
+        grades: Labels that are words, and their grades. None if labels are whole numbers.
 
     Returns:
         Columns ``qid``, ``docno`` and ``label``, in the file's order.
 
     Raises:
-        ValueError: A line has neither three nor four columns, a label is unknown, a judgement is given twice, or there
+        ValueError: A line has neither three nor four columns, a label is unknown, a judgement occurs twice, or there
             is none.
     """
     listed = lists_relevant(path)
@@ -52,7 +52,7 @@ def read_qrels(path: Path, *, grades: Mapping[str, int] | None = None) -> pd.Dat
         key = (qid, docno)
         if key in rows:
             raise ValueError(
-                f"{place(path, number)}: qid {qid!r} and docno {docno!r} are judged already in line {lines[key]}: "
+                f"{place(path, number)}: qid {qid!r} and docno {docno!r} were already judged in line {lines[key]}: "
                 f"{line[:80]!r}; a file has {_LAYOUTS}"
             )
         rows[key], lines[key] = 1 if listed else _grade(path, number, line, label, grades), number
@@ -62,16 +62,16 @@ def read_qrels(path: Path, *, grades: Mapping[str, int] | None = None) -> pd.Dat
 
 
 def lists_relevant(path: Path) -> bool:
-    """Whether a file lists the relevant pairs alone, as SMART's CISI and CACM do; stops at the first other line.
+    """Whether a file lists only the relevant pairs, as SMART's CISI and CACM do; stops at the first other line.
 
     Every line is ``qid docno 0 0`` (or ``0.000000``), or, in a file ``.rel``, ``qid docno``. SMART numbers documents
-    from 1, so a docno 0 is the iteration of TREC's layout.
+    from 1, so a docno 0 is the iteration in TREC's layout.
     """
     return all(len(cells) == 2 or (len(cells) == 4 and _all_zero(cells)) for _, _, cells in _rows(path))
 
 
 def without_zeros(names: pd.Series, like: Collection[str]) -> pd.Series:
-    """Return numbers without leading zeros, unless a name in ``like`` has some: CACM judges ``01`` for topic ``1``."""
+    """Return numbers without leading zeros, unless a name in ``like`` has some: CACM has ``01`` for topic ``1``."""
     if any(name.isdigit() and name.startswith("0") and name != "0" for name in like):
         return names
     return names.str.replace(r"^0+(?=[0-9]+$)", "", regex=True)

@@ -18,16 +18,16 @@ COLUMNS = ["qid", "iter", "docno", "rank", "score", "name"]
 
 
 def read_run(path: Path) -> pd.DataFrame:
-    """Read a run file: ``qid Q0 docno rank score name`` on each line, split at any white space; gzip and bzip2 too.
+    """Read a run file: ``qid Q0 docno rank score name`` per line, split at any white space; also gzip and bzip2.
 
-    As for trec_eval, scores count and ranks do not. The ``<SYSDESC>`` line of NTCIR is skipped.
+    As in trec_eval, scores count and ranks do not. The ``<SYSDESC>`` line of NTCIR is skipped.
 
     Returns:
         ``qid``, ``docno`` (strings) and ``score``, in the file's order.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: A line has another number of columns, a score is not a finite number, a document comes twice for a
+        ValueError: A line has another number of columns, a score is not a finite number, a document occurs twice for a
             query, or there is no result; the message has the file and the line.
     """
     rows: list[tuple[str, str, float]] = []
@@ -43,7 +43,7 @@ def read_run(path: Path) -> pd.DataFrame:
             )
         qid, docno, score = cells[0], cells[2], _score(path, number, cells[4])
         if (first := seen.setdefault((qid, docno), number)) != number:
-            raise ValueError(f"{place(path, number)}: qid {qid!r} and docno {docno!r} stand already in line {first}")
+            raise ValueError(f"{place(path, number)}: qid {qid!r} and docno {docno!r} are already in line {first}")
         rows.append((qid, docno, score))
     if not rows:
         raise ValueError(f"{path}: there is no result in it")
@@ -51,12 +51,12 @@ def read_run(path: Path) -> pd.DataFrame:
 
 
 def write_run(results: pd.DataFrame, path: Path, name: str) -> None:
-    """Write results (``qid``, ``docno``, ``rank``, ``score``) as a run file; packed where it ends in ``.gz``.
+    """Write results (``qid``, ``docno``, ``rank``, ``score``) as a run file; compressed if its name ends in ``.gz``.
 
-    pandas and PyTerrier would put names with quotes between quotes, which other tools do not read.
+    pandas and PyTerrier would quote names that contain quotes, which other tools do not read.
 
     Raises:
-        ValueError: A qid or docno is empty or holds white space.
+        ValueError: A qid or docno is empty or contains white space.
     """
     require_plain_names(results)
     written = results.assign(iter="Q0", name=name)[COLUMNS]
@@ -64,14 +64,14 @@ def write_run(results: pd.DataFrame, path: Path, name: str) -> None:
 
 
 def read_kept_run(path: Path, count: int | None) -> pd.DataFrame:
-    """Read what ``write_run`` wrote, faster than :func:`read_run`; ``count`` is how many results that were, if known.
+    """Read a run of ``write_run``, faster than :func:`read_run`; ``count`` is its number of results, if known.
 
     Raises:
         RuntimeError: The file is damaged.
     """
     types: dict[str, Any] = {"qid": str, "docno": str, "rank": int, "score": float}
     plain: dict[str, Any] = {"quoting": csv.QUOTE_NONE, "keep_default_na": False}  # "NA" is a docno too
-    again = "delete it, and the system is searched again"
+    again = "delete it to search the system again"
     try:
         run = pd.read_csv(path, sep=" ", names=COLUMNS, dtype=types, **plain).drop(columns=["iter", "name"])
     except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -82,17 +82,17 @@ def read_kept_run(path: Path, count: int | None) -> pd.DataFrame:
 
 
 def require_plain_names(results: pd.DataFrame) -> None:
-    """Raise ``ValueError`` where a qid or docno of results is empty or holds white space."""
+    """Raise ``ValueError`` if a qid or docno of results is empty or contains white space."""
     for kind in ("qid", "docno"):
         require_plain(kind, results[kind].drop_duplicates())
 
 
 def require_plain(kind: str, names: Iterable[str]) -> None:
-    """Raise ``ValueError`` where a name cannot stand in a TREC run, whose fields white space ends."""
+    """Raise ``ValueError`` if a name cannot be in a TREC run, whose fields are separated by white space."""
     for name in names:
         if not name or re.search(r"\s", name):
             raise ValueError(
-                f"{kind} {name!r} cannot stand in a TREC run: expected a name without white space; rename it in the "
+                f"{kind} {name!r} cannot be in a TREC run: expected a name without white space; rename it in the "
                 "collection"
             )
 

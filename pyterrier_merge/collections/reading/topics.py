@@ -1,4 +1,4 @@
-"""Topics from a file of whatever format its suffix says."""
+"""Reads topics from a file in the format given by its suffix."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ def read_topics(path: Path, *, judged: Container[str] = ()) -> pd.DataFrame:
 
     Args:
         path: The file.
-        judged: Qids that the judgements name: a first line of TSV that begins with one is not a header.
+        judged: Qids in the judgements: a first line of TSV that begins with one is not a header.
 
     Returns:
         Columns ``qid`` and ``query``.
 
     Raises:
-        ValueError: The suffix is another, a line is not what it should be, a qid is given twice, or there is no topic.
+        ValueError: The suffix is unknown, a line is not in the expected format, a qid occurs twice, or there is no
+            topic.
     """
     kind = kind_of(path)
     if kind == "xml":
@@ -41,8 +42,8 @@ def read_topics(path: Path, *, judged: Container[str] = ()) -> pd.DataFrame:
         field = next((key for key in QUERY_KEYS if key in topics), None)
         if field is None:
             raise ValueError(
-                f"{path}: a topic has no {' or '.join(QUERY_KEYS)}, but {', '.join(topics.columns)}; make data frames "
-                "of it, for from_frames"
+                f"{path}: a topic has no {' or '.join(QUERY_KEYS)}, but {', '.join(topics.columns)}; read it into data "
+                "frames and use from_frames"
             )
         return checked_topics(str(path), topics.rename(columns={field: "query"}))
     readers: dict[str, Callable[[Path], Iterator[tuple[int, str, str]]]] = {
@@ -57,7 +58,7 @@ def read_topics(path: Path, *, judged: Container[str] = ()) -> pd.DataFrame:
     lines: dict[str, int] = {}
     for number, qid, query in readers[kind](path):
         if qid in rows:
-            raise ValueError(f"{place(path, number)}: topic {qid!r} is given already in line {lines[qid]}")
+            raise ValueError(f"{place(path, number)}: topic {qid!r} is already in line {lines[qid]}")
         rows[qid], lines[qid] = query, number
     if not rows:
         raise ValueError(f"{path}: there is no topic in it")

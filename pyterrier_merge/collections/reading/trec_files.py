@@ -1,4 +1,4 @@
-"""Topics and documents between tags, as TREC, CLEF, FIRE and LDC write them, and SMART's."""
+"""Reads topics and documents between tags, in the formats of TREC, CLEF, FIRE and LDC, and SMART's files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NUMBER_NAMES = ("number", "num", "id", "identifier", "qid")
 
 _ATTRIBUTES = r"""(?:\s+[\w:.-]+\s*=\s*(?:"[^"]*"|'[^']*'|[^\s<>"']+))*\s*"""
 _ATTRIBUTE = re.compile(r"""([\w:.-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s<>"']+))""")
-_TAG = re.compile(r"<[/!?]?[A-Za-z-][^<>]*>")  # "p < 0.05 and q > 2" has none
+_TAG = re.compile(r"<[/!?]?[A-Za-z-][^<>]*>")  # does not match in "p < 0.05 and q > 2"
 _DOCNO, _DOCID = (
     re.compile(rf"<{tag}{_ATTRIBUTES}>(.*?)</{tag}\s*>", re.IGNORECASE | re.DOTALL) for tag in ("DOCNO", "DOCID")
 )
@@ -28,19 +28,19 @@ _SMART_SECTION = re.compile(r"^\.([A-Z])(?:\s+(\S+))?\s*$")
 
 
 def read_xml_topics(path: Path) -> pd.DataFrame:
-    """Read topics of the form ``<topics><topic number="1"><disease>...``; ``<top>`` or ``<query>`` do, too.
+    """Read topics of the form ``<topics><topic number="1"><disease>...``; ``<top>`` or ``<query>`` are also accepted.
 
-    The number is an attribute or an element, by any of ``NUMBER_NAMES``. A topic without elements has its text in
+    The number is an attribute or an element with any of ``NUMBER_NAMES``. A topic without elements has its text in
     ``text`` (TREC Clinical Trials). Namespaces are ignored.
 
     Returns:
         A column ``qid`` and one for each element and attribute that a topic has; missing ones are empty strings.
 
     Raises:
-        ValueError: The file is no such XML, a topic has no number or more than one of its texts, or there is none.
+        ValueError: The file is not such XML, a topic has no number or a text more than once, or there is no topic.
     """
     try:
-        root = ElementTree.fromstring("\n".join(line for _, line in read_lines(path)))  # noqa: S314 (expat guards)
+        root = ElementTree.fromstring("\n".join(line for _, line in read_lines(path)))  # noqa: S314 (expat is safe)
     except ElementTree.ParseError as error:
         raise ValueError(f"{place(path, error.position[0])}: no XML ({error})") from error
     tagged = ([found for found in root.iter() if _local(found.tag) == tag] for tag in TOPIC_TAGS)
@@ -59,7 +59,7 @@ def _xml_topic(path: Path, position: int, topic: ElementTree.Element) -> dict[st
         **{tag: squeezed("".join(field.itertext())) for tag, field in zip(tags, topic, strict=True)},
     }
     if twice := [tag for tag in TEXT_TAGS if tags.count(tag) > 1]:
-        raise ValueError(f"{path}: topic {position} has more than one <{twice[0]}>; keep one language a file")
+        raise ValueError(f"{path}: topic {position} has more than one <{twice[0]}>; keep one language per file")
     if len(topic) == 0 and squeezed(topic.text):
         fields["text"] = squeezed(topic.text)
     numbers = [fields.pop(name, "") for name in NUMBER_NAMES]
@@ -76,7 +76,7 @@ def _local(tag: str) -> str:
 def read_trec_topics(path: Path) -> Iterator[tuple[int, str, str]]:
     """Yield line, qid and title of topics of the form ``<top> <num> Number: 301 <title> ... </top>``.
 
-    Tags may have attributes (FIRE's ``<top lang='mr'>``), and a language in front (CLEF's ``<EN-title>``).
+    Tags may have attributes (FIRE's ``<top lang='mr'>``) and a language prefix (CLEF's ``<EN-title>``).
     """
     for number, attributes, block in _blocks(path, "top"):
         fields = [*attributes.items(), *_TOPIC_FIELD.findall(block)]
@@ -97,7 +97,7 @@ def _plain(tag: str) -> str:
 
 
 def read_trec_documents(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield line and document of ``<DOC> <DOCNO>1</DOCNO> ... </DOC>``: all text but the docno, in its order.
+    """Yield line and document of ``<DOC> <DOCNO>1</DOCNO> ... </DOC>``: all text except the docno, in order.
 
     Without ``<DOCNO>`` the docno is the attribute ``id`` of the tag (LDC's ``<DOC id="1" type="story">``) or
     ``<DOCID>``.
@@ -118,7 +118,7 @@ def read_trec_documents(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 def read_smart(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield line and document of ``.I 1``, then sections; ``.T`` (title) and ``.W`` (words) are read.
 
-    A last ``.I`` with nothing after it is passed over: MED ends in one.
+    A last ``.I`` with nothing after it is skipped: MED ends in one.
     """
     started, fields, section = 0, dict[str, str](), ""
     for number, line in read_lines(path):
@@ -145,9 +145,9 @@ def _smart_document(fields: Mapping[str, str]) -> dict[str, str]:
 
 
 def _blocks(path: Path, tag: str) -> Iterator[tuple[int, dict[str, str], str]]:
-    """Yield the first line's number, the attributes (lower case) and the inside of each ``<tag> ... </tag>``.
+    """Yield the first line's number, the attributes (lower case) and the content of each ``<tag> ... </tag>``.
 
-    Lines outside hold nothing but a tag.
+    Lines outside may only have a tag.
     """
     opening = re.compile(f"<{tag}({_ATTRIBUTES})>", re.IGNORECASE)
     closing = re.compile(rf"</{tag}\s*>", re.IGNORECASE)

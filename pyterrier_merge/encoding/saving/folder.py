@@ -1,4 +1,4 @@
-"""A merged retriever as a folder of its own, for sentence-transformers and whatever reads its format."""
+"""Saves a merged retriever as a folder for sentence-transformers and other readers of its format."""
 
 from __future__ import annotations
 
@@ -61,24 +61,25 @@ def save_merge(
     verbose: bool | None = None,
     **contract: Any,
 ) -> Path:
-    """Write the source's folder anew, with merged weights.
+    """Write a new copy of the source's folder, with merged weights.
 
     Weights have the source's own names and are in safetensors, in shards of 1 GB. Configuration and tokenizer are the
-    source's; modules too, unless the encoder pools or normalises otherwise or the source is a plain checkpoint; prompts
-    and length are the encoder's; what an encoder puts around a text, the tokenizer puts there.
-    Beside them lie ``merge.json`` (the recipe, its models by content, distances), ``mergekit_config.yml`` and a model
-    card. Everything is there, or nothing.
+    source's; modules too, unless the encoder pools or normalises differently or the source is a plain checkpoint.
+    Prompts and length are the encoder's. The tokenizer adds the tokens that the encoder adds around a text.
+    The folder also has ``merge.json`` (the recipe, its models by content, distances), ``mergekit_config.yml`` and a
+    model card. If writing fails, no folder is left.
 
     Memory holds a shard at a time, and no live model.
 
     Args:
-        recipe: What to merge.
-        folder: Where to.
-        dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: as the source is stored. Computed in float32 and
+        recipe: The merge.
+        folder: The new folder.
+        dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: the source's stored type. Computed in float32 and
             rounded once.
-        device: Where to compute. Methods that drop weights at random draw other numbers on a GPU than on a CPU.
-        overwrite: Replace a model's folder that stands there.
-        title: What the model card calls the model; the folder's name when None.
+        device: The device for computing. Methods that drop weights at random draw other numbers on a GPU than on a
+            CPU.
+        overwrite: Replace an existing model folder.
+        title: The model's name in the model card; the folder's name when None.
         verbose: Show a progress bar; in terminals and notebooks when None.
         contract: ``task``, ``query_prompt``, ``document_prompt``, ``max_length``, ``pooling``, ``normalize`` of an
             encoder.
@@ -88,8 +89,8 @@ def save_merge(
 
     Raises:
         FileExistsError: The folder exists and ``overwrite`` is false, or it holds no model.
-        ValueError: An unknown dtype, the current folder, a folder that a parent lies in, models or a recipe that cannot
-            be merged, weights that the dtype cannot hold.
+        ValueError: An unknown dtype, the current folder, a folder that contains a parent, models or a recipe that
+            cannot be merged, weights that the dtype cannot hold.
         OSError: The disk has no room, or a file could not be written.
     """
     if dtype not in DTYPES:
@@ -142,9 +143,9 @@ def _require_place(folder: Path, recipe: MergeRecipe, *, overwrite: bool) -> Non
 
 
 def _other_files(source: Path, rewritten: Sequence[Path]) -> Iterator[Path]:
-    """Every file of the model but its card, records, and the weights in folders whose weights are written anew.
+    """Every file of the model except its card, its records, and weights in folders whose weights are written again.
 
-    Folders that are no module's (``onnx``, checkpoints of a training) hold the source's weights in other forms.
+    Folders without a module (``onnx``, checkpoints of a training) hold the source's weights in other formats.
     """
     listed = source / "modules.json"
     modules = json.loads(listed.read_text(encoding="utf-8")) if listed.is_file() else []
@@ -157,7 +158,7 @@ def _other_files(source: Path, rewritten: Sequence[Path]) -> Iterator[Path]:
 
 
 def _beginning_with(tokenizer: Any, ids: Sequence[int]) -> Any:
-    """A tokenizer that puts tokens in front of every text; the one that is given stays as it is."""
+    """A copy of the tokenizer that prepends tokens to every text; the given one is not changed."""
     if not ids or not tokenizer.is_fast:
         return tokenizer
     from tokenizers import processors
@@ -188,12 +189,12 @@ def _write_contract(folder: Path, body: Path, contract: RetrieverContract) -> No
     file = next(iter(sorted(body.glob("sentence_*_config.json"))), body / _LENGTH_FILE)
     content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     content["max_seq_length"] = contract.max_length
-    content.setdefault("do_lower_case", False)  # vLLM reads the length where both are said
+    content.setdefault("do_lower_case", False)  # vLLM reads the length if both are set
     write_file(file, json.dumps(content, indent=2, ensure_ascii=False))
 
 
 def _require_same(model: SentenceTransformer, agreed: RetrieverContract, folder: Path, name: str) -> None:
-    """Raise ``RuntimeError`` where the saved model would read a text or make a vector otherwise than the encoder."""
+    """Raise ``RuntimeError`` if the saved model would read texts or compute vectors differently from the encoder."""
     query, document = agreed.query_prompt, agreed.document_prompt
     saved, kept = load_retriever(folder, name, device="meta")
     for text in ("text", "text " * agreed.max_length):
@@ -204,7 +205,7 @@ def _require_same(model: SentenceTransformer, agreed: RetrieverContract, folder:
             if found != expected:
                 start, end = saved.tokenizer.decode(found[:3]), saved.tokenizer.decode(found[-3:])
                 raise RuntimeError(
-                    "the saved tokenizer reads a text otherwise than the encoder; "
+                    "the saved tokenizer reads a text differently from the encoder; "
                     f"it begins with {start!r} and ends with {end!r}"
                 )
     if (saved.prompts.get("query"), saved.prompts.get("document")) != (query, document):
@@ -234,13 +235,13 @@ def _record(
 
 
 def _short(report: dict[str, Any]) -> dict[str, Any]:
-    """What a choice on known items must know of a parent's training."""
+    """The facts about a parent's training that a choice on known items needs."""
     settings = {name: value for name, value in report.get("settings", {}).items() if name == "query"}
     return {"settings": settings, **{name: report[name] for name in ("objective", "items") if name in report}}
 
 
 def _with_parts_where_any(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A record without the fields that only merges of parts of layers have."""
+    """A record without the fields that only merges of parts of layers use."""
     return {name: value for name, value in fields if name not in ("part", "parts") or value}
 
 
@@ -249,4 +250,4 @@ def _yaml(recipe: MergeRecipe, num_layers: int) -> str:
         return recipe_yaml(recipe, num_layers)
     except ValueError as error:
         reason = " ".join(str(error).split())
-        return f"# This merge cannot be said in mergekit's YAML: {reason}\n# {MERGE} has the recipe.\n"
+        return f"# mergekit's YAML cannot express this merge: {reason}\n# {MERGE} has the recipe.\n"

@@ -16,11 +16,11 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Licence:
-    """What a model card states; nothing where the licence is unknown. Two are equal whatever they link to.
+    """The licence that a model card states; empty if it is unknown. Links are ignored in comparisons.
 
     Attributes:
-        ids: As the hub writes them (``apache-2.0``); more than one where the card has a list, ``other`` for any else.
-        name: Of an ``other``.
+        ids: As the hub writes them (``apache-2.0``); more than one if the card has a list, ``other`` for any other.
+        name: Name of an ``other``.
         link: Address of its text.
     """
 
@@ -32,7 +32,7 @@ class Licence:
         return self.name or ", ".join(self.ids) or UNKNOWN
 
     def fields(self) -> dict[str, Any]:
-        """Return the licence as a card's front matter has it."""
+        """Return the licence in the form of a card's front matter."""
         ids = self.ids[0] if len(self.ids) == 1 else list(self.ids)
         stated = {"license": ids, "license_name": self.name, "license_link": self.link}
         return {key: value for key, value in stated.items() if value}
@@ -42,7 +42,7 @@ def read_licences(name: str | Path) -> tuple[Licence, ...]:
     """Return the licence of each part of a model's name: of the base first, and of each adapter on it.
 
     Args:
-        name: As :func:`~pyterrier_merge.models.locate_model` takes it. A GGUF file's card lies beside it.
+        name: As :func:`~pyterrier_merge.models.locate_model` takes it. A GGUF file's card is in the same folder.
     """
     return tuple(read_licence(place.parent if place.is_file() else place) for place in places(name))
 
@@ -64,5 +64,5 @@ def read_licence(folder: Path) -> Licence:
     if "other" not in ids or not data.license_name:
         return Licence(ids)
     link = str(data.license_link)
-    absolute = link.startswith(("https://", "http://"))  # a file's name leads nowhere from another model's card
+    absolute = link.startswith(("https://", "http://"))  # a relative link would be broken in another model's card
     return Licence(ids, str(data.license_name), link if absolute else None)

@@ -1,4 +1,4 @@
-"""The model card of a merge: what it was made from and how, in words, for people and for the hub."""
+"""The model card of a merge: a description of its parents and its recipe, for people and for the hub."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Parent:
     Attributes:
         role: ``source``, ``domain`` or ``base``.
         name: As the recipe names it.
-        fingerprint: Of its files.
-        hub: Hub ids with the commit they were read at, of the model or of base and adapter; empty for local files.
-        licences: As the model's own card states it; of base and adapter, where it is made of these.
+        fingerprint: Fingerprint of its files.
+        hub: Hub ids with the commit that was read, of the model or of base and adapter; empty for local files.
+        licences: As the model's own card states; of base and adapter if it consists of them.
     """
 
     role: str
@@ -45,7 +45,7 @@ class Parent:
 
 
 def read_parents(recipe: MergeRecipe) -> list[Parent]:
-    """Return the models of a recipe: the source, each domain model, and the base where it has one."""
+    """Return the models of a recipe: the source, each domain model, and the base if it has one."""
     roles = ("source", *["domain"] * len(recipe.domains), *(["base"] if recipe.base else []))
     return [_parent(role, name) for role, name in zip(roles, recipe.models, strict=True)]
 
@@ -62,7 +62,7 @@ def model_card(title: str, recipe: MergeRecipe, parents: Sequence[Parent], recor
         title: Name of the model: a hub id, or the folder's name.
         recipe: The merge.
         parents: Its models.
-        record: What ``merge.json`` says: ``layers``, ``contract``, ``dtype``, ``versions``, ``fingerprint``.
+        record: The content of ``merge.json``: ``layers``, ``contract``, ``dtype``, ``versions``, ``fingerprint``.
     """
     from huggingface_hub import ModelCardData
 
@@ -139,12 +139,12 @@ encoder = E5Encoder({title!r})
 
 {_table(("role", "model", "commit, or fingerprint of the files", "licence"), models)}
 
-A licence is what the model's own card states; a model of a base and an adapter has that of both.
+A licence is what the model's own card states; a model of a base and an adapter has both licences.
 
 ## Recipe
 
-Method `{recipe.method}`{parameters}. Weights are the source's first. What is not in the table is the source's own. A
-distance is relative: the norm of the difference over the norm of the model that it is to. `mergekit_config.yml` has the
+Method `{recipe.method}`{parameters}. Weights are the source's first. Other parts are the source's own. A
+distance is relative: the norm of the difference divided by the norm of the model. `mergekit_config.yml` has the
 recipe in mergekit's language, `merge.json` has it with all figures, tensor by tensor. Fingerprint of the weights:
 `{record["fingerprint"]}`.
 

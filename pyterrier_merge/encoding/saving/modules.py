@@ -1,4 +1,4 @@
-"""The modules of a retrieval model on disk, for those that are other than its files say."""
+"""Writes the modules of a retrieval model whose settings differ from its files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pyterrier_merge.storage import write_file
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-# As every sentence-transformers, vLLM and text-embeddings-inference read them; version 6 writes other keys.
+# Keys that all versions of sentence-transformers, vLLM and text-embeddings-inference read; version 6 writes others.
 _TYPE = "sentence_transformers.models."
 _POOLING_KEYS = {
     "cls": "pooling_mode_cls_token",
@@ -27,7 +27,7 @@ _POOLING_KEYS = {
 def save_modules(model: SentenceTransformer, folder: Path) -> None:
     """Write ``modules.json`` and the configurations of pooling and normalisation, as the live model has them.
 
-    Modules that the files in ``folder`` list at the same place stay where they are, dense ones with their weights.
+    Modules that the files in ``folder`` list at the same place are kept, dense ones with their weights.
 
     Args:
         model: The live model, with or without weights.

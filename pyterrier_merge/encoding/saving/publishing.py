@@ -9,15 +9,15 @@ from pyterrier_merge.encoding.saving.folder import WEIGHT_PATTERNS
 
 
 def require_token(repo_id: str, token: str | None = None) -> Any:
-    """Return the hub's client, once it is clear that it may write as somebody.
+    """Return the hub's client after checking that its token is valid.
 
     Args:
-        repo_id: Where the model is to go, ``USER/NAME``.
-        token: An access token; the one of ``hf auth login`` or ``HF_TOKEN`` when None.
+        repo_id: The target repository, ``USER/NAME``.
+        token: An access token; that of ``hf auth login`` or ``HF_TOKEN`` when None.
 
     Raises:
         ValueError: ``repo_id`` is not a name of a repository.
-        RuntimeError: There is no token, the hub does not take it, or the hub could not be reached.
+        RuntimeError: There is no token, the hub does not accept it, or the hub could not be reached.
     """
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
@@ -32,21 +32,21 @@ def require_token(repo_id: str, token: str | None = None) -> Any:
     api = HfApi(token=token)
     try:
         api.whoami()
-    except Exception as error:  # the client lets its HTTP library's errors through, whichever that is
-        raise RuntimeError(f"the hub did not take the token, or could not be reached: {error}") from error
+    except Exception as error:  # the client does not wrap the errors of its HTTP library
+        raise RuntimeError(f"the hub did not accept the token, or could not be reached: {error}") from error
     return api
 
 
 def upload(api: Any, folder: Path, repo_id: str, *, private: bool = True) -> str:
     """Upload a saved merge, and return the repository's address.
 
-    Weights and adapters that lie in the repository and are not of this merge are deleted in the same commit.
+    Weights and adapters in the repository that are not of this merge are deleted in the same commit.
 
     Args:
-        api: What :func:`require_token` returned.
+        api: The result of :func:`require_token`.
         folder: The saved merge.
-        repo_id: Where to; the repository is made where it is not there yet.
-        private: Whether a new repository is seen by its owner alone; one that is there stays as it is.
+        repo_id: The target repository; created if it does not exist.
+        private: Whether only its owner can see a new repository; an existing one is not changed.
 
     Raises:
         RuntimeError: The hub refused.
@@ -57,7 +57,7 @@ def upload(api: Any, folder: Path, repo_id: str, *, private: bool = True) -> str
             repo_id=repo_id,
             folder_path=folder,
             commit_message="A merge by pyterrier_merge",
-            # a whole file of old would be loaded in the place of new shards, an adapter's base in the place of both
+            # loaders would prefer an old whole file to new shards, and an adapter's base to both
             delete_patterns=[*WEIGHT_PATTERNS, "adapter_*"],
         )
     except Exception as error:  # as above

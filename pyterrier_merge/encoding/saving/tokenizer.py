@@ -1,4 +1,4 @@
-"""A tokenizer on disk that ends every text as the encoder does."""
+"""Saves a tokenizer that ends every text as the encoder does."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def save_tokenizer(tokenizer: Any, folder: Path, *, appended: Sequence[int]) -> 
     """Write a tokenizer that appends tokens to every text, after cutting it.
 
     The tokens go into the post-processor of ``tokenizer.json``. The class becomes ``PreTrainedTokenizerFast``, which
-    takes that file as it is under transformers 4 and 5: ``LlamaTokenizer`` makes a post-processor of its own.
+    uses that file unchanged under transformers 4 and 5; ``LlamaTokenizer`` builds its own post-processor.
 
     Args:
         tokenizer: A transformers tokenizer, backed by the tokenizers library.
-        folder: Where to; files of the source's tokenizer are replaced.
+        folder: The target folder; files of the source's tokenizer are replaced.
         appended: Ids of the tokens.
 
     Raises:
@@ -35,13 +35,13 @@ def save_tokenizer(tokenizer: Any, folder: Path, *, appended: Sequence[int]) -> 
     for number in appended:
         token = tokenizer.convert_ids_to_tokens(number)
         content["post_processor"] = _ending_with(content["post_processor"], token, number)
-    content.update(truncation=None, padding=None)  # what the last call asked for
+    content.update(truncation=None, padding=None)  # settings of the last call
     write_file(folder / "tokenizer.json", json.dumps(content, ensure_ascii=False, indent=2))
     file = folder / "tokenizer_config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
-    for key in ("add_bos_token", "add_eos_token", "is_local", "local_files_only"):  # the first two make it anew
+    for key in ("add_bos_token", "add_eos_token", "is_local", "local_files_only"):  # the first two rebuild it
         config.pop(key, None)
-    config.update(  # what the class knew without being told
+    config.update(  # defaults of the class
         tokenizer_class="PreTrainedTokenizerFast",
         padding_side=tokenizer.padding_side,
         truncation_side=tokenizer.truncation_side,
@@ -51,7 +51,7 @@ def save_tokenizer(tokenizer: Any, folder: Path, *, appended: Sequence[int]) -> 
 
 
 def _ending_with(processor: dict[str, Any] | None, token: str, number: int) -> dict[str, Any]:
-    """The post-processor, as ``tokenizer.json`` says it, with one more token at the end of a text or a pair."""
+    """The post-processor of ``tokenizer.json``, with one more token at the end of a text or a pair."""
     if processor is None or processor == {"type": "Sequence", "processors": []}:
         return _template(token, number)
     if processor["type"] == "TemplateProcessing":

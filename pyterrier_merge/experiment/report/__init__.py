@@ -1,1 +1,1 @@
-"""A comparison as a page, a table, a picture or a sentence."""
+"""Reports of a comparison: pages, tables, plots and sentences."""

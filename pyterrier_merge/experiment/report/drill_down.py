@@ -1,4 +1,4 @@
-"""Single queries of a comparison as data: what each system found first, and how it was judged."""
+"""Single queries of a comparison as data: the first results of each system, and their judgements."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 MOST_QUERIES = 100
 DEPTH = 10  # documents of a system for a query
-MOST_ROWS = 6_000  # of all systems and queries; about 2 MB with their texts
+MOST_ROWS = 6_000  # for all systems and queries together; about 2 MB with their texts
 SNIPPET, QUERY = 240, 1_000  # bytes of a document's text and of a query
 
 
 def drill_down(comparison: Comparison) -> dict[str, Any]:
-    """Return the queries in which systems differ most by the first measure, with the first results of each system.
+    """Return the queries in which systems differ most in the first measure, with the first results of each system.
 
-    Systems with the results of another are left out; of one with several trials it is the first trial's results.
-    Documents are looked up, in one pass over all where the collection cannot do otherwise.
+    Systems with the same results as another one are left out; for several trials, the first trial's results are used.
+    Documents are looked up, in one pass over all if the collection supports nothing else.
 
     Returns:
-        What JSON can hold: ``measure``, ``systems`` (names), ``start`` (places of the two that are shown at first: the
-        last baseline and the best other system), ``docs`` (``[docno, text]``), and ``queries``, each with
-        ``qid``, ``query``, ``relevant`` (number of documents that are judged so), ``values`` (one a system) and
-        ``top``: for each system rows of ``[place in docs, score, label or None]`` in the order that was measured.
+        Data for JSON: ``measure``, ``systems`` (names), ``start`` (positions of the two that are shown first: the last
+        baseline and the best other system), ``docs`` (``[docno, text]``), and ``queries``, each with ``qid``,
+        ``query``, ``relevant`` (number of relevant documents), ``values`` (one per system) and ``top``: for each system
+        rows of ``[position in docs, score, label or None]`` in the measured order.
     """
     systems = [name for name in comparison.table["name"] if name not in comparison.same]
     values = _values(comparison, systems)
@@ -65,7 +65,7 @@ def shortened(text: str, size: int) -> str:
 
 
 def _values(comparison: Comparison, systems: list[str]) -> pd.DataFrame:
-    """The first measure: one row a query that is shown, largest differences first, and one column a system."""
+    """The first measure: one row per shown query, largest differences first, and one column per system."""
     wide = comparison.by_query()[systems]
     most = min(MOST_QUERIES, max(1, MOST_ROWS // (DEPTH * max(1, len(systems)))))
     spread = wide.max(axis=1) - wide.min(axis=1)

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from pyterrier_merge.experiment.comparison import Comparison
     from pyterrier_merge.systems.base import Figure
 
-Place = Callable[[str], Path]  # from a file's name to where it is written
+Place = Callable[[str], Path]  # from a file's name to its path
 
 
 def save_comparison(comparison: Comparison, folder: Path, *, overwrite: bool = False) -> Path:
-    """Write a comparison as a folder, which appears when it is whole."""
+    """Write a comparison as a folder, which appears only when it is complete."""
     folder = user_path(folder)
     with finished_folder(folder, overwrite=overwrite) as beside:
         (beside / "runs").mkdir()
@@ -49,14 +49,14 @@ def write_report(
     figures: Mapping[str, Figure] | None = None,
     spec: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the report, the tables as CSV, the LaTeX table, the pictures, and the versions and hardware.
+    """Write the report, the tables as CSV, the LaTeX table, the plots, and the versions and hardware.
 
     Args:
-        comparison: What to write.
-        place: Says where a file of some name goes.
+        comparison: The comparison.
+        place: Returns the path for a file's name.
         tables: Further tables, by name.
-        figures: Further pictures, by name.
-        spec: The experiment's file, as JSON writes it; None for a comparison that was made without one.
+        figures: Further plots, by name.
+        spec: The experiment's file in JSON form; None for a comparison without one.
     """
     every = {"results": comparison.table, "per_query": comparison.per_query, "tests": comparison.tests}
     if len(comparison.by_trial):
@@ -79,7 +79,7 @@ def write_report(
 
 
 def own_pictures(comparison: Comparison) -> dict[str, Figure]:
-    """Return the pictures that a comparison has by itself, by name: ``differences-a`` is that from baseline a."""
+    """Return a comparison's own plots, by name: ``differences-a`` has the differences from baseline a."""
     pictures: dict[str, Figure] = {"means": comparison.plot}
     tested = set(comparison.tests.loc[comparison.tests["measure"] == comparison.measures[0], "baseline"])
     for name, letter in letters(comparison).items():
@@ -93,7 +93,7 @@ def own_pictures(comparison: Comparison) -> dict[str, Figure]:
 
 
 def write_files(tables: Mapping[str, pd.DataFrame], pictures: Mapping[str, Figure], place: Place) -> dict[str, str]:
-    """Write tables as CSV and pictures as PNG, by their names; return the pictures as SVG."""
+    """Write tables as CSV and plots as PNG, by their names; return the plots as SVG."""
     for name, table in tables.items():
         write_file(place(f"{name}.csv"), table.to_csv(index=False))
     return {name: draw_picture(draw, place(f"{name}.png")) for name, draw in pictures.items()}

@@ -1,4 +1,4 @@
-"""Jinja2 templates of this room, and a comparison's table for notebooks."""
+"""Jinja2 templates of this package, and a comparison's table for notebooks."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
     from pyterrier_merge.experiment.comparison import Comparison
 
-BOLD = ("\x02", "\x03")  # around a figure of a table; replaced when all else is escaped
+BOLD = ("\x02", "\x03")  # around a figure of a table; replaced after everything else is escaped
 
 
 def html_table(comparison: Comparison) -> str:
-    """Return the verdict, the table (best figures in bold) and what its signs mean."""
+    """Return the verdict, the table (best figures in bold) and its legend."""
     return render(
         "notebook.html",
         title=comparison.title,
@@ -29,12 +29,12 @@ def html_table(comparison: Comparison) -> str:
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a template of the folder ``templates`` with its values, which are escaped."""
+    """Return a template of the folder ``templates`` filled with escaped values."""
     return _templates().get_template(template).render(**values)
 
 
 def source(name: str) -> str:
-    """Return a file of the folder ``templates`` as it is."""
+    """Return a file of the folder ``templates`` unchanged."""
     return files("pyterrier_merge.experiment.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""The picture of what labels are worth: a measure against the number of labelled queries that systems used."""
+"""The plot of a measure against the number of labelled queries that systems used."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ def labels_plot(
     """Draw the mean of a measure against the labelled queries that each system used, with 95 % intervals.
 
     Systems that were trained on the same model, or chosen on samples of the same queries, make a line. Systems without
-    labels are dashed horizontal lines. Those whose labels are not known are left out. Intervals are those of a
-    bootstrap over queries, and over trials where there are several.
+    labels are dashed horizontal lines. Systems with unknown labels are left out. Intervals are from a
+    bootstrap over queries, and over trials if there are several.
 
     Args:
-        comparison: What was compared.
+        comparison: The comparison.
         *others: Further comparisons on the same test queries, such as those of other fractions.
         measure: Name of a measure; the first when None.
-        total: Number of labelled queries that there are: amounts are shown in percent, too.
-        path: Where to save it (``.png``, ``.pdf``, ``.svg``).
+        total: Total number of labelled queries, to show amounts also in percent.
+        path: File to save it to (``.png``, ``.pdf``, ``.svg``).
 
     Raises:
         ValueError: No such measure, or no system is known to have used labels.
@@ -100,7 +100,7 @@ def labels_plot(
 
 
 def _points(comparisons: Sequence[Comparison], measure: str) -> dict[str, list[Point]]:
-    """The points of each line; systems that belong to none are lines of their own."""
+    """The points of each line; a system without a line is its own line."""
     found: dict[str, dict[int, Point]] = defaultdict(dict)
     for comparison in comparisons:
         for name, labels in zip(comparison.table["name"], comparison.table["labels"], strict=True):

@@ -18,17 +18,17 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 def table_with_legend(comparison: Comparison) -> str:
-    """Return the table, best figures in bold, and what its signs mean."""
+    """Return the table, best figures in bold, with a legend."""
     return f"{pipe_table(marked_table(comparison, bold=('**', '**')))}\n\n{explained(comparison)}\n"
 
 
 def report_page(comparison: Comparison, *, pictures: Sequence[str] = (), files: Mapping[str, str] = _NOTHING) -> str:
-    """Return the report: verdict, table, tests with intervals, how it was done, files beside it.
+    """Return the report: verdict, table, tests with intervals, methods, and links to files.
 
     Args:
-        comparison: What to report.
-        pictures: Names of picture files beside the report.
-        files: Further files and folders beside it, and what a link to each says.
+        comparison: The comparison.
+        pictures: Names of plot files next to the report.
+        files: Further files and folders next to it, and the text of the link to each.
     """
     lines = [f"# {comparison.title}", "", comparison.verdict(), "", table_with_legend(comparison)]
     if len(comparison.by_trial):
@@ -44,7 +44,7 @@ def report_page(comparison: Comparison, *, pictures: Sequence[str] = (), files: 
 
 
 def all_notes(comparison: Comparison) -> list[str]:
-    """Return what is to be known of the collection and the systems, one or more sentences each."""
+    """Return notes on the collection and the systems, one or more sentences each."""
     twins = comparison.same.items()
     return [
         *comparison.notes,
@@ -53,7 +53,7 @@ def all_notes(comparison: Comparison) -> list[str]:
 
 
 def tests_explained(comparison: Comparison) -> str:
-    """Return what the columns of the tests mean."""
+    """Return the meaning of the columns of the tests."""
     return (
         f"difference: of the means, system minus baseline. low, high: {comparison.plan.describe_intervals()}. "
         "effect_size: Cohen's d of the paired differences. wins, losses: queries. direction: 1 where the system is "

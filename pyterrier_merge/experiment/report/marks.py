@@ -1,4 +1,4 @@
-"""Signs of significance in a table, and what they mean."""
+"""Signs of significance in a table, and their legend."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pandas as pd
 if TYPE_CHECKING:
     from pyterrier_merge.experiment.comparison import Comparison
 
-SMALLEST_P = 1e-300  # below it a float has few digits, or none
+SMALLEST_P = 1e-300  # smaller floats have few digits or none
 
 
 def p_shown(p: float) -> str:
-    """Return a p-value with two digits, ``<1e-300`` where a float cannot tell it from 0."""
+    """Return a p-value with two digits, ``<1e-300`` if it is too small for a float."""
     return f"<{SMALLEST_P:g}" if p < SMALLEST_P else f"{p:.2g}"
 
 
@@ -24,7 +24,7 @@ def letter(position: int) -> str:
 
 
 def letters(comparison: Comparison) -> dict[str, str]:
-    """Return the letter of each baseline; one with the results of an earlier one has that one's letter."""
+    """Return the letter of each baseline; one with the same results as an earlier one has its letter."""
     distinct = [name for name in comparison.baselines if comparison.same.get(name) not in comparison.baselines]
     known = {name: letter(position) for position, name in enumerate(distinct)}
     return {name: known[name] if name in known else known[comparison.same[name]] for name in comparison.baselines}
@@ -33,7 +33,7 @@ def letters(comparison: Comparison) -> dict[str, str]:
 def signs(comparison: Comparison) -> dict[tuple[str, str], list[str]]:
     """Return the signs of each (system, measure): ``a+`` better than baseline a, ``a-`` worse, significantly.
 
-    A system with the results of another has the other's signs.
+    A system with the same results as another has the other's signs.
     """
     known, found = letters(comparison), dict[tuple[str, str], list[str]]()
     order = {name: position for position, name in enumerate(known)}
@@ -51,7 +51,7 @@ def best(comparison: Comparison) -> dict[str, float]:
 
 
 def shown_name(comparison: Comparison, name: str) -> str:
-    """Return a system's name with its letter where it is a baseline, and with the system that it equals."""
+    """Return a system's name, with its letter if it is a baseline, and with the system that it equals."""
     known = letters(comparison)
     own = f"{name} ({known[name]})" if name in known else name
     return f"{own} = {comparison.same[name]}" if name in comparison.same else own
@@ -61,8 +61,8 @@ def marked_table(comparison: Comparison, *, bold: tuple[str, str] = ("", "")) ->
     """Return the table as text: figures with four decimals and signs; failed systems with "failed".
 
     Args:
-        comparison: What to show.
-        bold: What is put before and after the best figure of each measure.
+        comparison: The comparison.
+        bold: Text before and after the best figure of each measure.
     """
     marks, top = signs(comparison), best(comparison)
     rows = []
@@ -83,12 +83,12 @@ def marked_table(comparison: Comparison, *, bold: tuple[str, str] = ("", "")) ->
 
 
 def explained(comparison: Comparison) -> str:
-    """Return what stands below the table: the legend, and why systems failed."""
+    """Return the text below the table: the legend, and why systems failed."""
     return " ".join([legend(comparison), *reasons(comparison)])
 
 
 def reasons(comparison: Comparison) -> list[str]:
-    """Return why systems failed, one sentence a system. The reason of a system that others build on is said once."""
+    """Return why systems failed, one sentence per system. A reason that also stops dependent systems is given once."""
     longest_first = sorted(comparison.failed.values(), key=len, reverse=True)
     said = []
     for name, reason in comparison.failed.items():
@@ -98,7 +98,7 @@ def reasons(comparison: Comparison) -> list[str]:
 
 
 def legend(comparison: Comparison) -> str:
-    """Return what the signs and columns of the table mean, in two or three sentences."""
+    """Return the legend of the table's signs and columns, in two or three sentences."""
     said = []
     if len(comparison.tests):
         means = "x+ (x-): significantly better (worse) than system x"

@@ -1,4 +1,4 @@
-"""A comparison as one HTML page, which loads nothing: tables to sort, pictures, and single queries to look at."""
+"""A comparison as one self-contained HTML page: sortable tables, plots, and single queries."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from pyterrier_merge.experiment.report.svg import with_own_names
 if TYPE_CHECKING:
     from pyterrier_merge.experiment.comparison import Comparison
 
-_OF_SYSTEMS = {  # the last word of a picture's name: what it shows
+_OF_SYSTEMS = {  # the last word of a plot's name -> its caption
     "sweep": "Scores of the pairs of alphas on the queries that they were chosen on. The frame is the pair that was "
     "chosen",
     "training": "Training: the loss, and the measure on the queries that the number of steps was chosen on",
 }
-_LATER_TRIAL = re.compile(r"@(?!1-)\d+-")  # dozens of trials have dozens of pictures
+_LATER_TRIAL = re.compile(r"@(?!1-)\d+-")  # many trials would have many plots
 
 
 class Shown(NamedTuple):
-    """A picture of the page."""
+    """A plot on the page."""
 
     name: str
     id: str
@@ -48,11 +48,11 @@ def html_page(
     """Return the page.
 
     Args:
-        comparison: What to show.
+        comparison: The comparison.
         pictures: SVG elements, by name.
-        files: Files and folders beside the page, and what a link to each says.
+        files: Files and folders next to the page, and the text of the link to each.
         made_with: Versions and hardware.
-        spec: The experiment's file, as JSON writes it; None for a comparison that was made without one.
+        spec: The experiment's file in JSON form; None for a comparison without one.
     """
     script = source("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

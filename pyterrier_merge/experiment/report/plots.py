@@ -1,4 +1,4 @@
-"""Pictures of a comparison."""
+"""Plots of a comparison."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from pyterrier_merge.experiment.comparison import Comparison
 
 PANELS = 3  # side by side
-LONGEST_NAME = 30  # above a panel
-MARKERS = "os^Dv<>P*X"  # of systems, which are told apart without colour, too
-DRAWN_DIGITS = 2  # of a difference between -1 and 1, on two inches
+LONGEST_NAME = 30  # characters above a panel
+MARKERS = "os^Dv<>P*X"  # distinguish systems also without colour
+DRAWN_DIGITS = 2  # drawn digits of a difference between -1 and 1, on two inches
 
 
 def means_plot(comparison: Comparison, path: str | Path | None = None) -> Figure:
-    """Draw the mean of each system, one panel a measure, with the 95 % confidence interval of each mean (t).
+    """Draw the mean of each system, one panel per measure, with the 95 % confidence interval of each mean (t).
 
-    Intervals of two systems may overlap where a paired test finds a difference: the test compares query by query.
+    Intervals of two systems may overlap although a paired test finds a difference: the test compares query by query.
     """
     from pyterrier_merge.pictures import Picture, drawable
 
@@ -49,12 +49,12 @@ def means_plot(comparison: Comparison, path: str | Path | None = None) -> Figure
 
 
 def differences_plot(comparison: Comparison, baseline: str, path: str | Path | None = None) -> Figure:
-    """Draw the difference of each query from a baseline, one panel a system, the largest gain first.
+    """Draw the difference of each query from a baseline, one panel per system, the largest gain first.
 
     Args:
-        comparison: What was compared.
+        comparison: The comparison.
         baseline: Name of a system that others were tested against.
-        path: Where to save it.
+        path: File to save it to.
     """
     from pyterrier_merge.pictures import Picture, drawable
 
@@ -65,7 +65,7 @@ def differences_plot(comparison: Comparison, baseline: str, path: str | Path | N
     down = -(-len(rows) // across)
     width, height = 1.2 + 2.6 * across, 0.9 + 2.1 * down
     figure = Picture(width, height)
-    figure.set_layout_engine(None)  # panels of one size need none, and it takes longer than to draw
+    figure.set_layout_engine(None)  # not needed for panels of equal size, and slower than drawing
     figure.subplots_adjust(0.9 / width, 0.6 / height, 1 - 0.1 / width, 1 - 0.3 / height, wspace=0.18, hspace=0.25)
     panels = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
     names, fonts = drawable(*(_short(row["system"]) for row in rows))
@@ -87,7 +87,7 @@ def differences_plot(comparison: Comparison, baseline: str, path: str | Path | N
 def cost_plot(comparison: Comparison, path: str | Path | None = None) -> Figure:
     """Draw the mean of the first measure, with its 95 % interval, against the time of a search.
 
-    Time is wall-clock milliseconds for each query, of all queries searched at once, without the building of an index.
+    Time is wall-clock milliseconds per query, with all queries searched at once, without the building of an index.
     """
     from matplotlib.ticker import LogFormatter
 
@@ -130,7 +130,7 @@ def _short(name: str) -> str:
 
 
 def _sorted_bars(axes: Axes, differences: np.ndarray) -> None:
-    """Bars without gaps; neighbours that look alike are one bar, so that thousands of queries are a small picture."""
+    """Bars without gaps; neighbours of equal height are one bar, so that thousands of queries give a small file."""
     heights, counts = np.unique(np.round(differences, DRAWN_DIGITS), return_counts=True)
     edges = np.concatenate([[0], np.cumsum(counts[::-1])])
     axes.stairs(heights[::-1], edges, fill=True, color="tab:blue")

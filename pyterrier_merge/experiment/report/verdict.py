@@ -1,4 +1,4 @@
-"""What a comparison says, in two or three plain sentences."""
+"""The summary of a comparison in two or three plain sentences."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pyterrier_merge.experiment.report.marks import p_shown
 if TYPE_CHECKING:
     from pyterrier_merge.experiment.comparison import Comparison
 
-FEWER_JUDGED = 0.05  # of the first ten results: by so much fewer judged ones, unjudged results may decide
-NAMED = 5  # systems that a sentence names
+FEWER_JUDGED = 0.05  # of the first ten results: with a larger gap in judged ones, unjudged results may decide
+NAMED = 5  # maximum number of systems in a sentence
 
 
 def verdict(comparison: Comparison) -> str:
-    """Say which system is best by the first measure, what the tests say of it, and what to be careful about."""
+    """Return which system is best in the first measure, the tests' results, and caveats."""
     measure, table = comparison.measures[0], comparison.table
     if table.empty:
         return "No system could be measured."
@@ -49,7 +49,7 @@ def _against_baselines(comparison: Comparison, best: str, measure: str) -> list[
     unsure = [_difference(row, best) for row in rows if not row["significant"]]
     if better:
         said.append(f"{best} is significantly better than {_listed(better)}.")
-    if worse:  # ranks may say otherwise than means
+    if worse:  # ranks may disagree with means
         said.append(f"By the ranks of the differences {best} is significantly worse than {_listed(worse)}.")
     if unsure:
         said.append(f"The difference of {best} from {_listed(unsure)} is not significant.")

@@ -1,7 +1,7 @@
-"""Writing vectors shard by shard beside their place, so that an index is there when it is finished and not before.
+"""Writes vectors shard by shard into a hidden folder, which becomes the index when it is complete.
 
 The folder under construction is at all times a consistent index of its first documents: ``pt_meta.json`` counts only
-what is known to be on disk, and whatever a killed job wrote after that is cut off when the next one goes on. Of the
+what is known to be on disk; what a killed job wrote after that is cut off when the next one resumes. Of the
 documents that are written, memory holds the docnos alone, to refuse one that comes twice.
 """
 
@@ -49,7 +49,7 @@ JOURNAL_BYTES, INVERSE_BYTES = 64, 12  # a document's line, about, and its share
 
 
 def part_folder(path: Path) -> Path:
-    """Return where the index of ``path`` is built: a hidden folder beside it, the same at every call."""
+    """Return where the index of ``path`` is built: a hidden folder next to it, always the same."""
     path = path.resolve()
     return path.parent / f".{path.name}.part"
 
@@ -69,7 +69,7 @@ class VectorBuild:
     def __init__(
         self, path: Path, *, encoder: str | None, encoder_name: str | None = None, dtype: str = "float32"
     ) -> None:
-        """Open the unfinished index of ``path``, or begin one; what a killed job left about a finished one is mended.
+        """Open the unfinished index of ``path``, or begin one; a finished one that was moved aside is put back.
 
         Args:
             path: Where the finished index will stand.
@@ -188,7 +188,7 @@ class VectorBuild:
 
         Raises:
             ValueError: There is no document.
-            FileExistsError: The place was taken meanwhile, and ``overwrite`` is false.
+            FileExistsError: Something else was put at the path during the build, and ``overwrite`` is false.
         """
         if not self.count:
             raise ValueError(f"no document came: there is nothing to index at {self.path}")
@@ -201,12 +201,12 @@ class VectorBuild:
         content = fingerprint_file(file), fingerprint_texts(docno for docno, _ in self.entries())
         self._write_metadata(bytes=file.stat().st_size, fingerprint=fingerprint([self._metadata["vec_size"], *content]))
         finish_folder(self.part, self.path, overwrite=overwrite)
-        # not before: a job killed here above still needs it; and a process that came meanwhile tidies up, too
+        # not earlier: a job killed above still needs it; another process may have deleted it by now
         (self.path / JOURNAL).unlink(missing_ok=True)
 
     def _lock(self) -> None:
         try:
-            fcntl.flock(self._names, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go when the process dies
+            fcntl.flock(self._names, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process dies
             # else the process that held it has finished between open() and here, and the file lies in its index
             held = os.path.samestat(os.fstat(self._names.fileno()), (self.part / JOURNAL).stat())
         except (BlockingIOError, FileNotFoundError):
@@ -235,7 +235,7 @@ class VectorBuild:
             if (recorded := metadata[key]) != found and (self._told or key != "encoder"):
                 raise ValueError(
                     f"{self.part} holds documents {what} {recorded or 'an unknown encoder'}, and this one is "
-                    f"{found or 'unknown'}: go on with the same {key}, or delete that folder to start afresh"
+                    f"{found or 'unknown'}: go on with the same {key}, or delete that folder to start from scratch"
                 )
         return metadata
 
@@ -248,7 +248,7 @@ class VectorBuild:
             names = ", ".join(sorted(encoder or "an unknown one" for encoder in known))
             raise ValueError(
                 f"the vectors are of several encoders ({names}): encode all documents with one, or delete {self.part} "
-                "to start afresh"
+                "to start from scratch"
             )
         [self._metadata["encoder"]] = known
 

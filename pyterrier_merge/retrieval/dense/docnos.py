@@ -54,7 +54,7 @@ def read_lookup(folder: Path) -> npt.NDArray[np.bytes_]:
 
 
 def longest_names(lengths: Iterable[int], docnos: Iterable[str]) -> list[int]:
-    """Return the longest of ``lengths`` and of those of ``docnos`` in UTF-8: what ``lookup_width`` is told."""
+    """Return the longest of ``lengths`` and of those of ``docnos`` in UTF-8, for ``lookup_width``."""
     return heapq.nlargest(OUTLIERS + 1, [*lengths, *(len(docno.encode()) for docno in docnos)])
 
 

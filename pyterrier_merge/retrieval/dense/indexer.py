@@ -268,7 +268,7 @@ class FaissIndexer(pt.Indexer):
 
 
 def _mend(build: VectorBuild) -> str:
-    return f"Give the same ones, or delete {build.part} to start afresh"
+    return f"Give the same ones, or delete {build.part} to start from scratch"
 
 
 def _naming_failures(documents: Iterable[Document]) -> Iterator[Document]:
@@ -281,5 +281,5 @@ def _naming_failures(documents: Iterable[Document]) -> Iterator[Document]:
         place = "before the first document" if last is None else f"after document {last!r}"
         raise RuntimeError(
             f"the documents failed {place} ({type(error).__name__}: {error}); finished shards are kept: "
-            "mend the cause and make the same call again"
+            "fix the cause and make the same call again"
         ) from error

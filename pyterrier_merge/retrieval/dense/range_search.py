@@ -38,7 +38,7 @@ class RangeSearch:
         """Return scores and places in the whole index, ``(n_queries, min(k, len(rows)))`` each, best first.
 
         Raises:
-            RuntimeError: This node does not see the index, or it was overwritten meanwhile.
+            RuntimeError: This node does not see the index, or it was overwritten during the search.
         """
         metadata = read_metadata(self.folder)
         vectors = None if metadata is None else StoredVectors(self.folder, metadata)

@@ -1,4 +1,4 @@
-"""FAISS structures over stored vectors, by factory string: built once, kept beside the vectors, opened again.
+"""FAISS structures over stored vectors, by factory string: built once, stored next to the vectors, and opened again.
 
 A structure only proposes documents; their scores are computed with the stored vectors (see ``search.rescored``).
 """
@@ -218,7 +218,7 @@ def _taken(faiss: ModuleType, build: _Build, folder: Path, description: dict[str
             description |= {"bytes": (part / FILE).stat().st_size, "faiss": faiss.__version__}
             (part / DESCRIPTION).write_text(json.dumps(description, indent=1), encoding="utf-8")
     except FileExistsError:
-        logger.info("%s was built by another process meanwhile", folder)
+        logger.info("%s was built by another process in the meantime", folder)
         return True
     except (OSError, RuntimeError) as error:  # FAISS tells of a full disk by the latter
         logger.warning("%s cannot be kept (%s): the next process builds it again", folder, error)

@@ -72,7 +72,7 @@ def as_vector(owner: str, vector: npt.ArrayLike) -> FloatArray:
     """Return a vector, of any library that NumPy reads, as float32; one that knows its encoder stays what it is.
 
     Args:
-        owner: What it belongs to, in words: "document 'd1'".
+        owner: What it belongs to, for messages: "document 'd1'".
         vector: The vector.
 
     Raises:
@@ -88,7 +88,7 @@ def stack_vectors(owners: Sequence[str], vectors: Collection[npt.ArrayLike], dim
     """Return vectors as ``(n, dim)`` float32.
 
     Args:
-        owners: What each belongs to, in words: "document 'd1'".
+        owners: What each belongs to, for messages: "document 'd1'".
         vectors: The vectors.
         dim: Dimensions that each must have.
 
@@ -130,7 +130,7 @@ class StoredVectors:
     Attributes:
         folder: Where it lies.
         metadata: What ``pt_meta.json`` says.
-        held: What searching keeps in memory beside it, such as FAISS structures; it goes when the index is overwritten.
+        held: What searching keeps in memory, such as FAISS structures; dropped when the index is overwritten.
     """
 
     folder: Path

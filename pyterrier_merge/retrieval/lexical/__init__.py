@@ -1,1 +1,1 @@
-"""BM25: what an index holds of a text, and the engines that search it."""
+"""BM25: text analysis, and the engines that index and search."""

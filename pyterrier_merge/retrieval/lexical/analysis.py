@@ -1,4 +1,4 @@
-"""How text becomes terms where an engine does not know its language, written so that every engine keeps them whole."""
+"""Turns text into terms for languages that an engine does not support, encoded so that every engine keeps them."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from typing import Any
 
 from pyterrier_merge.retrieval.lexical.engines import SNOWBALL_STEMMERS
 
-_MAX_TERM = 18  # UTF-16 units of a term that count: Terrier keeps 61 bytes, and an encoded unit takes 3.2
+_MAX_TERM = 18  # significant UTF-16 units of a term: Terrier keeps 61 bytes, and an encoded unit takes 3.2
 _SOFT_HYPHEN = "\N{SOFT HYPHEN}"
 _WORD = re.compile(r"[^\W_]+")
-_PIECE = re.compile(r".{1,1000}[。\n]|.{1,1000}", re.DOTALL)  # Sudachi takes 49,149 bytes at once
+_PIECE = re.compile(r".{1,1000}[。\n]|.{1,1000}", re.DOTALL)  # Sudachi's limit is 49,149 bytes
 # Signs, white space, particles and auxiliary verbs.
 _DROPPED = ("補助記号", "空白", "助詞", "助動詞")
 
 
 class Analysis(ABC):
-    """What becomes of documents and queries before an engine sees them."""
+    """The processing of documents and queries before an engine reads them."""
 
     def check(self) -> None:  # noqa: B027 (most need nothing)
-        """Raise where something that the analysis needs is not installed."""
+        """Raise if a requirement of the analysis is not installed."""
 
     @abstractmethod
     def settings(self) -> dict[str, str]:
-        """Return what an index depends on besides the documents."""
+        """Return the settings that an index depends on besides the documents."""
 
     @abstractmethod
     def encoded(self, text: str) -> str:
-        """Return what the engine is to read for this text."""
+        """Return the engine's input for this text."""
 
 
 class Terms(Analysis):
-    """Finds the terms itself, for an engine that takes them as they are."""
+    """Finds the terms itself, for an engine that uses them unchanged."""
 
     @abstractmethod
     def terms(self, text: str) -> list[str]:
@@ -46,32 +46,32 @@ class Terms(Analysis):
     def encoded(self, text: str) -> str:
         """Return the terms with spaces between, each in small ASCII letters and digits, which every engine keeps.
 
-        Terms are told apart by their first 18 UTF-16 units.
+        Terms are distinguished by their first 18 UTF-16 units.
         """
         return " ".join(_encoded(term) for term in self.terms(text))
 
 
 class Japanese(Terms):
-    """Sudachi's shortest units in their normalized form; no signs, white space, particles and auxiliary verbs.
+    """Sudachi's shortest units in their normalized form, without signs, white space, particles and auxiliary verbs.
 
-    The normalized form writes a word one way (引越し, 引越 and 引っ越し; サーバ and サーバー). On JSQuAD (1,145
+    The normalized form unifies spellings of a word (引越し, 引越 and 引っ越し; サーバ and サーバー). On JSQuAD (1,145
     paragraphs, 4,442 questions, PISA, k1 1.2, b .75) nDCG@10 is .9435. It is .9429 and .9424 with the middle and the
-    longest units; .9397 where particles and auxiliaries stay, .9400 with surface forms besides; .9422 with MeCab and
+    longest units; .9397 if particles and auxiliaries are kept, .9400 with surface forms added; .9422 with MeCab and
     UniDic; .9440 with pairs of characters, in 2.4 times as many terms; .3386 with ``Words``.
     """
 
     def check(self) -> None:
-        """Raise ``ModuleNotFoundError`` where analyser or dictionary is missing."""
+        """Raise ``ModuleNotFoundError`` if analyser or dictionary is missing."""
         for package in ("sudachipy", "sudachidict_core"):
             if importlib.util.find_spec(package) is None:
                 raise ModuleNotFoundError(
-                    f"BM25 on Japanese needs the analyser Sudachi and its dictionary, and {package} is not there; "
+                    f"BM25 on Japanese needs the analyser Sudachi and its dictionary, and {package} is not installed; "
                     "pip install 'pyterrier-merge[japanese]'",
                     name=package,
                 )
 
     def settings(self) -> dict[str, str]:
-        """Return unit, form, what is dropped, and the versions of analyser and dictionary."""
+        """Return unit, form, dropped parts of speech, and the versions of analyser and dictionary."""
         return {
             "analyser": f"sudachi {version('sudachipy')}, sudachidict_core {version('sudachidict_core')}",
             "terms": f"mode A, normalized form, without {' '.join(_DROPPED)}, first {_MAX_TERM} units",
@@ -80,7 +80,7 @@ class Japanese(Terms):
     def terms(self, text: str) -> list[str]:
         """Return the normalized forms, folded to one width and case."""
         dictionary, is_dropped = _sudachi()
-        tokenizer = dictionary.tokenizer(mode="A")  # cheap to make, and one cannot serve two threads
+        tokenizer = dictionary.tokenizer(mode="A")  # cheap, and not thread-safe
         return [
             unicodedata.normalize("NFKC", morpheme.normalized_form()).casefold()
             for piece in _PIECE.findall(text)
@@ -92,12 +92,12 @@ class Japanese(Terms):
 class Words(Terms):
     """Runs of letters and digits of any script, in one width and case, without a stemmer.
 
-    Soft hyphens and the marks that Unicode has no letter for are left out, or they would end a word: the stress of
-    за́мок, the dot that the small letter of İ has. Letters with marks of their own (é, й) stay.
+    Soft hyphens and combining marks without a composed letter are removed, because they would end a word: the stress
+    mark in за́мок, the dot in the lower case of İ. Composed letters (é, й) stay.
     """
 
     def settings(self) -> dict[str, str]:
-        """Return the kind of terms, and the version of Unicode that says what a letter is."""
+        """Return the kind of terms, and the version of Unicode that defines letters."""
         return {
             "analyser": f"Unicode {unicodedata.unidata_version}",
             "terms": f"words without marks, first {_MAX_TERM} units",
@@ -122,6 +122,6 @@ def _sudachi() -> tuple[Any, Any]:
 
 @lru_cache(maxsize=1 << 17)
 def _encoded(term: str) -> str:
-    # Base32 has no capitals to fold and nothing that ends a token; the "x" keeps a term from being a number.
+    # Lower-case base32 is not changed by case folding and has no separators; the "x" prevents terms that are numbers.
     units = term.encode("utf-16-be")[: 2 * _MAX_TERM]
     return "x" + base64.b32encode(units).decode().rstrip("=").lower()

@@ -1,4 +1,4 @@
-"""BM25 over a test collection, with PISA (no Java) or Terrier. Neither ever stands in for the other."""
+"""BM25 over a test collection, with PISA (no Java) or Terrier. There is no automatic fallback between them."""
 
 from __future__ import annotations
 
@@ -31,41 +31,41 @@ if TYPE_CHECKING:
     from pyterrier_merge.retrieval.lexical.analysis import Analysis
 
 ENGINES: dict[str, type[Engine]] = {"pisa": Pisa, "terrier": Terrier}
-BEFORE_ENGINE: dict[str, Analysis] = {"en": LettersBeyondAscii()}  # of languages that the engine analyses
+BEFORE_ENGINE: dict[str, Analysis] = {"en": LettersBeyondAscii()}  # for languages that the engine analyses itself
 _IDENTITY_FILE = "bm25.json"
 
 
 class BM25(EqualByIdentity, pt.Transformer):
     """A BM25 retriever over a collection: queries in, ``docno``, ``score`` and ``rank`` out.
 
-    The index is built when it is first searched, and kept. Documents of one score stand in the order of their docno.
-    The topics of a re-ranking collection are answered from their own candidates, as by ``dense_retriever``; term
-    statistics are those of all its documents. A query's own document is left out where the collection says so
-    (``collection.ignore_identical_ids``). ``bm25`` is another name of this class.
+    The index is built at the first search, and kept. Documents with equal scores are sorted by docno. The topics of a
+    re-ranking collection are answered from their own candidates, as by ``dense_retriever``; term statistics are those
+    of all its documents. A query's own document is left out if ``collection.ignore_identical_ids`` is true. ``bm25`` is
+    another name of this class.
 
-    English is analysed by the engine: PISA has Porter2, Terrier Porter; words with letters beyond ASCII reach both
+    English is analysed by the engine: PISA has Porter2, Terrier Porter; both keep words with letters beyond ASCII
     whole. Japanese is analysed by Sudachi for both (extra ``japanese``). For Danish, Dutch, Finnish, French, German,
     Hungarian, Italian, Norwegian, Portuguese, Romanian, Russian, Spanish, Swedish and Turkish Terrier has a Snowball
-    stemmer; PISA searches their words as they are written.
+    stemmer; PISA searches their words without stemming.
 
     Defaults are Robertson's and Terrier's k1 = 1.2 and b = 0.75; Anserini's are 0.9 and 0.4. nDCG@10 with PISA is
     .387 with the former and .373 with the latter on "hpo", .687 and .677 on "scifact".
 
     Args:
-        collection: What to search.
-        engine: "pisa" (installed with pip) or "terrier" (needs Java). Stemmer and idf differ, so scores do.
+        collection: The collection to search.
+        engine: "pisa" (installed with pip) or "terrier" (needs Java). Stemmer and idf differ, so scores differ too.
         k1: Saturation of term frequency, at least 0.
         b: Length normalisation, from 0 to 1.
         num_results: Results per query, at least 1.
         index_path: Folder of the index; by default one in PyTerrier's home, named after documents, engine and analysis.
-        threads: Threads that PISA builds and searches with; one per processor when None. Terrier uses one.
-        verbose: Show progress and the engine's own messages; progress alone, in terminals and notebooks, when None.
+        threads: Threads for building and searching with PISA; one per processor when None. Terrier uses one.
+        verbose: Show progress and the engine's own messages; when None, only progress, in terminals and notebooks.
 
     Attributes:
         name: "BM25 (PISA)" or "BM25 (Terrier)", for tables.
 
     Raises:
-        ValueError: The engine is unknown, nothing analyses the collection's language, or a number is out of range.
+        ValueError: The engine is unknown, the collection's language is not supported, or a number is out of range.
         ModuleNotFoundError: The collection is Japanese, and the extra ``japanese`` is not installed.
     """
 
@@ -91,13 +91,13 @@ class BM25(EqualByIdentity, pt.Transformer):
             self._analysis.check()
         elif not native:
             raise ValueError(
-                f"the engine {engine!r} cannot analyse {collection.name}: its language is {language!r}, and supported "
+                f"the engine {engine!r} cannot analyse {collection.name}: its language is {language!r}; supported "
                 f"are {', '.join(sorted({*languages, *ANALYSES}))}"
             )
         self._backend = ENGINES[engine](language if native else None)
         if num_results < 1:
             raise ValueError(f"num_results must be at least 1, not {num_results}")
-        if threads is not None and threads < 1:  # PISA never ends with fewer
+        if threads is not None and threads < 1:  # PISA would never end
             raise ValueError(f"threads must be at least 1, not {threads}; None is one per processor")
         self.collection = collection
         self.engine = engine
@@ -136,14 +136,14 @@ class BM25(EqualByIdentity, pt.Transformer):
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the results would: with documents, analysis, engine or parameters."""
+        """Changes when the results change: with documents, analysis, engine or parameters."""
         parameters = [self.k1, self.b, self.num_results, self.collection.reranking]
         return fingerprint([self._index_identity(), *parameters])
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Search each query. A query without a term of the index has no results.
 
-        Of a re-ranking collection all candidates are ranked: those without a term of the query have a score of 0.
+        For a re-ranking collection all candidates are ranked: those without a term of the query have a score of 0.
 
         Args:
             inp: Columns ``qid`` and ``query``.
@@ -152,9 +152,9 @@ class BM25(EqualByIdentity, pt.Transformer):
             The columns of ``inp``, ``docno``, ``score`` and ``rank`` (from 0): the queries in their order, best first.
 
         Raises:
-            ValueError: A query is missing or, for a re-ranking collection, none of its topics; the corpus is empty or
-                a document of it cannot be indexed.
-            RuntimeError: The engine is missing something, or did not index the whole corpus.
+            ValueError: A query is missing or is not a topic of a re-ranking collection; the corpus is empty, or one of
+                its documents cannot be indexed.
+            RuntimeError: A requirement of the engine is missing, or it did not index the whole corpus.
             OSError: The disk has no room for the index.
         """
         pt.validate.query_frame(inp, extra_columns=["query"])
@@ -170,7 +170,7 @@ class BM25(EqualByIdentity, pt.Transformer):
         return without_identical_ids(result, self.num_results) if self.collection.ignore_identical_ids else result
 
     def fuse_rank_cutoff(self, k: int) -> BM25 | None:
-        """Return a retriever of the first ``k`` results: this one where it gives no more."""
+        """Return a retriever of the first ``k`` results: this one if it returns no more than ``k``."""
         if k < 1:
             return None
         if k >= self.num_results:
@@ -180,11 +180,11 @@ class BM25(EqualByIdentity, pt.Transformer):
         return tighter
 
     def index(self) -> Path:
-        """Return the folder of the index, built now where it is not there yet.
+        """Return the folder of the index; build it now if it is missing.
 
         Raises:
-            ValueError: There is another index or something else in ``index_path``, or the corpus cannot be indexed.
-            OSError: The disk has no room for it. That is seen while documents are read, before the disk is full.
+            ValueError: ``index_path`` has another index or other files, or the corpus cannot be indexed.
+            OSError: The disk has no room for it. This is checked while documents are read, before the disk is full.
         """
         identity, path = self._index_identity(), self._path()
         if not path.exists():
@@ -193,7 +193,7 @@ class BM25(EqualByIdentity, pt.Transformer):
                     self._build(beside)
                     write_file(beside / _IDENTITY_FILE, json.dumps(identity, indent=2))
             except FileExistsError:
-                pass  # another process has built the same meanwhile
+                pass  # another process has built the same index in the meantime
         found = json.loads((path / _IDENTITY_FILE).read_text()) if (path / _IDENTITY_FILE).exists() else None
         if found != identity:
             mend = "choose another index_path or delete it" if self.index_path else "delete it"
@@ -201,7 +201,7 @@ class BM25(EqualByIdentity, pt.Transformer):
         return path
 
     def built(self) -> bool:
-        """Whether the index is there already."""
+        """Whether the index is already built."""
         return self._path().exists()
 
     def _path(self) -> Path:
@@ -247,15 +247,15 @@ class BM25(EqualByIdentity, pt.Transformer):
         return ranked[ranked["rank"] < self.num_results]
 
     def _search(self, queries: pd.DataFrame) -> pd.DataFrame:
-        """Return position (in ``queries``), docno, score and rank; one result more where the query's own is to go.
+        """Return position (in ``queries``), docno, score and rank; one more result if the query's own is to be removed.
 
-        An engine cuts among documents of one score by its own numbering. To cut by docno, and so in the same place
-        however deep the search, one more result is fetched than asked for; where that one has the score of the last to
-        keep, twice as many are fetched, and so on.
+        An engine cuts among documents of equal score by its own numbering. To cut by docno, and so consistently for
+        every depth, the search asks for one more result than needed; if that one has the score of the last one to keep,
+        it asks for twice as many, and so on.
         """
         pending = self._asked(queries)
         num_results = self.num_results + self.collection.ignore_identical_ids
-        depth = min(num_results, self.collection.num_docs) + 1  # PISA takes memory for as many as are asked for
+        depth = min(num_results, self.collection.num_docs) + 1  # PISA allocates memory for this number
         complete = []
         while len(pending):
             found = _ranked(self._open().top(_frame(pending), depth))
@@ -296,7 +296,7 @@ class BM25(EqualByIdentity, pt.Transformer):
         return *collection, self.engine, self.k1, self.b, self.num_results, self.index_path
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None}  # an open index belongs to its process
+        return {**self.__dict__, "_opened": None}  # an open index cannot be passed to another process
 
     def __str__(self) -> str:
         return f"BM25({self._backend.label}; {self.k1:g}, {self.b:g})"
@@ -310,7 +310,7 @@ class BM25(EqualByIdentity, pt.Transformer):
 
 
 def _frame(terms: pd.Series) -> pd.DataFrame:
-    """What an engine is asked: the terms of each query, with its position as ``qid``."""
+    """The engine's queries: the terms of each query, with its position as ``qid``."""
     return pd.DataFrame({"qid": terms.index.astype(str), "query": terms.to_numpy().astype(str)})
 
 

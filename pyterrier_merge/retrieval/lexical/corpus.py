@@ -1,4 +1,4 @@
-"""What a BM25 engine reads: a collection's documents, checked on their way, as long as the disk has room for them."""
+"""The input of a BM25 engine: a collection's documents, checked one by one, also for room on the disk."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_KANA = re.compile("[\u3041-\u30ff]")  # of Japanese alone
-_BLOCK = 1 << 20  # bytes of text that are passed on at once
-_LOOKED_AT, _MANY = 100, 20  # documents, and how many of them with kana are no foreign words by chance
+_KANA = re.compile("[\u3041-\u30ff]")  # only in Japanese
+_BLOCK = 1 << 20  # bytes of text passed on at once
+_LOOKED_AT, _MANY = 100, 20  # documents examined; with so many containing kana, the texts are Japanese
 
 
 class CheckedCorpus:
-    """The documents for an engine, each checked, in blocks for which the disk has room when they are passed on.
+    """The checked documents for an engine, in blocks that are passed on only if the disk has room for them.
 
-    Both engines read them in a thread of their own, where an error would go unheard and leave an index of half the
-    corpus: it is kept here instead. Nor do they hear of a full disk: PISA ends the process, and Terrier says that the
-    documents have no terms. They finish an index of what they were given, so that there must be room for that first.
+    Both engines read documents in their own thread, where an error would be lost and leave an index of half the corpus:
+    it is stored here instead. They also do not handle a full disk: PISA ends the process, and Terrier reports documents
+    without terms. They always finish an index of the documents they were given, so room is checked before.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class CheckedCorpus:
                 for doc, _ in block:
                     self.last_docno = doc["docno"]
                     yield doc
-        except Exception as error:  # noqa: BLE001 (it is raised again where it is heard)
+        except Exception as error:  # noqa: BLE001 (it is raised again in the caller's thread)
             self.error = error
 
     def _documents(self) -> Iterator[dict[str, str]]:
@@ -91,7 +91,7 @@ class CheckedCorpus:
     def _require_room(self, docs: int, size: int) -> None:
         held = 0
         for file in self._folder.iterdir():
-            with suppress(FileNotFoundError):  # the engine deletes what it has merged
+            with suppress(FileNotFoundError):  # the engine deletes merged files
                 held += 512 * file.stat().st_blocks
         require_room(
             self._folder.parent,

@@ -1,4 +1,4 @@
-"""The two engines behind ``bm25``: how each builds an index in a folder, and how it searches one."""
+"""The two engines of ``bm25``: how each builds an index in a folder, and how it searches it."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from pyterrier_merge.storage import cache_folder, finished_folder, require_room
 
 TERRIER_VERSION = "5.11"
 TERRIER_HELPER_VERSION = "0.0.8"
-MAX_TERRIER_DOCNO = 256  # characters; Terrier cuts longer ones than it was told of without a word
+MAX_TERRIER_DOCNO = 256  # characters; Terrier silently cuts docnos above the configured length
 
-ROWS = 4_000_000  # results that are held at once where PISA looks through all documents
-_SMALL = 1 << 18  # bytes that the smallest index takes at most
-_PISA_TERM = re.compile("[A-Za-z0-9]")  # what PISA makes terms of
-# Language -> the name that Terrier's class of its stemmer begins with.
+ROWS = 4_000_000  # results held at once if PISA scores all documents
+_SMALL = 1 << 18  # maximum bytes of the smallest index
+_PISA_TERM = re.compile("[A-Za-z0-9]")  # characters of PISA's terms
+# Language -> prefix of the name of Terrier's stemmer class.
 SNOWBALL_STEMMERS = {
     "da": "Danish",
     "de": "German",
@@ -61,16 +61,16 @@ class Search(ABC):
     def scored(self, given: pd.DataFrame) -> pd.DataFrame:
         """Return ``qid``, ``docno`` and ``score`` for each row with ``qid``, ``query`` and ``docno``.
 
-        Scores are those of :meth:`top`; 0 where a document has no term of the query.
+        Scores are those of :meth:`top`; 0 for a document without a term of the query.
         """
 
 
 class Engine(ABC):
-    """A search engine that knows BM25, set up for one language.
+    """A search engine with BM25, set up for one language.
 
     Args:
-        language: One of ``languages``; None where documents and queries are terms with spaces between, to be taken as
-            they are.
+        language: One of ``languages``; None if documents and queries are terms separated by spaces, to be used
+            unchanged.
 
     Attributes:
         label: Its name in tables.
@@ -85,15 +85,15 @@ class Engine(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, str]:
-        """Return what an index depends on besides the documents."""
+        """Return the settings that an index depends on besides the documents."""
 
     @abstractmethod
     def fault(self, docno: str) -> str | None:
-        """Say what is wrong with a docno that this engine would not give back as it was."""
+        """Return what is wrong with a docno that this engine would not return unchanged; None if it is valid."""
 
     @abstractmethod
     def disk_bytes(self, docs: int, size: int) -> int:
-        """Return the bytes on disk that building an index takes at its peak.
+        """Return the peak disk usage of building an index, in bytes.
 
         Args:
             docs: Number of documents.
@@ -105,7 +105,7 @@ class Engine(ABC):
         """Index ``docs`` (``docno`` and ``text``) in an empty folder.
 
         Returns:
-            The number of documents in the index; 0 where none has a term, and the index cannot be opened.
+            The number of documents in the index; 0 if none has a term, and the index cannot be opened.
         """
 
     @abstractmethod
@@ -114,7 +114,7 @@ class Engine(ABC):
 
 
 class Pisa(Engine):
-    """PISA: no Java; English tokens, Porter2 stemmer, Terrier's stop words taken from the query."""
+    """PISA: no Java; English tokens, Porter2 stemmer, Terrier's stop words removed from the query."""
 
     label = "PISA"
     languages = ("en",)
@@ -129,7 +129,7 @@ class Pisa(Engine):
         return "has white space in it, which PISA cannot store" if len(docno.split()) != 1 else None
 
     def disk_bytes(self, docs: int, size: int) -> int:
-        """Return a bound for text: measured were 1.9 to 2.9 bytes a byte, and 9 where no word comes twice."""
+        """Return a bound for text: measured were 1.9 to 2.9 bytes per byte, and 9 for text without repeated words."""
         return 4 * size + 32 * docs + _SMALL
 
     def build(self, folder: Path, docs: Iterable[dict[str, str]], *, threads: int, verbose: bool) -> int:
@@ -148,7 +148,7 @@ class Pisa(Engine):
             return int(index.num_docs())
 
     def open(self, folder: Path, *, k1: float, b: float, threads: int, verbose: bool) -> Search:
-        """Open the index in a folder of links to it: PISA writes score bounds of k1 and b beside what it reads."""
+        """Open the index in a folder of links to it: PISA writes score bounds for k1 and b next to its input files."""
         from pyterrier_pisa import PisaIndex
 
         def retriever(path: Path) -> tuple[Any, int]:
@@ -156,10 +156,10 @@ class Pisa(Engine):
             index = PisaIndex(str(path), stemmer=settings["stemmer"], stops=settings["stopwords"], threads=threads)
             return index.bm25(k1=k1, b=b, verbose=verbose), int(index.num_docs())
 
-        built = folder.stat().st_mtime_ns  # an index that took another's place has bounds of its own
+        built = folder.stat().st_mtime_ns  # an index that replaced another has its own bounds
         bounded = cache_folder("bounds") / fingerprint([folder.resolve(), built, k1, b])
         with nullcontext() if verbose else _silence():
-            # It writes the bounds when it first opens an index: let nobody see them before they are whole.
+            # PISA writes the bounds when it first opens an index: hide them from other processes until complete.
             with suppress(FileExistsError), finished_folder(bounded) as beside:
                 files = list(filter(Path.is_file, folder.iterdir()))
                 self._require_room(bounded.parent, files)
@@ -170,7 +170,7 @@ class Pisa(Engine):
 
     @staticmethod
     def _require_room(folder: Path, index: list[Path]) -> None:
-        """The bounds took a tenth to a third of the index, .9 of it where no word comes twice; a full disk kills."""
+        """Bounds took a tenth to a third of the index, .9 without repeated words; a full disk ends the process."""
         size = sum(file.stat().st_size for file in index) + _SMALL
         require_room(folder, size, "PISA's score bounds", mend="set PYTERRIER_MERGE_CACHE to a folder of a larger disk")
 
@@ -185,12 +185,12 @@ class PisaSearch(Search):
     def top(self, queries: pd.DataFrame, depth: int) -> pd.DataFrame:
         """Search."""
         self._pisa.num_results = depth
-        # PISA takes queries as C strings, which no NUL can be part of.
+        # PISA takes queries as C strings, which cannot contain NUL.
         found = self._pisa.transform(queries.assign(query=queries["query"].str.replace("\0", " ", regex=False)))
         return found[["qid", "docno", "score"]]
 
     def scored(self, given: pd.DataFrame) -> pd.DataFrame:
-        """Search all documents, for PISA scores none that are given, and keep those."""
+        """Search all documents, because PISA cannot score given ones, and keep those."""
         queries = given[["qid", "query"]].drop_duplicates("qid")
         step = max(1, ROWS // self._num_docs)
         found = [
@@ -203,14 +203,14 @@ class PisaSearch(Search):
 class Terrier(Engine):
     """Terrier: needs Java; English tokens, Porter stemmer and Terrier's stop words in documents and queries.
 
-    Other languages: words of letters and digits as Unicode has them, the Snowball stemmer, every word kept.
+    Other languages: words of Unicode letters and digits, the Snowball stemmer, no stop words.
     """
 
     label = "Terrier"
     languages = ("en", *SNOWBALL_STEMMERS)
 
     def settings(self) -> dict[str, str]:
-        """Return analysis and version: the user's where it was chosen, else the one that was tested."""
+        """Return analysis and version: the user's if chosen, else the tested one."""
         chosen = str(pt.terrier.java.configure["terrier_version"] or TERRIER_VERSION)
         if self.language == "en":
             return {"stemmer": "porter", "stopwords": "terrier", "version": chosen}
@@ -218,15 +218,15 @@ class Terrier(Engine):
         return {"stemmer": stemmer, "stopwords": "none", "version": chosen}
 
     def fault(self, docno: str) -> str | None:
-        """Terrier stores docnos up to a length."""
+        """Return a fault for docnos above Terrier's maximum length."""
         return f"has more than {MAX_TERRIER_DOCNO} characters" if len(docno) > MAX_TERRIER_DOCNO else None
 
     def disk_bytes(self, docs: int, size: int) -> int:
-        """Return a bound for text: its store of docnos takes 1.6 kB for each, twice while it is merged."""
+        """Return a bound for text: its store of docnos takes 1.6 kB per document, twice that during merging."""
         return 2 * size + 3_500 * docs + _SMALL
 
     def build(self, folder: Path, docs: Iterable[dict[str, str]], *, threads: int, verbose: bool) -> int:  # noqa: ARG002
-        """Write the index, with one thread: with more the order of the documents is not the same at each run."""
+        """Write the index with one thread: with more, the order of the documents varies between runs."""
         start_java()
         settings = self.settings()
         indexer = pt.IterDictIndexer(
@@ -249,7 +249,7 @@ class Terrier(Engine):
         start_java()
         controls = {"bm25.k_1": str(k1), "bm25.b": str(b)}
         retriever: Any = pt.terrier.Retriever(str(folder), wmodel="BM25", controls=controls, verbose=verbose)
-        # for Terrier, punctuation is a query language
+        # Terrier would parse punctuation as its query language
         tokenise: Any = pt.rewrite.tokenise(self._tokeniser)
 
         return TerrierSearch(retriever, tokenise)
@@ -272,7 +272,7 @@ class TerrierSearch(Search):
         return self._transformed(queries)
 
     def scored(self, given: pd.DataFrame) -> pd.DataFrame:
-        """Score the documents that are given, and no others."""
+        """Score only the given documents."""
         self._retriever.controls["end"] = str(len(given) - 1)
         return _for_each(given, self._transformed(given[["qid", "query", "docno"]]))
 
@@ -283,15 +283,15 @@ class TerrierSearch(Search):
 
 
 def _for_each(given: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
-    """What was found for each row that is given, and 0 for the others."""
+    """The score of each given row; 0 for rows that were not found."""
     return given[["qid", "docno"]].merge(found, on=["qid", "docno"], how="left").fillna({"score": 0.0})
 
 
 def start_java() -> None:
-    """Start Java with the tested Terrier, unless it runs already or the user has set another version.
+    """Start Java with the tested Terrier, unless it is running or the user has set another version.
 
     Raises:
-        RuntimeError: There is no Java, or Terrier could not be fetched.
+        RuntimeError: There is no Java, or Terrier could not be downloaded.
     """
     if pt.java.started():
         return
@@ -315,7 +315,7 @@ def start_java() -> None:
 
 
 def _take_signals_back() -> None:
-    """Set Python's handlers of Ctrl-C and SIGTERM again: Java's end the process, and nothing is said or tidied up."""
+    """Restore Python's handlers of Ctrl-C and SIGTERM: Java's end the process without a message or clean-up."""
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             if (handler := signal.getsignal(number)) is not None:
@@ -324,7 +324,7 @@ def _take_signals_back() -> None:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Send what is written to stdout and stderr nowhere, at the level of file descriptors: PISA's C++ writes there."""
+    """Discard stdout and stderr at the level of file descriptors, which PISA's C++ code writes to."""
     libc = ctypes.CDLL(None)
     sys.stdout.flush()
     sys.stderr.flush()

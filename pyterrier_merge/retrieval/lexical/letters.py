@@ -1,4 +1,4 @@
-"""Letters beyond ASCII for the engines' English tokenisers, which take them for separators."""
+"""Encodes letters beyond ASCII for the engines' English tokenisers, which treat them as separators."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from functools import lru_cache
 
 from pyterrier_merge.retrieval.lexical.analysis import Analysis
 
-_LATIN = "ß-öø-ʯḀ-ỿⱠ-Ɀꜣ-ꟿꬰ-ꭤ"  # what is left of Latin letters beyond ASCII in small letters and NFKC
+_LATIN = "ß-öø-ʯḀ-ỿⱠ-Ɀꜣ-ꟿꬰ-ꭤ"  # Latin letters beyond ASCII that remain in lower case and NFKC
 _ASCII = "0-9A-Za-z"
 _BEYOND = re.compile(rf"(?<![{_ASCII}])([{_ASCII}{_LATIN}]*[{_LATIN}])([{_ASCII}]*)|[^\W_{_ASCII}{_LATIN}]+")
 _LETTERS_AND_DIGITS = ("Lu", "Ll", "Lt", "Lo", "Nd")
 _ORDINALS = "ªº"  # often a degree sign
 # Terrier drops terms of more than 20 letters, of more than 4 digits, and with one letter more than 3 times in a row.
-# English stemmers cut from the first vowel on: one vowel in front lets them cut the rest of a word as if this were
-# "Sjö" or "naï". Their suffixes begin with no letter that a pair ends with.
+# English stemmers cut after the first vowel: a vowel at the start lets them stem the rest of a word as after "Sjö" or
+# "naï". No suffix of these stemmers begins with a letter that ends a pair.
 _PAIRS = [first + second for first in "bcdfghlmnt" for second in "jkpqrvwxz"]
 _PART, _WHOLE = 5, 9  # pairs: 32 and 58 bits of a hash
 _MAX_REST = 20 - (1 + 2 * _PART)
 
 
 class LettersBeyondAscii(Analysis):
-    """Leaves English to the engine, and writes in ASCII letters what its tokeniser would lose.
+    """Leaves English to the engine, and encodes in ASCII letters what its tokeniser would lose.
 
     - A Latin word is one term (naïve, Sjögren). The engine stems what follows its last letter beyond ASCII, if that is
       at most 9 letters long.
-    - Letters of another script are a term of their own, and the ASCII beside them is what it was: β2 is β and 2.
-    - Composed and decomposed letters, capitals and small ones, and compatible forms (ﬁ and fi) are the same.
+    - Letters of another script are a separate term, and adjacent ASCII is not changed: β2 becomes β and 2.
+    - Composed and decomposed letters, upper and lower case, and compatible forms (ﬁ and fi) are equal.
     - Other signs beyond ASCII (dashes, quotes, degrees, superscripts) stay separators.
     """
 
@@ -40,14 +40,14 @@ class LettersBeyondAscii(Analysis):
         }
 
     def encoded(self, text: str) -> str:
-        """Return the text with letters beyond ASCII encoded: the same text where it has none."""
+        """Return the text with letters beyond ASCII encoded; unchanged if it has none."""
         if text.isascii():
             return text
         return _BEYOND.sub(_encoded, unicodedata.normalize("NFC", text).translate(_FOLDED))
 
 
 class _Folded(dict[int, str]):
-    """Signs beyond ASCII by number: letters folded, marks left out, spaces for what only counts as a letter."""
+    """Characters beyond ASCII by code point: folded letters, no marks, spaces for other alphanumeric characters."""
 
     def __missing__(self, number: int) -> str:
         sign = chr(number)

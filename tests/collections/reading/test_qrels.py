@@ -120,7 +120,7 @@ def test_a_skipped_header_is_logged(file, caplog):
         (f"1 0 d1 {10**20}\n", "line 1: the label '1000.* is not a whole number of at most nine digits"),
         ("query-id\tcorpus-id\tscore\n", r"qrels\.txt: there is no judgement in it"),
         ("", r"qrels\.txt: there is no judgement in it"),
-        ("1 0 d1 1\n1 0 d1 0\n", "line 2: qid '1' and docno 'd1' are judged already in line 1: '1 0 d1 0'"),
+        ("1 0 d1 1\n1 0 d1 0\n", "line 2: qid '1' and docno 'd1' were already judged in line 1: '1 0 d1 0'"),
     ],
 )
 def test_wrong_judgements(file, content, message):

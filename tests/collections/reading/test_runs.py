@@ -26,7 +26,7 @@ def test_runs_as_people_have_them(text, packed, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1 Q0 d1 1 2.5 x\n1 Q0 d1 2 2.5 x\n", r"line 2.*qid '1' and docno 'd1' stand already in line 1"),
+        ("1 Q0 d1 1 2.5 x\n1 Q0 d1 2 2.5 x\n", r"line 2.*qid '1' and docno 'd1' are already in line 1"),
         ("1 Q0 d1 1 2.5 x\n1 Q0 d2 2 1.5\n", r"line 2.*six columns|line 2.*6 columns .*found 5: '1 Q0 d2 2 1\.5'"),
         ("1 Q0 d1 1 high x\n", r"line 1.*the score 'high' is not a finite number"),
         ("1 Q0 d1 1 nan x\n", r"line 1.*the score 'nan' is not a finite number"),

@@ -285,7 +285,7 @@ def test_what_mergekit_cannot_say_is_said_in_words(pair, tmp_path):
     recipe = MergeRecipe(source, (domain, domain), (Segment(0.5),))
     MergedE5Encoder.from_recipe(recipe, device="cpu").save(tmp_path / "model")
     text = (tmp_path / "model" / "mergekit_config.yml").read_text()
-    assert text.startswith("# This merge cannot be said in mergekit's YAML: ")
+    assert text.startswith("# mergekit's YAML cannot express this merge: ")
     assert all(line.startswith("#") for line in text.splitlines())
 
 

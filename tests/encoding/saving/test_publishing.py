@@ -73,7 +73,7 @@ def test_a_name_that_is_no_repository_is_refused(encoder):
         encoder.push_to_hub("merged", token="secret")
 
 
-@pytest.mark.parametrize(("step", "message"), [("whoami", "did not take the token"), ("create_repo", "refused")])
+@pytest.mark.parametrize(("step", "message"), [("whoami", "did not accept the token"), ("create_repo", "refused")])
 def test_a_hub_that_refuses_is_an_error(step, message, encoder, monkeypatch):
     def refuse(*arguments, **settings):
         raise LookupError("403 Forbidden")  # of no class that the client documents

@@ -177,7 +177,7 @@ class TestReranking:
         assert table["nDCG@10"].item() == 1
 
     def test_other_queries_are_refused(self, questions):
-        with pytest.raises(ValueError, match=r"questions gives candidates for its own topics alone, and 1 of 2.*'new'"):
+        with pytest.raises(ValueError, match=r"questions gives candidates only for its own topics, and 1 of 2.*'new'"):
             GivenCandidates(questions)(pd.DataFrame({"qid": ["qt", "new"], "query": ["a", "b"]}))
 
     def test_a_collection_without_candidates_is_refused(self, collection):

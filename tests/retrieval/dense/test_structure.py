@@ -157,7 +157,7 @@ def test_two_builds_at_once_both_end_well(index, monkeypatch, caplog):
         retrievers = [FaissIndex(index.path, verbose=False).retriever(5, factory="IVF8,Flat") for _ in range(2)]
         first, second = jobs.map(lambda retriever: retriever(queries()), retrievers)
     pd.testing.assert_frame_equal(first, second)
-    assert "was built by another process meanwhile" in caplog.text
+    assert "was built by another process in the meantime" in caplog.text
     assert len(index.structures) == len(structure_folders(index)) == 1
 
 

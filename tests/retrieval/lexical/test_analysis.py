@@ -212,7 +212,7 @@ def test_a_missing_extra_is_said_at_the_door(monkeypatch, package):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find_spec(name))
     with pytest.raises(
-        ModuleNotFoundError, match=rf"{package} is not there; pip install 'pyterrier-merge\[japanese\]'"
+        ModuleNotFoundError, match=rf"{package} is not installed; pip install 'pyterrier-merge\[japanese\]'"
     ):
         BM25(collection_of(TEXTS))
     BM25(collection_of(TEXTS, "en"))

@@ -400,7 +400,7 @@ def test_a_reranking_collection_is_answered_from_its_candidates(reranking_collec
 
 
 def test_other_queries_of_a_reranking_collection_are_refused(reranking_collection):
-    with pytest.raises(ValueError, match=r"small-jqara gives candidates for its own topics alone, and 1 of 1"):
+    with pytest.raises(ValueError, match=r"small-jqara gives candidates only for its own topics, and 1 of 1"):
         bm25(reranking_collection)(queries("kidney"))
 
 
@@ -492,7 +492,7 @@ def test_refuses_settings_that_a_grid_sets(small, name, value):
 @pytest.mark.parametrize("engine", ["pisa", "terrier"])
 def test_refuses_a_language_that_the_engine_does_not_know(engine):
     with pytest.raises(
-        ValueError, match=f"'{engine}' cannot analyse small: its language is 'th', and supported are da, de, .*, ja, "
+        ValueError, match=f"'{engine}' cannot analyse small: its language is 'th'; supported are da, de, .*, ja, "
     ):
         bm25(collection_of(TEXTS, language="th"), engine=engine)
 
