@@ -224,7 +224,7 @@ def test_a_model_of_two_transformers_is_refused(bert_retriever, tmp_path):
     parts = [[SentenceTransformer(str(bert_retriever), device="cpu")[0], Pooling(32)] for _ in range(2)]
     model = SentenceTransformer(modules=[Router.for_query_document(*parts)], device="cpu")
     model.save(str(tmp_path / "model"))
-    with pytest.raises(FileNotFoundError, match="begins with a Router, and not with the one transformer"):
+    with pytest.raises(FileNotFoundError, match="begins with a Router, not with one transformer"):
         E5Encoder(tmp_path / "model", **PLAIN).encode_docs(TEXTS)
 
 
