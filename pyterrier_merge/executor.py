@@ -324,13 +324,12 @@ def _log_to(folder: Path) -> None:
 @contextmanager
 def _shared_folder() -> Iterator[tuple[Path, dict[str, str]]]:
     """Make a file in the cache for nodes to look for, and return it with the variables that they need."""
-    cache = cache_folder().absolute()
-    cache.mkdir(parents=True, exist_ok=True)
-    canary = cache / f".ray-{uuid.uuid4().hex}"
+    folder = cache_folder()
+    canary = folder / f".ray-{uuid.uuid4().hex}"
     canary.touch()
     variables = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     try:
-        yield canary, {**variables, "PYTERRIER_MERGE_CACHE": str(cache)}
+        yield canary, {**variables, "PYTERRIER_MERGE_CACHE": str(folder)}
     finally:
         canary.unlink(missing_ok=True)
 

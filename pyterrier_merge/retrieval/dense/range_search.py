@@ -12,7 +12,7 @@ import numpy as np
 from pyterrier_merge.executor import Executor
 from pyterrier_merge.progress import progress
 from pyterrier_merge.retrieval.dense.ranking import best_first
-from pyterrier_merge.retrieval.dense.search import CANDIDATES, QUERIES, SPARE, search
+from pyterrier_merge.retrieval.dense.search import SPARE, queries_at_once, search
 from pyterrier_merge.retrieval.dense.vectors import FloatArray, IntArray, StoredVectors, read_metadata
 
 
@@ -72,7 +72,7 @@ def search_ranges(
     """
     bounds = np.linspace(0, vectors.shape[0], min(executor.workers, vectors.shape[0]) + 1).astype(int).tolist()
     ranges = [range(start, stop) for start, stop in itertools.pairwise(bounds)]
-    found, step = [], min(QUERIES, max(1, CANDIDATES // (k + SPARE)))
+    found, step = [], queries_at_once(k + SPARE)
     for start in progress(range(0, len(queries), step), desc="searching", unit="batch", verbose=verbose):
         batch = queries[start : start + step]
         work = RangeSearch(vectors.folder.resolve(), vectors.identity, batch, k, devices)

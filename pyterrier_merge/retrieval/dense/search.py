@@ -42,7 +42,7 @@ def search(
     """
     n_docs, _ = vectors.shape
     depth = min(k + spare, n_docs)
-    rows = min(QUERIES, max(1, CANDIDATES // depth))
+    rows = queries_at_once(depth)
     scores = np.empty((len(queries), min(k, n_docs)), dtype=np.float32)
     docids = np.empty(scores.shape, dtype=np.int64)
     for start in progress(range(0, len(queries), rows), desc="searching", unit="batch", verbose=verbose):
@@ -54,6 +54,11 @@ def search(
             again = search(vectors, queries[unsettled], k, devices=devices, spare=8 * spare)
             scores[unsettled], docids[unsettled] = again
     return scores, docids
+
+
+def queries_at_once(depth: int) -> int:
+    """Return how many queries are searched together if each has ``depth`` candidates."""
+    return min(QUERIES, max(1, CANDIDATES // depth))
 
 
 def rescored(vectors: StoredVectors, queries: FloatArray, candidates: IntArray, k: int) -> tuple[FloatArray, IntArray]:

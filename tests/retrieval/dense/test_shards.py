@@ -197,7 +197,7 @@ def test_ranges_change_no_bit_of_a_search(index, k, workers):
 
 
 def test_many_queries_go_in_batches(index, monkeypatch):
-    monkeypatch.setattr("pyterrier_merge.retrieval.dense.range_search.QUERIES", 4)
+    monkeypatch.setattr("pyterrier_merge.retrieval.dense.search.QUERIES", 4)
     workers, asked = SeveralWorkers(2), np.stack(queries(9)["query_vec"])
     scores, docids = search_ranges(index.open(), asked, 20, workers)
     assert workers.taken == [range(250), range(250, 500)] * 3
