@@ -61,7 +61,8 @@ def killer():
 
 @pytest.fixture(autouse=True)
 def many_attempts(monkeypatch):
-    monkeypatch.setattr("pyterrier_merge.executor.ATTEMPTS", 50)  # the killer hits an item more often than real life
+    attempts = "pyterrier_merge.executor.on_ray.ATTEMPTS"
+    monkeypatch.setattr(attempts, 50)  # the killer hits an item more often than real life
 
 
 def test_what_is_made_under_fire_is_what_one_process_makes(

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from pyterrier.measures import nDCG
 
-from pyterrier_merge import E5Encoder, FaissIndex, MergedE5Encoder, executor, sweep
-from pyterrier_merge.executor import InProcess, OnRay
+from pyterrier_merge import E5Encoder, FaissIndex, MergedE5Encoder, sweep
+from pyterrier_merge.executor import InProcess, OnRay, ray_worker
 
 KILLS = 13
 
@@ -50,6 +50,18 @@ class Loading:
         if self.loaded is None:
             self.loaded = time.time_ns()
         return number, os.getpid(), self.loaded
+
+
+class OtherGPU(Noted):
+    """Ends its process four times, as a worker does to which Ray has assigned another GPU."""
+
+    def __call__(self, number):
+        if len(list(self.folder.iterdir())) < 4:
+            Path(self.folder, str(time.time_ns())).touch()
+            [canary] = Path(os.environ["PYTERRIER_MERGE_CACHE"]).glob(".ray-*")
+            ray_worker.Node({}, canary, self.folder, self.folder).other_gpu(0).touch()
+            os._exit(1)
+        return number
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +146,9 @@ def test_a_process_loads_what_it_needs_once(on_ray, tmp_path):
 def test_the_others_go_on_where_one_item_fails(on_ray, tmp_path, caplog):
     with pytest.raises(ValueError, match=r"^-2 has no root$") as caught:
         list(on_ray.map(Noted(tmp_path), [1, -2, *range(14, 30)]))
-    assert "test_executor.py" in str(caught.value.__cause__)  # the traceback of the worker
+    assert "test_on_ray.py" in str(caught.value.__cause__)  # the traceback of the worker
     assert len(list(tmp_path.iterdir())) == 18
-    assert "work item 2 failed; others go on, and the error follows at the end: -2 has no root" in caplog.text
+    assert "work item 2 failed; the others continue, and the error is raised at the end: -2 has no root" in caplog.text
     with pytest.raises(ValueError, match=r"^-20 has no root$"):
         list(on_ray.map(Noted(tmp_path), [-number for number in range(20, 40)]))
     assert len(list(tmp_path.iterdir())) < 18 + 15  # most of the twenty were not begun
@@ -176,7 +188,7 @@ def test_each_worker_has_a_log(cluster, tmp_path):
     assert sum(text.count("an item took") for text in said) == 4
     hidden = tmp_path / "a file"
     hidden.touch()
-    executor._log_to(hidden)  # as on a node that does not see the folder: nothing is logged
+    ray_worker._log_to(hidden)  # as on a node that does not see the folder: nothing is logged
 
 
 def test_items_of_a_lost_node_run_again(on_ray, cluster, tmp_path):
@@ -201,18 +213,41 @@ def test_an_item_that_kills_its_workers_is_named(on_ray, tmp_path):
         list(on_ray.map(Noted(tmp_path), [1, KILLS]))
 
 
+def test_a_worker_that_ends_for_another_gpu_is_no_attempt(on_ray, tmp_path):
+    assert list(on_ray.map(OtherGPU(tmp_path), [7])) == [7]
+
+
+def test_a_process_ends_if_it_has_another_gpu_than_before(tmp_path, monkeypatch):
+    class Ray:
+        gpus = (0,)
+
+        def get_gpu_ids(self):
+            return self.gpus
+
+    mark = tmp_path / "mark"
+    monkeypatch.setattr(ray_worker, "import_ray", Ray)
+    monkeypatch.setattr(ray_worker, "_first_gpus", lambda: (0,))
+    monkeypatch.setattr(ray_worker.os, "_exit", lambda status: pytest.fail(f"ended with {status}"))
+    ray_worker._keep_gpus(mark)
+    assert not mark.exists()
+    Ray.gpus = (1,)
+    with pytest.raises(pytest.fail.Exception, match="ended with 1"):
+        ray_worker._keep_gpus(mark)
+    assert mark.exists()
+
+
 def test_what_a_cluster_lacks_is_named(on_ray, cluster, tmp_path):
     with pytest.raises(ValueError, match="a worker needs 1 CPU and 1 GPUs, and the cluster has 2 CPUs and 0 GPUs"):
         OnRay(cluster.address, gpus_per_worker=1)
     with pytest.raises(ValueError, match="workers is a whole number of at least 1, found 0"):
         OnRay(cluster.address, workers=0)
-    canary, own = tmp_path / "canary", executor._versions()
+    canary, own = tmp_path / "canary", ray_worker.versions()
     with pytest.raises(RuntimeError, match=r"there does not see the cache .*: set PYTERRIER_MERGE_CACHE"):
-        executor._require_alike("there", own, own, canary)
+        ray_worker._require_alike("there", own, own, canary)
     canary.touch()
-    executor._require_alike("there", own, own, canary)
+    ray_worker._require_alike("there", own, own, canary)
     with pytest.raises(RuntimeError, match=r"there has torch 1\.0, not 2\..*: install the same versions"):
-        executor._require_alike("there", {**own, "torch": "1.0"}, own, canary)
+        ray_worker._require_alike("there", {**own, "torch": "1.0"}, own, canary)
 
 
 def test_a_cluster_that_is_not_there_is_an_error_at_once(monkeypatch):
