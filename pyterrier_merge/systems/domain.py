@@ -26,10 +26,10 @@ class TrainedDomain(Section):
     """A domain model that is trained on the documents of a collection, without labels.
 
     Attributes:
-        train: The settings of the training; ``{}`` takes the defaults of masked training.
-        documents: Maximum number of documents to train on (those whose docnos have the smallest SHA-256) instead of
-            all; their texts are held in memory. For known items, use ``items`` of ``train``.
-        seeds: Train one model for each seed: figures are averaged per query over them.
+        train: The settings of the training; ``{}`` uses the defaults of masked training.
+        documents: Maximum number of documents to train on instead of all (those with the smallest SHA-256 of their
+            docnos); their texts are held in memory. For known items, use ``items`` of ``train``.
+        seeds: Train one model for each seed; figures are averaged per query over the models.
         collection: Train on the documents of another collection of the experiment, by its label.
     """
 
@@ -46,7 +46,7 @@ class TrainedDomain(Section):
         if self.seeds is not None and named:
             raise ValueError("give either 'seeds' or 'seed' in 'train', not both")
         if self.documents is not None and isinstance(self.train, KnownItemTraining):
-            raise ValueError("'documents' is for masked and causal training; for known items say 'items' in 'train'")
+            raise ValueError("'documents' is for masked and causal training; for known items, use 'items' in 'train'")
         return self
 
     def settings(self) -> list[Settings]:
@@ -59,12 +59,12 @@ class TrainedDomain(Section):
         """Return the folder of each seed's model, trained if it is not cached, and a description of its origin.
 
         The folder's name has fingerprints of the collection, the base and the settings, so that a cached model is found
-        without a pass over the documents, which are read once for all seeds.
+        without a pass over the documents. They are read once for all seeds.
 
         Args:
             bench: The bench with the collection.
             base: Name of the model that the training starts from.
-            settings_of_encoder: Settings of the merge's encoder, because the training reads the same input.
+            settings_of_encoder: Settings of the merge's encoder; the training reads texts in the same way.
         """
         from pyterrier_merge.encoding.encoders import E5Encoder
         from pyterrier_merge.training.domain import train_domain_model

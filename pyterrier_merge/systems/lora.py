@@ -32,18 +32,18 @@ logger = logging.getLogger(__name__)
 class LoRASystem(Sampling, EncoderSettings):
     """A retrieval model with a LoRA adapter; see :func:`pyterrier_merge.train_lora`.
 
-    It needs ``source`` or ``of``, with either ``adapter`` or ``train``. A trained adapter is stored in the cache. If
+    It needs ``source`` or ``of``, and either ``adapter`` or ``train``. A trained adapter is stored in the cache. If
     ``of`` is a merge, the merge is saved there too, once for each of its trials with different alphas: 14.5 GB for a
     model of 7B parameters in bfloat16.
 
     Attributes:
         source: The retrieval model that the adapter is trained on.
-        of: Name of a system, a retrieval model or a merge, on whose encoder the adapter is trained. Encoder settings
-            that are left out here are that system's.
-        adapter: A folder or hub id of an existing adapter.
-        train: Train an adapter; ``{}`` takes the defaults.
-        split: The split whose judgements are trained on.
-        pairs: Train on this file of Tevatron's JSON lines instead of the collection's judgements.
+        of: Name of a system, a retrieval model or a merge: the adapter is trained on its encoder. Encoder settings
+            that are left out here are those of that system.
+        adapter: Folder or hub id of an existing adapter.
+        train: Train an adapter; ``{}`` uses the defaults.
+        split: Train on the judgements of this split.
+        pairs: Train on this file of JSON lines in Tevatron's format instead of the collection's judgements.
         min_label: Lowest label of a document that counts as relevant.
         negatives: Draw hard negatives.
         choose: How the number of steps is chosen; when left out, ``steps`` of ``train`` is used.
@@ -65,11 +65,11 @@ class LoRASystem(Sampling, EncoderSettings):
         if (self.source is None) == (self.of is None):
             raise ValueError("give either 'source', a model, or 'of', the name of a system")
         if (self.adapter is None) == (self.train is None):
-            raise ValueError("give either 'adapter', one that exists, or 'train': {} takes the defaults")
+            raise ValueError("give either 'adapter', an existing one, or 'train': {} uses the defaults")
         if self.train is None:
             of_training = ("split", "pairs", "min_label", "negatives", "choose", *Sampling.model_fields)
             if named := self._said(of_training):
-                raise ValueError(f"the adapter is trained already: leave {', '.join(named)} out, or say 'train'")
+                raise ValueError(f"the adapter is already trained: leave {', '.join(named)} out, or give 'train'")
             return self
         if self.pairs is not None and self.choose is not None and self.choose.folds is not None:
             raise ValueError("folds are measured on the collection's judgements: leave 'pairs' out, or choose by split")
@@ -78,9 +78,9 @@ class LoRASystem(Sampling, EncoderSettings):
         if self.pairs is not None and self.negatives is not None:
             raise ValueError(f"the negatives are in {self.pairs}, too: leave 'negatives' out")
         if self.negatives is not None and not self.train.negatives:
-            raise ValueError("train.negatives is 0, so no hard negative would be used: say how many a query has")
+            raise ValueError("train.negatives is 0, so no hard negative would be used: set the number per query")
         if self.train.negatives and self.negatives is None and self.pairs is None:
-            raise ValueError("train.negatives needs 'negatives': a system whose results they are drawn from")
+            raise ValueError("train.negatives needs 'negatives', with a system: they are drawn from its results")
         if self.train.stop_at is not None and self.choose is not None:
             raise ValueError("the number of steps is chosen: leave train.stop_at out")
         return self
@@ -92,13 +92,13 @@ class LoRASystem(Sampling, EncoderSettings):
         return (self.source if self.adapter is None else f"{self.source}+{self.adapter}",)
 
     def uses(self) -> tuple[str, ...]:
-        """Return the systems that it is trained on, and those whose results give pools and negatives."""
+        """Return the system that it is trained on, and the systems that give pools and negatives."""
         pool = self.choose.pool if self.choose else None
         found = [self.of, self.negatives and self.negatives.of, *(pool.of if pool else ())]
         return tuple(dict.fromkeys(name for name in found if name))
 
     def check(self, bench: Bench) -> None:
-        """Check the queries for training and choosing: never the queries of the table."""
+        """Check the queries for training and choosing: the table's queries must not be among them."""
         if self.train is None:
             return
         if self.pairs is None:
@@ -115,7 +115,7 @@ class LoRASystem(Sampling, EncoderSettings):
             self.choose.check(bench, self.split if self.pairs is None else "", samples)
 
     def plan(self, bench: PlanningBench) -> list[Step]:
-        """Return the training of each trial and its index."""
+        """Return a step for the training of each trial, and one for its index."""
         if self.train is None:
             return [replace(step, kept=None) for step in self._indexes(bench)]
         folds = f", and {self.choose.folds} for folds" if self.choose and self.choose.folds else ""
@@ -135,14 +135,14 @@ class LoRASystem(Sampling, EncoderSettings):
         return [self._prepared(bench, training) for training in trainings]
 
     def _said(self, names: Iterable[str]) -> list[str]:
-        """The given fields that differ from their defaults, because a stored spec has all fields."""
+        """Return the given fields: those that differ from their defaults, because a stored spec has all fields."""
         return [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
 
     def _trials(self) -> int:
         return self.trials or 1
 
     def _indexes(self, bench: PlanningBench) -> list[Step]:
-        """One index per trial; its encoder replaces that of the adapter, which may not exist yet."""
+        """Return one index step per trial, with the base's encoder, because the adapter may not exist yet."""
         from pyterrier_merge.encoding.encoders import E5Encoder
 
         if self.source is not None:
@@ -154,7 +154,7 @@ class LoRASystem(Sampling, EncoderSettings):
         return [index_step(bench, copy.copy(found[0]), over="") for _ in range(self._trials())]
 
     def _bases(self, bench: Bench) -> list[Base]:
-        """The base of each trial's adapter."""
+        """Return the base of each trial's adapter."""
         from pyterrier_merge.encoding.encoders import E5Encoder
         from pyterrier_merge.encoding.merged import MergedE5Encoder
 
@@ -171,7 +171,7 @@ class LoRASystem(Sampling, EncoderSettings):
         return found
 
     def _with_settings(self, encoder: Any) -> E5Encoder:
-        """The encoder of another system, with this section's settings."""
+        """Return the encoder of another system with this section's settings."""
         given = {name: getattr(self, name) for name in self._said(EncoderSettings.model_fields)}
         if not given:
             return encoder
@@ -201,14 +201,14 @@ class LoRASystem(Sampling, EncoderSettings):
         return pairs.only([qid for qid in pairs.queries["qid"] if qid not in again]), left_out
 
     def _trainings(self, bench: Bench) -> list[Training]:
-        """The training of each trial: trial k of the sample with trial k of the base system."""
+        """Return the training of each trial: trial k of the sample with trial k of the base system."""
         bases = self._bases(bench)
         pairs, left_out = self._pairs(bench)
         samples = self.samples(pairs)
         trials = max(len(bases), len(samples))
         if {len(bases), len(samples)} - {1, trials}:
             raise ValueError(
-                f"{self.of!r} has {len(bases)} trials, and there are {len(samples)} samples: as many, or 1"
+                f"{self.of!r} has {len(bases)} trials, and there are {len(samples)} samples: use equal numbers, or 1"
             )
         found = []
         for trial in range(trials):

@@ -45,7 +45,7 @@ class Base:
 
     @cached_property
     def on_disk(self) -> E5Encoder:
-        """The encoder of a model folder; a merge is saved into the cache once."""
+        """The encoder with a model on disk; a merge is saved into the cache once."""
         from pyterrier_merge.encoding.encoders import E5Encoder
         from pyterrier_merge.encoding.merged import MergedE5Encoder
 
@@ -57,7 +57,7 @@ class Base:
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether nothing has to be saved before a training."""
+        """Whether the base needs no saving before a training."""
         from pyterrier_merge.encoding.merged import MergedE5Encoder
 
         return not isinstance(self.encoder, MergedE5Encoder) or self._folder.is_dir()
@@ -72,9 +72,9 @@ class Choice:
     """The data for choosing the number of steps.
 
     Attributes:
-        collection: Documents, and the queries of one split: queries outside the sample, or the sample itself for folds.
-        split: The split.
-        metric: The measure.
+        collection: Documents, and the queries of one split: queries outside the sample, or for folds the sample itself.
+        split: The split of the queries.
+        metric: The measure of the choice.
         folds: Number of folds; None if the queries are not trained on.
     """
 
@@ -114,7 +114,7 @@ class Made:
 
     @property
     def values(self) -> tuple[float, float] | None:
-        """The measure of the source and that of the chosen step; None if nothing was measured."""
+        """The measured values of the source and of the chosen step; None if nothing was measured."""
         if not self.measure:
             return None
         curve = self.tables.get("folds", self.tables.get("training"))
@@ -148,7 +148,7 @@ class Training:
 
     @cached_property
     def root(self) -> Path:
-        """The folder of adapter and curves; its name has a fingerprint of everything that decides them."""
+        """The folder of adapter and curves. Its name has a fingerprint of everything that decides them."""
         source = self.base.on_disk
         content = [fingerprint_model(locate_model(source.model)), source.contract_settings(), self.sample.fingerprint]
         chosen = self.choice.identity if self.choice else []
@@ -207,12 +207,14 @@ class Training:
         on = f"{made.measure} in {on}, {documents.num_docs:,} documents"
         before, after = made.values
         if made.steps == 0:
-            return f"Steps: 0, for no step was better than the source ({before:.4f}) by {on}: the system is the source."
+            return (
+                f"Steps: 0, because no step was better than the source ({before:.4f}): {on}. The system is the source."
+            )
         return f"Steps: {made.steps} of {self.settings.steps}, chosen by {on}: {after:.4f}, the source {before:.4f}."
 
 
 def train_on(executor: Executor, trainings: Sequence[Training]) -> None:
-    """Run unfinished trainings on an executor; the adapters are then in the cache, where ``run`` finds them."""
+    """Run unfinished trainings on an executor. The adapters are then in the cache, where ``run`` finds them."""
     left = [training for training in trainings if not training.done()]
     for training in left:
         _ = training.base.on_disk  # saved once, before several processes need it

@@ -20,7 +20,7 @@ class NegativesSection(Section):
         of: Name of the system.
         ranks: First and last rank to draw from, counted from 1.
         margin: Drop candidates that score above ``margin`` times the query's best positive.
-        per_query: Negatives to draw for each query; ``negatives`` of ``train`` is the number of them in a batch.
+        per_query: Negatives to draw for each query; ``negatives`` of ``train`` is their number in a batch.
     """
 
     of: str
@@ -36,7 +36,7 @@ class NegativesSection(Section):
     def mined(
         self, bench: Bench, pairs: TrainingPairs, split: str, *, seed: int, used: int
     ) -> tuple[TrainingPairs, str]:
-        """Return pairs with negatives, and a sentence with the number of queries that have fewer than requested.
+        """Return pairs with negatives, and a sentence about them with the number of queries that have too few.
 
         Args:
             bench: The system's bench.
@@ -54,9 +54,9 @@ class NegativesSection(Section):
             seed=seed,
         )
         first, last = self.ranks
-        said = f"Hard negatives: {self.per_query} a query from ranks {first} to {last} of {self.of}"
+        said = f"Hard negatives: {self.per_query} per query, from ranks {first} to {last} of {self.of}"
         if short := found.short_of(self.per_query):
             said += f"; {short} of {len(found)} queries have fewer"
         if short := found.short_of(used):
-            said += f", and {short} fewer than the {used} that go into a batch, where some come twice"
+            said += f", and {short} fewer than the {used} of a batch, in which some are repeated"
         return found, f"{said}."

@@ -1,4 +1,4 @@
-"""Samples of the labelled queries: equal settings give equal samples in all systems."""
+"""Samples of the labelled queries. Equal settings give equal samples in all systems."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Sampling(Section):
 
     Attributes:
         fraction: Share of the queries to use; all when left out.
-        queries: Number of queries to use, instead.
-        trials: Number of samples. Each makes one trial of the system, and figures are averaged per query over them.
+        queries: Number of queries to use, instead of ``fraction``.
+        trials: Number of samples. Each makes one trial of the system; figures are averaged per query over the trials.
         seed: Random seed of the draw.
     """
 
@@ -34,7 +34,7 @@ class Sampling(Section):
         if self.fraction is not None and self.queries is not None:
             raise ValueError("give either 'fraction' or 'queries'")
         if self.trials is not None and not self.sampled:
-            raise ValueError("'trials' are samples of the queries: say their size, with 'fraction' or 'queries'")
+            raise ValueError("'trials' are samples of the queries: set their size with 'fraction' or 'queries'")
         if self.fraction == 1 and (self.trials or 1) > 1:
             raise ValueError("fraction 1 takes all queries, so all trials would be the same: leave 'trials' out")
         return self

@@ -1,1 +1,1 @@
-"""Models made from the collection's own text: a domain language model for a merge to draw on."""
+"""Training of domain models on a collection's own text, and of LoRA adapters on queries with relevant documents."""

@@ -1,4 +1,4 @@
-"""LoRA adapters on live models: which modules they adapt, and their files."""
+"""LoRA adapters of live models: configuration, adapted modules and files."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def lora_config(
 
     Args:
         body: The live transformer.
-        name: Of the model, for messages.
-        rank: Of the adapter's matrices.
-        alpha: The adapter counts ``alpha / rank`` times.
-        dropout: Of its input.
-        targets: Names of the modules that are adapted; every linear module of the layers when None.
+        name: Name of the model, for messages.
+        rank: Rank of the adapter's matrices.
+        alpha: The adapter's output is scaled by ``alpha / rank``.
+        dropout: Dropout of the adapter's input.
+        targets: Names of the modules to adapt; all linear modules of the layers when None.
 
     Raises:
-        ValueError: The model has no such modules.
+        ValueError: The model does not have these modules.
     """
     from peft import LoraConfig
 
@@ -48,19 +48,19 @@ def lora_config(
 
 
 def linear_modules(linear: Sequence[str]) -> list[str]:
-    """Return names of the linear modules within the layers, as short as tells them from all other linear modules.
+    """Return the shortest name suffixes that match only linear modules in the layers, and together all of them.
 
-    ``q_proj`` is enough for a Mistral; BERT's ``dense`` is the pooler's name too, so it is ``output.dense`` there.
+    ``q_proj`` is enough for Mistral. BERT needs ``output.dense``, because its pooler is also named ``dense``.
 
     Args:
         linear: Names of all linear modules of a transformer.
 
     Raises:
-        ValueError: None stands in a numbered layer.
+        ValueError: No linear module is in a numbered layer.
     """
     inner = {name for name in linear if layer_of(f"{name}.weight") is not None}
     if not inner:
-        raise ValueError("the model has no linear modules in numbered layers: say target_modules")
+        raise ValueError("the model has no linear modules in numbered layers: set target_modules")
     found = set()
     for name in inner:
         parts = name.split(".")
@@ -70,7 +70,7 @@ def linear_modules(linear: Sequence[str]) -> list[str]:
 
 
 def add_adapter(model: SentenceTransformer, config: Any) -> None:
-    """Put a fresh adapter into a live retrieval model: its weights alone want gradients, in float32."""
+    """Add a new adapter to a live retrieval model. Only the adapter's weights require gradients; they are float32."""
     from peft.tuners.tuners_utils import cast_adapter_dtype
 
     body: Any = model.transformers_model
@@ -80,18 +80,18 @@ def add_adapter(model: SentenceTransformer, config: Any) -> None:
 
 
 def save_adapter(model: SentenceTransformer, folder: Path, name: str, contract: RetrieverContract) -> None:
-    """Write the adapter with what sentence-transformers needs to load it; no weight of the base.
+    """Write the adapter and the files that sentence-transformers needs to load it, without weights of the base.
 
     Args:
-        model: Live, with the adapter.
-        folder: Where to.
-        name: What the adapter's configuration calls its base.
-        contract: Prompts, length and end of the texts that it was trained on.
+        model: Live model with the adapter.
+        folder: Output folder.
+        name: Name of the base in the adapter's configuration.
+        contract: Prompts, maximum length and appended tokens of the training texts.
     """
     body: Any = model.transformers_model
     body.peft_config["default"].base_model_name_or_path = name
     with quiet_loading(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # peft looks for the base under its name
+        warnings.simplefilter("ignore", UserWarning)  # peft tries to find the base by its name
         model.prompts = {"query": contract.query_prompt, "document": contract.document_prompt}
         model.max_seq_length = contract.max_length
         model.save_pretrained(str(folder), create_model_card=False)
@@ -99,5 +99,5 @@ def save_adapter(model: SentenceTransformer, folder: Path, name: str, contract: 
         save_tokenizer(model.tokenizer, folder, appended=contract.appended)
     file = folder / "adapter_config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
-    config["target_modules"].sort()  # of a set, which has another order in each process: the same adapter, one content
+    config["target_modules"].sort()  # a set differs in order between processes; equal adapters must give equal files
     write_file(file, json.dumps(config, indent=2))

@@ -1,4 +1,4 @@
-"""Windows in batches, by number: each batch is a pure function of seed and number, so any can be made again."""
+"""Batches of windows, by number. Each is a pure function of seed and number, so that any batch can be recomputed."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from functools import lru_cache
 
 import numpy as np
 
-POOL = 64  # batches that are sorted by length together: little padding, and still another mixture every epoch
-MULTIPLE = 4  # lengths of batches: each further shape costs a CPU's kernels memory that is not given back
+POOL = 64  # batches sorted by length together: little padding, but new combinations in every epoch
+MULTIPLE = 4  # batch lengths are multiples of it: each new shape costs CPU kernels memory that is never freed
 
 
 @dataclass(frozen=True, eq=False)
 class WindowBatches:
-    """Token sequences and the way they are shuffled and batched.
+    """Token sequences, and how they are shuffled and batched.
 
     Attributes:
-        sequences: Token ids of each sequence, special tokens included, ``int32``.
-        batch_size: Sequences of a batch; an epoch's last batch may be smaller.
-        pad_token: The id of the padding token.
-        seed: Decides the order.
+        sequences: Token ids of each sequence, including special tokens, ``int32``.
+        batch_size: Sequences per batch; the last batch of an epoch may be smaller.
+        pad_token: Id of the padding token.
+        seed: Random seed of the order.
     """
 
     sequences: Sequence[np.ndarray]
@@ -33,9 +33,9 @@ class WindowBatches:
         """Number of batches in one pass over the corpus."""
         return -(-len(self.sequences) // self.batch_size)
 
-    @lru_cache(maxsize=2)  # noqa: B019 (two epochs, of an object that lives as long as a training)
+    @lru_cache(maxsize=2)  # noqa: B019 (two epochs, and the object lives only as long as a training)
     def epoch(self, number: int) -> list[np.ndarray]:
-        """Return an epoch's batches as indexes of sequences: shuffled, of like length within, each sequence once."""
+        """Return an epoch's batches as indexes of sequences, each once: shuffled, with similar lengths in a batch."""
         rng = np.random.default_rng([self.seed, 0, number])
         order = rng.permutation(len(self.sequences))
         lengths = np.array([len(sequence) for sequence in self.sequences])
@@ -47,10 +47,10 @@ class WindowBatches:
         return [batches[at] for at in rng.permutation(len(batches))]
 
     def padded(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return a batch by its number over all epochs.
+        """Return a batch by its number, counted over all epochs.
 
         Returns:
-            Token ids, ``(batch, length) int64``, and ``(batch, length) bool``: false at padding.
+            Token ids, ``(batch, length) int64``, and ``(batch, length) bool``: False at padding.
         """
         epoch, place = divmod(number, self.epoch_steps)
         rows = [self.sequences[index] for index in self.epoch(epoch)[place]]

@@ -1,4 +1,4 @@
-"""Causal language modelling: a decoder learns to tell the next token of unlabelled text."""
+"""Causal language modelling: a decoder learns to predict the next token of unlabelled text."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from pyterrier_merge.training.checkpoints import Checkpoints
 from pyterrier_merge.training.engine import Course, Loop, fit, recompute_activations
 from pyterrier_merge.training.settings import CausalTraining
 
-LARGE = 1_000_000_000  # parameters: beyond, an adapter is trained unless the settings say otherwise
+LARGE = 1_000_000_000  # parameters; by default, larger models train an adapter
 RANK = 16
-IGNORED = -100  # torch's label of what counts for no loss
+IGNORED = -100  # torch's label of tokens that the loss ignores
 
 
 @dataclass(frozen=True)
 class CausalBatches:
-    """The batches of a causal training by number.
+    """The batches of a causal training, by number.
 
     Attributes:
-        windows: What they are made of.
-        steps: How many.
+        windows: The windows to batch.
+        steps: Number of batches.
     """
 
     windows: WindowBatches
@@ -45,8 +45,8 @@ class CausalBatches:
     def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
         """Return ``input_ids``, ``attention_mask`` and ``next_tokens``, all ``(batch, length) int64``.
 
-        ``next_tokens`` are each row's ids from the second on; the end-of-sequence token is among them, padding is not,
-        also where both are one token.
+        ``next_tokens`` has each row's ids from the second on. It includes the end-of-sequence token but not padding,
+        even if both are the same token.
         """
         ids, attention = self.windows.padded(number)
         after = torch.full(ids.shape, IGNORED)
@@ -56,15 +56,15 @@ class CausalBatches:
 
 
 class CausalLM:
-    """A causal language model under training; its embeddings are frozen: a merge takes them from the source model.
+    """A causal language model under training. Its embeddings are frozen: a merge takes them from the source model.
 
     Attributes:
         model: The live model.
-        rank: Of the adapter that is trained in place of the weights; 0 without one.
+        rank: Rank of the adapter that is trained instead of the weights; 0 without an adapter.
     """
 
     def __init__(self, base: Path, name: str, settings: CausalTraining, *, dtype: torch.dtype, device: str) -> None:
-        """Load the base model: in float32, or as it is stored where an adapter is trained in ``dtype``, a shorter type.
+        """Load the base model: in float32, or in its stored type if an adapter is trained and ``dtype`` is shorter.
 
         Raises:
             ValueError: The base is not a decoder with a language-model head, or weights are missing.
@@ -93,7 +93,7 @@ class CausalLM:
             recompute_activations(self.model)
 
     def loss(self, model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return the mean loss of a batch (nats a token)."""
+        """Return the mean loss of a batch (nats per token)."""
         output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
         wanted = batch["next_tokens"]
         counted = wanted != IGNORED
@@ -117,12 +117,12 @@ def train_causal(
 
 
 def require_decoder(base: Path) -> None:
-    """Raise ``ValueError`` where a folder holds no model that can learn to tell the next token."""
+    """Raise ``ValueError`` if a folder has no model that can be trained to predict the next token."""
     try:
         config = AutoConfig.from_pretrained(base)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{base} holds no model that transformers can load: {error}") from error
-    encodes = type(config) in MODEL_FOR_MASKED_LM_MAPPING  # BERT's kin can be told to decode, and was not trained to
+    encodes = type(config) in MODEL_FOR_MASKED_LM_MAPPING  # BERT can run as a decoder, but was not trained as one
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or encodes:
         raise ValueError(
             f"{base} is a {config.model_type!r} model and not a decoder: train it with objective='masked' or "

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: where one that was killed goes on from, and the folder that one training has alone."""
+"""Checkpoints of a training: resuming after an interruption, and a folder that one training uses at a time."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _IDENTITY = "identity"
 
 
 class DivergedError(RuntimeError):
-    """A loss or a weight is no longer finite, and no measure tells a good state."""
+    """A loss or a weight is not finite, and there is no measured state to return to."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoints:
-    """Where a training that is killed goes on from.
+    """The checkpoints that an interrupted training resumes from.
 
     Attributes:
-        folder: Theirs alone.
-        identity: Fingerprint of the training; checkpoints of another one are deleted.
-        every: Steps from one to the next.
+        folder: Folder for checkpoints only; all other files in it may be deleted.
+        identity: Fingerprint of the training; checkpoints of other trainings are deleted.
+        every: Steps between checkpoints.
     """
 
     folder: Path
@@ -46,10 +46,10 @@ class Checkpoints:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Wait until no other training has this folder, and let none begin; delete the folder at the end.
+        """Wait for other trainings in this folder, lock it against new ones, and delete it at the end.
 
-        Where the block raises, the folder stays if the next training can go on from it. Processes that train one model
-        together have it together.
+        After an error, the folder is kept if the next training can resume from it. Processes that train one model
+        together share the folder.
         """
         handle = self._locked() if is_main() else None
         try:
@@ -69,24 +69,24 @@ class Checkpoints:
                 os.close(handle)
 
     def last(self) -> Path | None:
-        """Return the last checkpoint of this training that is whole; delete what belongs to another training."""
+        """Return the last complete checkpoint of this training, if any; delete the files of other trainings."""
         return agreed(self._last() if is_main() else None)
 
     def best(self, step: int) -> Path:
-        """Return the file that keeps the state of a step which is the best so far."""
+        """Return the file for the state of a step that is the best so far."""
         return self.folder / f"best-{step}.safetensors"
 
     def keep_best(self, step: int) -> None:
-        """Delete the kept states of other steps."""
+        """Delete the saved states of other steps."""
         for other in self.folder.glob("best-*.safetensors"):
             if other != self.best(step):
                 other.unlink()
 
     @contextmanager
     def writing(self, step: int) -> Iterator[None]:
-        """Raise ``OSError`` where the state of a step cannot be written; half a checkpoint is deleted.
+        """Raise ``OSError`` if the state of a step cannot be written, and delete its incomplete checkpoint.
 
-        Of a full disk safetensors and torch raise errors of their own.
+        safetensors and torch raise their own errors when a disk is full.
         """
         try:
             yield
@@ -94,17 +94,17 @@ class Checkpoints:
             shutil.rmtree(self.folder / f"checkpoint-{step}", ignore_errors=True)
             raise OSError(
                 f"the checkpoint of step {step} could not be written into {self.folder} (is the disk full?): {error}; "
-                "make room and start the same training again: it goes on from the checkpoint before"
+                "make room and start the same training again: it resumes from the previous checkpoint"
             ) from error
 
     def _locked(self) -> int:
-        """A handle of the folder, which no other process has locked since."""
+        """Return a locked handle of the folder; wait if another process has locked it."""
         while True:
             self.folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.folder, os.O_RDONLY)
             try:
                 _lock(handle, self.folder)
-                with suppress(FileNotFoundError):  # the training before has deleted it
+                with suppress(FileNotFoundError):  # the previous training has deleted it
                     if os.path.samestat(os.fstat(handle), self.folder.stat()):
                         return handle
             except BaseException:
@@ -127,12 +127,12 @@ class Checkpoints:
             if not lacking:
                 logger.info("resuming from %s", checkpoint)
                 return checkpoint
-            logger.warning("%s lacks a whole %s: not resumed from", checkpoint, ", ".join(lacking))
+            logger.warning("%s lacks a complete %s: it is skipped", checkpoint, ", ".join(lacking))
             shutil.rmtree(checkpoint)
         return None
 
     def _lacking(self, checkpoint: Path) -> list[str]:
-        """What a checkpoint needs and has not, or has not whole."""
+        """Return the names of the files that a checkpoint lacks or that are incomplete."""
         lacking = [name for name in _NEEDED if not _whole(checkpoint, name)]
         if not lacking:
             step, _ = best_of(json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["log_history"])
@@ -142,7 +142,7 @@ class Checkpoints:
 
 
 def best_of(history: Sequence[dict[str, Any]]) -> tuple[int, float]:
-    """Return step and value of the first of the best measurements; -1 and minus infinity before any."""
+    """Return step and value of the best measurement (the first of equal ones); -1 and -inf without measurements."""
     measured = [(int(entry["step"]), entry["dev"]) for entry in history if "dev" in entry]
     return max(measured, key=lambda pair: (pair[1], -pair[0]), default=(-1, -math.inf))
 
@@ -153,7 +153,7 @@ def step_of(checkpoint: Path) -> int:
 
 
 def _lock(handle: int, folder: Path) -> None:
-    with suppress(OSError):  # not every disk has locks
+    with suppress(OSError):  # some file systems have no locks
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -162,7 +162,7 @@ def _lock(handle: int, folder: Path) -> None:
 
 
 def _whole(checkpoint: Path, name: str) -> bool:
-    """Whether a checkpoint has a file, and the file its end: what a kill or a full disk cuts off."""
+    """Return whether a checkpoint has a complete file; a kill or a full disk may truncate files."""
     for file in checkpoint.glob(name):
         try:
             if file.suffix == ".json":

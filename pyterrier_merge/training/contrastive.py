@@ -1,4 +1,4 @@
-"""Contrastive training of a retrieval model on pairs (InfoNCE), of all its weights or of an adapter."""
+"""Contrastive training (InfoNCE) of a retrieval model on pairs: all layers or an adapter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pyterrier_merge.training.pairs import TrainingPairs
     from pyterrier_merge.training.settings import ContrastiveTraining
 
-GROUP = 16  # texts that go through the model together
+GROUP = 16  # texts per forward pass
 
 
 def load_for_training(
@@ -34,18 +34,18 @@ def load_for_training(
     dtype: Literal["float32", "stored"] | None = None,
     paper: bool = False,
 ) -> tuple[SentenceTransformer, Texts, torch.dtype]:
-    """Load a retrieval model to be trained, and what makes its token ids.
+    """Load a retrieval model for training, with the conversion of texts to its token ids.
 
     Args:
-        encoder: Names the model, and says prompts and length.
-        settings: Length, type and checkpointing.
+        encoder: Gives the model, prompts and maximum length.
+        settings: Maximum length, compute type and recomputation of activations.
         device: ``cpu`` or ``cuda``.
-        dtype: Of the transformer's weights: ``float32``, ``stored`` as in its files, or what they are computed in when
+        dtype: Type of the transformer's weights: ``float32``, ``stored`` (as in its files), or the compute type when
             None.
         paper: See :class:`Texts`.
 
     Returns:
-        The model, what makes token ids, and the type to compute in.
+        The model, the conversion of texts to token ids, and the type to compute in.
     """
     computed = resolve_dtype(settings.dtype, device)
     given = encoder.contract_settings()
@@ -60,8 +60,8 @@ def load_for_training(
     if dtype != "stored":
         cast(body, wanted)
     for module in list(model)[1:]:
-        module.float()  # as encoders have them
-    if device == "cpu":  # the fused attention's backward pass is slower than the plain one's there
+        module.float()  # as in encoders
+    if device == "cpu":  # there, the backward pass of fused attention is slower
         body.set_attn_implementation("eager")
     if settings.checkpointing:
         recompute_activations(body)
@@ -83,7 +83,7 @@ def train_on_pairs(
     description: str,
     verbose: bool | None,
 ) -> Course:
-    """Train what wants gradients of a model on pairs."""
+    """Train all weights of a model that require gradients on pairs."""
     steps = min(settings.steps, stop_at or settings.steps)
     batches = PairBatches(pairs, texts, settings, steps * settings.accumulation)
     further = {"stop_at": stop_at, "accumulation": settings.accumulation}
@@ -93,18 +93,18 @@ def train_on_pairs(
 
 
 def prepare(model: SentenceTransformer, name: str, rank: int, dropout: float = 0.0) -> Any:
-    """Choose what a domain model's training changes: an adapter, or all layers.
+    """Choose the weights that a domain model's training changes: an adapter, or all layers.
 
-    Embeddings stay, because a merge takes them from the source, and so does what follows the transformer.
+    Embeddings are frozen, because a merge takes them from the source; so are the modules after the transformer.
 
     Args:
-        model: Live.
-        name: Of the model.
-        rank: Of the adapter; 0 for all layers.
-        dropout: Of the adapter's input.
+        model: Live model.
+        name: Name of the model, for messages.
+        rank: Rank of the adapter; 0 trains all layers.
+        dropout: Dropout of the adapter's input.
 
     Returns:
-        peft's model around the transformer, which merges the adapter in; None for all layers.
+        peft's wrapper of the transformer, which can merge the adapter in; None for all layers.
     """
     model.requires_grad_(False)
     body: Any = model.transformers_model
@@ -118,15 +118,15 @@ def prepare(model: SentenceTransformer, name: str, rank: int, dropout: float = 0
 
 
 def contrastive_loss(model: SentenceTransformer, settings: ContrastiveTraining, *, symmetric: bool = False) -> Any:
-    """Return the loss of a model and a batch: InfoNCE over inner products, as retrieval scores them.
+    """Return the loss function of a model and a batch: InfoNCE over inner products, as in retrieval.
 
-    With temperature t it is the loss of Tevatron and of sentence-transformers' ``MultipleNegativesRankingLoss`` at
-    ``scale = 1 / t``.
+    With temperature t it equals the loss of Tevatron, and ``MultipleNegativesRankingLoss`` of sentence-transformers
+    with ``scale = 1 / t``.
 
     Args:
-        model: Under training.
+        model: The model under training.
         settings: Temperature and gradient caching.
-        symmetric: Also tell each text's query from the other queries.
+        symmetric: Also contrast each text's query with the other queries.
     """
     from sentence_transformers.sentence_transformer import losses
     from sentence_transformers.util import dot_score
@@ -145,7 +145,7 @@ def contrastive_loss(model: SentenceTransformer, settings: ContrastiveTraining, 
         queries, *columns = batch.values()
         value: torch.Tensor
         if settings.cache:
-            loss.model = live  # wrapped, where several processes train
+            loss.model = live  # wrapped if several processes train
             value = loss([queries, *columns], None)
             return value
         documents = {name: torch.cat([column[name] for column in columns]) for name in columns[0]}
@@ -157,7 +157,7 @@ def contrastive_loss(model: SentenceTransformer, settings: ContrastiveTraining, 
 
 
 def _vectors(live: Any, features: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return the vectors of texts, which go through the model in groups of like length: half of a batch is padding."""
+    """Return the vectors of texts, computed in groups of similar length, because half of a batch is padding."""
     lengths: Any
     order: Any
     lengths, order = features["attention_mask"].sum(dim=1).sort(stable=True)

@@ -1,4 +1,4 @@
-"""The picture of a training: its loss, and what was measured on the way."""
+"""Plot of a training: its loss and the measure during training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pyterrier_merge.storage import user_path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CURVE = "training.csv"  # in the folder that a training makes
+CURVE = "training.csv"  # file in the output folder of a training
 
 
 def curve_plot(
@@ -23,14 +23,14 @@ def curve_plot(
     folds: pd.DataFrame | None = None,
     chosen: int | None = None,
 ) -> Figure:
-    """Draw the loss of each step, and below it the dev measure or the curves of the folds; save it at a path.
+    """Plot the loss of each step, and below it the dev measure or the curves of the folds; save it if given a path.
 
     Args:
-        curve: What ``training.csv`` holds: ``step``, ``loss``, ``dev``; None where no step was taken.
-        path: Where to (``.png``, ``.pdf``, ``.svg``).
+        curve: Content of ``training.csv``: ``step``, ``loss``, ``dev``; None if no step was taken.
+        path: Output file (``.png``, ``.pdf``, ``.svg``).
         measure: Name of the measure.
-        folds: ``step``, ``fold_1`` ... and ``mean``, of a cross-validation.
-        chosen: The step that was taken.
+        folds: Curves of a cross-validation: ``step``, ``fold_1`` ... and ``mean``.
+        chosen: The chosen step.
     """
     from pyterrier_merge.pictures import Picture
 
@@ -51,7 +51,7 @@ def curve_plot(
         axes.grid(linewidth=0.5, alpha=0.5)
         if chosen is not None:
             axes.axvline(chosen, color="tab:orange", linewidth=1)
-    figure.supxlabel("step" if chosen is None else f"step (the line: {chosen}, which was taken)", fontsize="small")
+    figure.supxlabel("step" if chosen is None else f"step (line: the chosen one, {chosen})", fontsize="small")
     if path is not None:
         figure.savefig(user_path(path))
     return figure

@@ -26,15 +26,15 @@ NUM_RESULTS = 100
 
 @dataclass
 class DevMeasure:
-    """The mean of a measure over one split's judged queries, by this package's own retrieval.
+    """The mean of a measure over the judged queries of a split, with this package's own retrieval.
 
     Attributes:
-        model: Live; measured with its current weights.
-        source: The encoder that is trained, for its settings.
-        contract: Of the texts.
-        collection: All its documents are encoded at each measurement: give a pool of a large one.
-        split: Whose queries are searched.
-        metric: What is measured.
+        model: Live model, measured with its current weights.
+        source: Encoder of the model before training; gives its settings.
+        contract: Prompts, maximum length and added tokens of the texts.
+        collection: Documents and queries. All documents are encoded at each measurement: give a pool if there are many.
+        split: The split of the queries.
+        metric: The measure.
     """
 
     model: SentenceTransformer
@@ -51,7 +51,7 @@ class DevMeasure:
         check_measure(self.metric, NUM_RESULTS, self._topics["qid"].tolist())
 
     def __call__(self) -> float:
-        """Encode the documents and the queries, search, and return the mean; NaN where a vector is not finite."""
+        """Encode documents and queries, search, and return the mean; NaN if a vector is not finite."""
         self._taken += 1
         encoder = _LiveEncoder(self.source, self.model, self.contract, self._taken)
         with TemporaryDirectory(dir=cache_folder("indexes"), prefix="dev-") as root:
@@ -64,7 +64,7 @@ class DevMeasure:
 
 
 class _LiveEncoder(E5Encoder):
-    """An encoder over a model that is in memory, and changes."""
+    """An encoder of a model in memory with changing weights."""
 
     def __init__(self, source: E5Encoder, model: Any, contract: RetrieverContract, number: int) -> None:
         super().__init__(source.model, **source.settings())

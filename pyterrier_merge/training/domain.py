@@ -1,4 +1,4 @@
-"""A domain model for a merge to draw on, from a collection's own documents, without labels."""
+"""Training of a domain model for a merge on a collection's own documents, without labels."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from pyterrier_merge.training.settings import (
 )
 from pyterrier_merge.training.windows import tokenise_whole
 
-PROCEDURE = 3  # part of every fingerprint: raise it when the same settings would give another model
+PROCEDURE = 3  # part of every fingerprint: increase it if the same settings would give another model
 
 
 @verbosity
@@ -57,47 +57,47 @@ def train_domain_model(
     overwrite: bool = False,
     verbose: bool | None = None,
 ) -> Path:
-    """Train a model further on unlabelled text and return the folder of the domain model.
+    """Continue training a model on unlabelled text, and return the folder of the domain model.
 
     Objectives:
 
-    - ``masked``: an encoder learns to fill in masked tokens. A fresh head learns alone first where the base has none.
-    - ``causal``: a decoder learns to tell the next token; large ones by a LoRA adapter, which is merged in.
+    - ``masked``: an encoder learns to predict masked tokens. If the base has no head, a new one is trained alone first.
+    - ``causal``: a decoder learns to predict the next token. Large decoders train a LoRA adapter, which is merged in.
     - ``known-items``: a retrieval model learns to find documents by parts of themselves (see
       :func:`pyterrier_merge.known_items`).
 
-    Embeddings stay as they are: a merge takes them from the source. Texts become tokens as the retriever reads its
-    documents, with its prompt. ``masked`` and ``causal`` use them whole: in several windows where they are long. How
-    much of them is read is logged.
+    Embeddings do not change: a merge takes them from the source. Texts are tokenised as the retriever reads documents,
+    with its document prompt. ``masked`` and ``causal`` use whole texts; long texts are cut into several windows. The
+    log states how much of the text is read.
 
-    The folder is a transformers checkpoint (of ``known-items`` a sentence-transformers model) in float32, or in the
-    base's type where an adapter was trained in a shorter one and merged in. It has the base's tokenizer,
+    The folder is a transformers checkpoint (for ``known-items`` a sentence-transformers model) in float32, or in the
+    base's type if an adapter was trained in a shorter type and merged in. It has the base's tokenizer,
     ``training.json`` (settings, numbers of texts, passes and tokens, versions, device, seconds, loss) and
     ``training.csv`` (the loss of each step).
 
-    A run that was killed goes on from its last checkpoint, and ends with the very weights of an uninterrupted one on
+    An interrupted run resumes from its last checkpoint, and ends with exactly the weights of an uninterrupted run on
     the same machine. A finished model of the same texts, base and settings is returned at once.
 
     Args:
-        texts: The documents' texts, read once and held in memory. For ``known-items`` a collection, or pairs.
-        base: A model, as sentence-transformers or transformers saved it; named as for
+        texts: The documents' texts, read once and held in memory. For ``known-items``: a collection or pairs.
+        base: A model saved by sentence-transformers or transformers, named as for
             :func:`pyterrier_merge.models.locate_model`.
-        out: The folder to make; ``domain-models/<fingerprint>`` in the package's cache when None.
-        objective: ``masked``, ``causal`` or ``known-items``; that of the settings when None, and ``masked`` without.
-        settings: How to train: the objective's class of :mod:`pyterrier_merge.training.settings`.
-        contract: Of the encoder that is to be merged (``encoder.contract``), where that was told another length or
-            other prompts than the base's files say; what these say when None.
-        device: ``cpu`` or ``cuda``; a GPU where there is one, when None.
+        out: Output folder; ``domain-models/<fingerprint>`` in the package's cache when None.
+        objective: ``masked``, ``causal`` or ``known-items``; when None, that of ``settings``, or ``masked`` without.
+        settings: Settings of the training, of the objective's class in :mod:`pyterrier_merge.training.settings`.
+        contract: Contract of the encoder to be merged (``encoder.contract``), if its length or prompts differ from
+            those in the base's files; these are used when None.
+        device: ``cpu`` or ``cuda``; when None, a GPU if there is one.
         checkpoint_every: Steps between checkpoints (three times the size of the trained weights, next to ``out``).
         overwrite: Replace what exists at ``out``.
         verbose: Show a progress bar with the loss; in terminals and notebooks when None.
 
     Raises:
-        ValueError: An unknown objective or one that does not suit the base, settings of another one, no text to learn
-            from, a base that cannot be read as a retriever, ``max_length`` beyond what it can read, or ``out`` is to be
-            overwritten and is the current folder.
-        FileNotFoundError: No such base, or it holds no weights.
-        FileExistsError: Something else stands at ``out`` and ``overwrite`` is false.
+        ValueError: The objective is unknown or does not suit the base, the settings are for another objective, there
+            is no text to train on, the base cannot be read as a retriever, ``max_length`` is more than it can read, or
+            ``out`` is to be overwritten and is the current folder.
+        FileNotFoundError: The base does not exist or has no weights.
+        FileExistsError: ``out`` exists with other content and ``overwrite`` is false.
         RuntimeError: The training diverged.
     """
     settings = _settings(objective, settings)
@@ -120,7 +120,7 @@ def train_domain_model(
 
 
 class _OnTexts:
-    """Masked and causal training, on windows of texts."""
+    """Masked and causal training on windows of texts."""
 
     def __init__(
         self,
@@ -146,8 +146,8 @@ class _OnTexts:
 
     @property
     def content(self) -> dict[str, Any]:
-        """What decides the model, besides the base and the settings."""
-        names = ("document_prompt", "max_length", "prepended", "appended")  # what decides a document's tokens
+        """Everything that decides the model, except the base and the settings."""
+        names = ("document_prompt", "max_length", "prepended", "appended")  # these decide a document's tokens
         read = {name: getattr(self._contract, name) for name in names}
         return {"texts": fingerprint_texts(self._texts), "contract": read}
 
@@ -178,7 +178,7 @@ class _OnTexts:
 
 
 class _OnItems:
-    """Contrastive training, on known items."""
+    """Contrastive training on known items."""
 
     def __init__(
         self,
@@ -198,7 +198,7 @@ class _OnItems:
 
     @property
     def content(self) -> dict[str, Any]:
-        """What decides the model, besides the base and the settings."""
+        """Everything that decides the model, except the base and the settings."""
         return {"pairs": self._pairs.fingerprint, "encoder": self._encoder.contract_settings()}
 
     def train(self, checkpoints: Checkpoints) -> Trained:
@@ -233,7 +233,7 @@ def _settings(objective: str | None, settings: DomainSettings | None) -> DomainS
         return OBJECTIVES[objective or "masked"]()
     if not isinstance(settings, tuple(OBJECTIVES.values())):
         wanted = " or ".join(one.__name__ for one in OBJECTIVES.values())
-        raise ValueError(f"settings are a {wanted}, found {settings!r}")  # noqa: TRY004 (a value of the user's)
+        raise ValueError(f"settings must be a {wanted}, found {settings!r}")  # noqa: TRY004 (a value of the user's)
     if objective not in (None, settings.objective):
         raise ValueError(f"{type(settings).__name__} is for objective={settings.objective!r}, found {objective!r}")
     return settings
@@ -241,7 +241,7 @@ def _settings(objective: str | None, settings: DomainSettings | None) -> DomainS
 
 def _checked(texts: Any) -> list[str]:
     if isinstance(texts, str):
-        raise ValueError("texts must be many strings, one a document, but is a single string; put it in a list")  # noqa: TRY004
+        raise ValueError("texts must be strings, one per document, but is a single string; put it in a list")  # noqa: TRY004
     if isinstance(texts, TestCollection):
         texts = [doc["text"] for doc in texts.corpus_iter()]
     texts = list(texts)
@@ -254,7 +254,7 @@ def _checked(texts: Any) -> list[str]:
 
 
 def _items(given: Any, settings: KnownItemTraining) -> TrainingPairs:
-    """The pairs of a training on known items."""
+    """Return the training pairs of known items."""
     if isinstance(given, TrainingPairs):
         return given
     if not isinstance(given, TestCollection):

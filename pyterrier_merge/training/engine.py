@@ -1,4 +1,4 @@
-"""The engine of every training: transformers' Trainer, resumed to the bit, and stopped where it diverges."""
+"""The training loop of all trainings: transformers' Trainer with exact resuming, stopped if the training diverges."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class Batches(Protocol):
-    """The batches of a training by number: each is a pure function of its number, so that any can be made again."""
+    """The batches of a training, by number. Each is a pure function of its number, so that it can be recomputed."""
 
     def __len__(self) -> int: ...
 
@@ -37,17 +37,17 @@ class Batches(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Loop:
-    """How a model goes through its batches.
+    """Settings of a training loop.
 
     Attributes:
-        steps: Optimizer steps for which the learning rate is planned.
-        stop_at: Steps to take, where they are fewer.
-        learning_rate: Its peak.
-        warmup: Steps of its rise, or their share when below 1; it falls linearly to 0 after.
-        weight_decay: AdamW's, of matrices.
-        accumulation: Batches of a step; several processes share them.
-        seed: Of dropout.
-        dtype: What the model computes in; its weights keep their type.
+        steps: Optimizer steps that the learning-rate schedule is planned for.
+        stop_at: Steps to take, if fewer.
+        learning_rate: Peak learning rate.
+        warmup: Steps of the linear warm-up, or their share if below 1; then the rate decays linearly to 0.
+        weight_decay: AdamW's weight decay of matrices.
+        accumulation: Batches per step; several processes share them.
+        seed: Random seed of dropout.
+        dtype: Type to compute in; the model's weights keep their type.
         device: ``cpu`` or ``cuda``.
     """
 
@@ -63,12 +63,12 @@ class Loop:
 
     @classmethod
     def of(cls, settings: TrainingSettings, *, steps: int, dtype: torch.dtype, device: str, **further: Any) -> Loop:
-        """Return the loop that settings describe.
+        """Return the loop with the given settings.
 
         Args:
             settings: Learning rate, warm-up, decay and seed.
-            steps: See :class:`Loop`, as all that follows.
-            dtype: What the model computes in.
+            steps: See :class:`Loop`, also for the other arguments.
+            dtype: Type to compute in.
             device: ``cpu`` or ``cuda``.
             **further: ``stop_at`` and ``accumulation``.
         """
@@ -82,8 +82,8 @@ class Dev:
 
     Attributes:
         measure: Returns the value of the model with its current weights; higher is better.
-        every: Steps from one measurement to the next; the model before its first step is measured too.
-        patience: Measurements without a gain after which the training stops.
+        every: Steps between measurements; the model is also measured before its first step.
+        patience: Measurements without improvement after which the training stops; None for no limit.
     """
 
     measure: Callable[[], float]
@@ -93,13 +93,13 @@ class Dev:
 
 @dataclass(frozen=True)
 class Course:
-    """How a training went.
+    """The result of a training loop.
 
     Attributes:
-        curve: A row for each step: ``step``, ``loss``, ``tokens`` (read so far), ``seconds`` (of this step), and
-            ``dev`` where it was measured. Step 0 is the model before.
-        best_step: The step whose state the model is in; None where nothing was measured: the last.
-        diverged_at: The step whose loss was not finite, where the best state before it was kept.
+        curve: One row per step: ``step``, ``loss``, ``tokens`` and ``seconds`` (both of this step), and ``dev`` if it
+            was measured. Step 0 is the model before training.
+        best_step: The step of the model's final state; None if nothing was measured: then the last step.
+        diverged_at: The step at which the training diverged, if the best state before it was kept.
     """
 
     curve: pd.DataFrame
@@ -118,24 +118,24 @@ def fit(
     description: str = "training",
     verbose: bool | None = None,
 ) -> Course:
-    """Train the weights of a model that want gradients, from the last checkpoint where there is one.
+    """Train all weights that require gradients; resume from the last checkpoint if there is one.
 
-    The generators of Python, NumPy and torch are as they were when this returns.
+    The random generators of Python, NumPy and torch are restored at the end.
 
     Args:
-        model: Live, on the device.
-        loss: From the model and a batch to a scalar.
-        batches: ``loop.accumulation`` for each step to take.
-        loop: How to go through them.
-        checkpoints: Where they are; :meth:`Checkpoints.alone` holds.
-        dev: Keeps the model's best state by a measure.
-        description: Of the progress bar.
-        verbose: Show one; in terminals and notebooks when None.
+        model: Live model, on the device.
+        loss: Returns the loss of the model and a batch, as a scalar.
+        batches: ``loop.accumulation`` batches for each step to take.
+        loop: Settings of the loop.
+        checkpoints: The checkpoints; the caller must be inside :meth:`Checkpoints.alone`.
+        dev: Measures the model, to keep its best state.
+        description: Label of the progress bar.
+        verbose: Show a progress bar; in terminals and notebooks when None.
 
     Raises:
-        DivergedError: The loss or a weight is no longer finite, and no measure tells a good state.
+        DivergedError: The loss or a weight is not finite, and there is no measured state to return to.
         OSError: A checkpoint could not be written.
-        ValueError: The batches of a step cannot be shared among the processes.
+        ValueError: The processes cannot share the batches of a step equally.
     """
     _require_shares(loop)
     resumed = checkpoints.last()
@@ -151,13 +151,13 @@ def fit(
 
 
 def recompute_activations(model: Any) -> None:
-    """Let a transformer compute its activations again in the backward pass, instead of keeping them."""
-    enable = getattr(model, "activation_checkpointing_enable", None)  # its newer name
+    """Let a transformer recompute its activations in the backward pass instead of storing them."""
+    enable = getattr(model, "activation_checkpointing_enable", None)  # newer name of the method
     (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
 
 
 class _Trainer(Trainer):
-    """transformers' Trainer over numbered batches; its checkpoints hold the trained weights alone."""
+    """transformers' Trainer over numbered batches. Its checkpoints have only those weights that are trained."""
 
     model: Any
 
@@ -173,7 +173,7 @@ class _Trainer(Trainer):
             train_dataset=batches,
             eval_dataset=[] if dev else None,  # see evaluate()
         )
-        self.model_accepts_loss_kwargs = False  # the loss is a mean: accumulated batches are to be averaged
+        self.model_accepts_loss_kwargs = False  # the loss is a mean, so accumulated batches must be averaged
         self._stop_at = loop.stop_at
         self._since = time.perf_counter()
 
@@ -186,7 +186,7 @@ class _Trainer(Trainer):
         return self._loss(model, inputs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Record a step; stop where it is not finite."""
+        """Record a step; stop if its loss or gradient is not finite."""
         if "loss" not in logs:
             return  # transformers' summary at the end
         now = time.perf_counter()
@@ -203,10 +203,10 @@ class _Trainer(Trainer):
             self.control.should_evaluate = self._dev is not None
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Measure the model; keep its state where it is the best so far."""
+        """Measure the model; save its state if it is the best so far."""
         step, history = self.state.global_step, self.state.log_history
         if self._dev is None or any(entry["step"] == step and "dev" in entry for entry in history):
-            return {}  # measured before the training was killed
+            return {}  # measured before an interruption
         with kept_generators():
             self.model.eval()
             value = agreed(self._dev.measure())
@@ -222,17 +222,17 @@ class _Trainer(Trainer):
         elif self._dev.patience:
             measured = [entry for entry in history if "dev" in entry and entry["step"] > best_step]
             if len(measured) >= self._dev.patience:
-                # without a checkpoint here: a training that goes on from one takes a step before it looks at anything
+                # no checkpoint here: a resumed training would take another step before it checks whether to stop
                 self.control.should_training_stop, self.control.should_save = True, False
         self._since = time.perf_counter()
         return {}
 
     def course(self) -> Course:
-        """Bring the model into its best state, and return how the training went."""
+        """Load the best measured state into the model, if any, and return the result."""
         if self._dev is None:
             self._require_finite()
             return Course(_curve(self.state.log_history))
-        meet()  # the main process has written the file
+        meet()  # until the main process has written the file
         step, _ = best_of(self.state.log_history)
         self._place(load_file(self._kept.best(step)))
         return Course(_curve(self.state.log_history), step, self._diverged_at)
@@ -266,7 +266,7 @@ class _Trainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         with self._kept.writing(self.state.global_step):
             super()._save_checkpoint(model, trial)
-        if is_main():  # another state was needed until this checkpoint was whole
+        if is_main():  # the previous best state was needed until this checkpoint was complete
             self._kept.keep_best(best_of(self.state.log_history)[0])
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
@@ -308,9 +308,9 @@ def _arguments(loop: Loop, checkpoints: Checkpoints, dev: Dev | None) -> Trainin
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
-        ddp_broadcast_buffers=False,  # a loss goes through the model several times
+        ddp_broadcast_buffers=False,  # a loss may run the model several times
     )
-    arguments._n_gpu = min(1, arguments.n_gpu)  # several GPUs by accelerate, never by torch's DataParallel
+    arguments._n_gpu = min(1, arguments.n_gpu)  # use several GPUs with accelerate, not with torch's DataParallel
     return arguments
 
 

@@ -1,4 +1,4 @@
-"""The folder that a training makes: finished or not there, and the same training never done twice."""
+"""The output folder of a training: it exists only when complete, and an equal training is not run again."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from pyterrier_merge.version import __version__
 
 logger = logging.getLogger(__name__)
 
-CURVE_STEPS = 20  # steps that one point of the report's loss averages
+CURVE_STEPS = 20  # steps averaged for each loss in the report
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training has made.
+    """The result of a training, before it is saved.
 
     Attributes:
         save: Writes the model into a folder.
-        report: What ``training.json`` is to say of it.
-        course: How it went.
+        report: Fields of ``training.json``.
+        course: Curve and best step.
     """
 
     save: Callable[[Path], None]
@@ -48,23 +48,23 @@ class Trained:
 def trained_folder(
     out: Path, identity: str, train: Callable[[Checkpoints], Trained], *, every: int, overwrite: bool
 ) -> Path:
-    """Return the folder of a training, which is done where it is not there yet.
+    """Run a training, unless its finished folder already exists, and return the folder.
 
     Args:
-        out: The folder to make.
-        identity: Fingerprint of all that decides the model.
-        train: Trains, going on from checkpoints.
-        every: Steps between them.
+        out: Output folder.
+        identity: Fingerprint of everything that decides the model.
+        train: Trains the model; resumes from the checkpoints.
+        every: Steps between checkpoints.
         overwrite: Replace what exists at ``out``.
 
     Raises:
         ValueError: ``every`` is below 1, or ``out`` is to be overwritten and is the current folder.
-        FileExistsError: Something else stands at ``out`` and ``overwrite`` is false.
+        FileExistsError: ``out`` exists with other content and ``overwrite`` is false.
     """
     if every < 1:
         raise ValueError(f"checkpoint_every must be at least 1, but is {every}")
     if trained_as(out) == identity:
-        logger.info("%s holds this model already", out)
+        logger.info("%s already holds this model", out)
         return out
     if out.exists() and not overwrite:
         raise FileExistsError(
@@ -91,13 +91,13 @@ def _write(out: Path, identity: str, trained: Trained, *, overwrite: bool) -> No
                 trained.save(building)
             trained.course.curve.to_csv(building / CURVE, index=False)
             (building / TRAINING).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    except FileExistsError:  # of another host, on a disk without locks
+    except FileExistsError:  # written by another host, on a file system without locks
         if trained_as(out) != identity:
             raise
 
 
 def trained_as(folder: Path) -> str | None:
-    """Return the identity of the training that made a folder; None where no training did, or its report is damaged."""
+    """Return the identity of the training that made a folder; None without a readable training report."""
     try:
         return read_training(folder).get("fingerprint")
     except ValueError:
@@ -108,14 +108,14 @@ def one_device(device: str | Sequence[str] | None) -> str:
     """Return the device of a training: ``cpu`` or ``cuda``.
 
     Raises:
-        ValueError: A certain GPU, or several.
+        ValueError: The device is a specific GPU, or several GPUs.
     """
     if device is None:
         return default_device()
     if device not in ("cpu", "cuda"):
         raise ValueError(
-            f"a training's device is 'cpu' or 'cuda', found {device!r}: set CUDA_VISIBLE_DEVICES to choose a GPU, and "
-            "start several processes with accelerate launch for several"
+            f"the device of a training is 'cpu' or 'cuda', found {device!r}: set CUDA_VISIBLE_DEVICES to choose a GPU; "
+            "for several GPUs, start several processes with accelerate launch"
         )
     return device
 

@@ -1,4 +1,4 @@
-"""Cross-validation of a LoRA training: how many steps to take, where there are no labels to spare for a dev set."""
+"""Cross-validation of a LoRA training: chooses the number of steps if no labels can be spared for a dev set."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What the folds say.
+    """The result of a cross-validation.
 
     Attributes:
         curve: ``step``, a column ``fold_1`` ... for each fold, and ``mean``: the measure on the fold's held-out
-            queries, at the steps that every fold reached. Step 0 is the source.
+            queries, at the steps that all folds reached. Step 0 is the source.
         best_step: The first step with the highest mean.
     """
 
@@ -55,18 +55,18 @@ def cross_validate(
 ) -> CrossValidation:
     """Train on all folds but one, measure on that one every ``evaluate_every`` steps, and average over the folds.
 
-    Each fold takes all ``steps``: nothing stops it early, so that every fold has a value at every step. Curves are kept
-    in ``root`` as soon as a fold ends, and adapters of the folds are deleted then.
+    Each fold takes all ``steps`` without early stopping, so that every fold has a value at every step. When a fold
+    ends, its curve is saved in ``root`` and its adapter is deleted.
 
     Args:
-        source: What is trained.
+        source: The encoder to train.
         pairs: The whole sample.
-        collection: Its documents are searched for the held-out queries: a pool is enough.
-        root: Where the curves are kept; of this cross-validation alone.
-        settings: Of the trainings; ``seed`` also decides who is in which fold.
+        collection: Its documents are searched with the held-out queries: a pool is enough.
+        root: Folder of the curves, for this cross-validation only.
+        settings: Settings of the trainings; ``seed`` also decides the division into folds.
         split: The split of ``collection`` that the queries belong to.
-        folds: Their number.
-        metric: What is measured, over 100 results of each query.
+        folds: Number of folds.
+        metric: The measure, over 100 results per query.
         verbose: Show progress bars; in terminals and notebooks when None.
 
     Raises:
@@ -88,12 +88,12 @@ def cross_validate(
 
 
 def kept_folds(root: Path, folds: int) -> CrossValidation | None:
-    """Return what the kept curves of all folds say; None where one is not there yet."""
+    """Return the result of the saved curves of all folds; None if a curve is missing."""
     files = [root / f"fold-{number}.csv" for number in range(1, folds + 1)]
     if not all(file.is_file() for file in files):
         return None
     curves = {f"fold_{n}": pd.read_csv(file, index_col="step")["dev"].dropna() for n, file in enumerate(files, 1)}
-    curve = pd.DataFrame(curves).dropna()  # a fold that diverged has no value from there on
+    curve = pd.DataFrame(curves).dropna()  # a fold that diverged has no later values
     curve = curve.assign(mean=curve.mean(axis=1)).reset_index()
     best = int(curve["mean"].round(12).to_numpy().argmax())
     return CrossValidation(curve, int(curve["step"].iloc[best]))

@@ -1,4 +1,4 @@
-"""What a training leaves as it found it: random generators, and the way glibc treats freed memory."""
+"""Global state that a training restores: random generators, and how glibc treats freed memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transformers import set_seed
 
 @contextmanager
 def kept_generators(seed: int | None = None) -> Iterator[None]:
-    """Leave the generators of Python, NumPy and torch as they were; begin with a seed where one is given."""
+    """Restore the random generators of Python, NumPy and torch at the end; start from a seed if one is given."""
     ours, numpys = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -28,7 +28,7 @@ def kept_generators(seed: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def kept_memory(device: str) -> Iterator[None]:
-    """Let glibc keep freed memory on a CPU: requesting it again takes longer than a step's arithmetic."""
+    """Let glibc keep freed memory on a CPU, because requesting it again takes longer than a step's computation."""
     try:
         libc = ctypes.CDLL(None)
         mallopt, trim = libc.mallopt, libc.malloc_trim

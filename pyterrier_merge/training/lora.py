@@ -1,4 +1,4 @@
-"""A LoRA adapter for a retrieval model, trained on labelled pairs: the baseline of every merge."""
+"""Training of a LoRA adapter for a retrieval model on labelled pairs: the baseline of every merge."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PROCEDURE = 1  # part of every fingerprint: raise it when the same settings would give another adapter
+PROCEDURE = 1  # part of every fingerprint: increase it if the same settings would give another adapter
 
 
 @verbosity
@@ -51,32 +51,32 @@ def train_lora(
     """Train a LoRA adapter of a retrieval model on pairs, and return its folder.
 
     The loss is InfoNCE over the other texts of a batch and hard negatives (van den Oord et al., 2018). Texts become the
-    token ids that the source's encoder gives them. With ``dev``, the adapter is measured before its first step and on
-    the way; the best state is kept, which may be step 0, the source: then no step was better, a warning says so, and
-    :class:`pyterrier_merge.LoRAE5Encoder` over the folder is the source.
+    same token ids as in the source's encoder. With ``dev``, the model is measured before the first step and during
+    training, and the best state is kept. If no step is better than the source, this is step 0: a warning is logged, and
+    :class:`pyterrier_merge.LoRAE5Encoder` with this folder equals the source.
 
     The folder is an adapter as peft and sentence-transformers save it, with ``training.json`` (settings, pairs, best
-    step, versions, device, seconds) and ``training.csv`` (loss and dev measure of each step). A training that was
-    killed goes on from its last checkpoint, and ends with the same weights on a CPU. A finished adapter of the same
-    source, pairs and settings is returned at once.
+    step, versions, device, seconds) and ``training.csv`` (loss and dev measure of each step). An interrupted training
+    resumes from its last checkpoint, and ends with the same weights on a CPU. A finished adapter of the same source,
+    pairs and settings is returned at once.
 
     Args:
-        source: The model, or an encoder of it with task, prompts, length and device.
+        source: The model, or its encoder with task, prompts, length and device.
         pairs: Labelled queries, see :func:`pyterrier_merge.training.pairs.pairs_from_collection`.
-        out: The folder to make.
-        settings: How to train.
-        dev: A collection whose queries choose the best step; a pool of it is enough.
-        split: Which queries of it; never the test split.
-        metric: What is measured, over 100 results of each query.
-        checkpoint_every: Steps between checkpoints; with ``dev`` each measurement makes one.
+        out: Output folder.
+        settings: Settings of the training.
+        dev: A collection with queries to choose the best step on; a pool is enough.
+        split: The split of these queries; never the test split.
+        metric: The measure of the choice, over 100 results per query.
+        checkpoint_every: Steps between checkpoints; with ``dev``, each measurement writes one instead.
         overwrite: Replace what exists at ``out``.
         verbose: Show a progress bar; in terminals and notebooks when None.
 
     Raises:
-        ValueError: The source is an encoder of a merge or of an adapter, or cannot be read, a dev split that is the
-            test split or shares queries with the pairs, or ``target_modules`` that the model has not.
-        FileExistsError: Something else stands at ``out`` and ``overwrite`` is false.
-        RuntimeError: The training diverged, and no measure tells a good state.
+        ValueError: The source is an encoder of a merge or of an adapter, or cannot be read, the dev split is the test
+            split or shares queries with the pairs, or the model does not have the ``target_modules``.
+        FileExistsError: ``out`` exists with other content and ``overwrite`` is false.
+        RuntimeError: The training diverged, and there is no measured state to return to.
     """
     encoder = source if isinstance(source, E5Encoder) else E5Encoder(source)
     settings = settings or LoRATraining()
@@ -143,20 +143,20 @@ def _require_plain(encoder: E5Encoder) -> None:
     if type(encoder) is not E5Encoder:
         raise ValueError(
             f"an adapter is trained on one model, found a {type(encoder).__name__}: save a merge "
-            "(encoder.save(folder)) and give E5Encoder(folder); on top of an adapter, give E5Encoder('BASE+ADAPTER')"
+            "(encoder.save(folder)) and give E5Encoder(folder); to train on an adapter, give E5Encoder('BASE+ADAPTER')"
         )
 
 
 def _require_apart(pairs: TrainingPairs, dev: TestCollection | None, split: str) -> None:
-    """Raise ``ValueError`` where the step would be chosen on test queries, or on those that it was trained on."""
+    """Raise ``ValueError`` if the step would be chosen on test queries or on training queries."""
     if dev is None:
         return
     if split == "test":
-        raise ValueError("the best step is not chosen on test queries: give another split, or pairs that are held out")
+        raise ValueError("the best step must not be chosen on test queries: give another split, or held-out pairs")
     topics = dev.topics(split)
     shared = set(topics["query"]) & set(pairs.queries["query"])
     if shared:
         raise ValueError(
             f"{len(shared)} of the {len(topics)} queries of {split} of {dev.name} are trained on, such as "
-            f"{min(shared)!r}: the best step would be chosen on what was learned"
+            f"{min(shared)!r}: the best step would be chosen on training queries"
         )

@@ -1,4 +1,4 @@
-"""Masked language modelling: an encoder learns to fill in masked tokens of unlabelled text."""
+"""Masked language modelling: an encoder learns to predict masked tokens of unlabelled text."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ LOSS_ROWS = 64
 
 
 class MaskedLM:
-    """A masked language model in float32, whose embeddings are frozen: a merge takes them from the source model.
+    """A masked language model in float32. Its embeddings are frozen: a merge takes them from the source model.
 
     Attributes:
         model: The live model.
-        tokenizer: The base's.
-        fresh_head: Whether the base had no head for masked tokens, so that it was initialised at random.
+        tokenizer: Tokenizer of the base.
+        fresh_head: Whether the base had no head for masked tokens, so that a new one was initialised at random.
     """
 
     def __init__(self, base: Path, *, dropout: float, device: str) -> None:
-        """Load the base model; a missing head is drawn from torch's global generator.
+        """Load the base model. A missing head is initialised with torch's global random generator.
 
         Raises:
             ValueError: The base is not an encoder, or weights of its body are missing.
@@ -51,7 +51,7 @@ class MaskedLM:
         for names, value in ((_HIDDEN_DROPOUT, dropout), (_ATTENTION_DROPOUT, 0.0)):
             for name in filter(lambda name: hasattr(config, name), names):
                 setattr(config, name, value)
-        # On CPUs the fused attention's backward pass is slower than the plain one's.
+        # On CPUs, the backward pass of fused attention is slower.
         attention = "eager" if torch.device(device).type == "cpu" else "sdpa"
         with quiet_loading():
             self.model, loading = AutoModelForMaskedLM.from_pretrained(
@@ -60,10 +60,10 @@ class MaskedLM:
         missing = sorted(name for name in loading["missing_keys"] if name.startswith(self._body_prefix))
         if missing:
             raise ValueError(
-                f"{base} lacks weights of its body, such as {missing[0]!r}; give a complete model, or one whose "
-                "configuration fits its weights"
+                f"{base} lacks weights of its body, such as {missing[0]!r}; give a complete model, or one with a "
+                "configuration that fits its weights"
             )
-        # A bias that is tied to another is reported too, where an older release saved the model.
+        # Tied biases are reported as missing too if an older release saved the model.
         self.fresh_head = any(name.endswith("weight") for name in loading["missing_keys"])
         self.model.to(device)
         self.train_head_only(False)
@@ -72,7 +72,7 @@ class MaskedLM:
 
     @property
     def vocabulary(self) -> int:
-        """Number of ids that both the tokenizer and the embeddings know."""
+        """Number of ids that both the tokenizer and the embeddings have."""
         return min(len(self.tokenizer), self.model.config.vocab_size)
 
     @property
@@ -80,17 +80,17 @@ class MaskedLM:
         return f"{self.model.base_model_prefix}."
 
     def train_head_only(self, alone: bool) -> None:
-        """Say what learns: the head alone, or the head and the layers."""
+        """Choose what is trained: only the head, or the head and the layers."""
         self.model.requires_grad_(True)
         self.model.base_model.requires_grad_(not alone)
         _embeddings(self.model.base_model).requires_grad_(False)
 
     def loss(self, model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return the mean loss of a batch (nats a predicted token)."""
+        """Return the mean loss of a batch (nats per predicted token)."""
         predicted, tokens = batch["predicted"], batch["tokens"]
 
         def keep_predicted(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            # The head, a product with the whole vocabulary, sees the masked positions alone.
+            # Only the predicted positions go through the head, a product with the whole vocabulary.
             hidden = output["last_hidden_state"][predicted]
             output["last_hidden_state"] = nn.functional.pad(hidden, (0, 0, 0, -len(hidden) % LOSS_ROWS)).unsqueeze(0)
             return output
@@ -103,10 +103,10 @@ class MaskedLM:
         return _cross_entropy(output.logits[0, : len(tokens)], tokens)
 
     def save(self, folder: Path) -> None:
-        """Write the body as a transformers model, named and configured as the base's own, and the base's tokenizer.
+        """Write the body as a transformers model, with names and configuration of the base, and the base's tokenizer.
 
-        The head is left out. The pooler, which masked training does not touch, is the base's own; where the base has
-        none, none is written.
+        The head is not written. The pooler is that of the base, because masked training does not change it; if the
+        base has no pooler, none is written.
         """
         with quiet_loading():
             body, loading = AutoModel.from_pretrained(self._base, dtype=torch.float32, output_loading_info=True)
@@ -116,7 +116,7 @@ class MaskedLM:
                 if name.startswith(self._body_prefix) and weight.requires_grad:
                     weights[name.removeprefix(self._body_prefix)].copy_(weight.detach())
             body.save_pretrained(folder, state_dict=weights)
-        AutoTokenizer.from_pretrained(self._base).save_pretrained(folder)  # use changes a tokenizer's own settings
+        AutoTokenizer.from_pretrained(self._base).save_pretrained(folder)  # use changes a tokenizer's settings
 
 
 def train_masked(
@@ -128,14 +128,14 @@ def train_masked(
     *,
     verbose: bool | None = None,
 ) -> Course:
-    """Train a fresh head alone, then the head and the layers.
+    """Train a new head alone, then the head and the layers.
 
     Args:
-        model: Loaded.
-        windows: What it learns from.
-        settings: How.
-        loop: Of the second stage.
-        checkpoints: Of the second stage; a head whose training is killed starts again.
+        model: The loaded model.
+        windows: Training text, in windows.
+        settings: Settings of the training.
+        loop: Loop of the second stage.
+        checkpoints: Checkpoints of the second stage; an interrupted training of the head starts again.
         verbose: Show progress bars; in terminals and notebooks when None.
     """
     tokenizer = model.tokenizer
@@ -155,10 +155,10 @@ def train_masked(
 
 
 def encoder_config(base: Path) -> PretrainedConfig:
-    """Return the configuration of a model that can learn to fill in masked tokens.
+    """Return the configuration of a model that can be trained to predict masked tokens.
 
     Raises:
-        ValueError: The folder holds a decoder, an encoder-decoder, or nothing that transformers knows.
+        ValueError: The folder has a decoder, an encoder-decoder, or no model that transformers knows.
     """
     try:
         config = AutoConfig.from_pretrained(base)
@@ -166,24 +166,24 @@ def encoder_config(base: Path) -> PretrainedConfig:
         raise ValueError(f"{base} holds no model that transformers can load: {error}") from error
     if type(config) not in MODEL_FOR_MASKED_LM_MAPPING or config.is_encoder_decoder:
         raise ValueError(
-            f"{base} is a {config.model_type!r} model: a decoder, or another kind that fills in no masked tokens. "
+            f"{base} is a {config.model_type!r} model: a decoder, or another kind that does not predict masked tokens. "
             "Masked training needs an encoder such as BERT; train a decoder with objective='causal' or 'known-items'"
         )
     return config
 
 
 def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    # In parts: float32 logits of a whole batch are a block that the allocator fetches from the system at every step.
+    # In parts: for float32 logits of a whole batch, the allocator would request memory from the system at every step.
     parts = zip(torch.split(logits, LOSS_ROWS), torch.split(labels, LOSS_ROWS), strict=True)
     losses = [nn.functional.cross_entropy(part.float(), label, reduction="sum") for part, label in parts]
     return torch.stack(losses).sum() / len(labels)
 
 
 class ByteDropout(nn.Dropout):
-    """Dropout that spends one random byte an element: faster than torch's on a CPU, ``p`` rounded to 1/256."""
+    """Dropout with one random byte per element: faster than torch's on a CPU; ``p`` is rounded to 1/256."""
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Zero a share ``p`` of the elements and scale the others up, while training."""
+        """While training, set a share ``p`` of the elements to 0 and scale up the others."""
         dropped = min(255, round(self.p * 256))
         if not self.training or dropped == 0:
             return hidden
@@ -193,7 +193,7 @@ class ByteDropout(nn.Dropout):
 
 
 def quicken_dropout(model: nn.Module) -> None:
-    """Put :class:`ByteDropout` in the place of every dropout of a model."""
+    """Replace every dropout module of a model with :class:`ByteDropout`."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.Dropout:
@@ -201,5 +201,5 @@ def quicken_dropout(model: nn.Module) -> None:
 
 
 def _embeddings(body: PreTrainedModel) -> nn.Module:
-    whole = getattr(body, "embeddings", None)  # positions, token types and normalisation too, where they are together
+    whole = getattr(body, "embeddings", None)  # with positions, token types and normalisation, if they are one module
     return whole if isinstance(whole, nn.Module) else body.get_input_embeddings()

@@ -1,4 +1,4 @@
-"""Batches of masked tokens: each a pure function of seed and number."""
+"""Batches of masked tokens. Each is a pure function of seed and number."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import torch
 
 from pyterrier_merge.training.batches import WindowBatches
 
-_MASKS = 1  # stream of random numbers; the order of the windows has another of the same seed
+_MASKS = 1  # stream of random numbers; the order of the windows uses another stream of the same seed
 
 
 @dataclass(frozen=True)
 class MaskedBatches:
-    """The batches of a masked training by number.
+    """The batches of a masked training, by number.
 
     Attributes:
-        windows: What they are made of.
-        steps: How many.
+        windows: The windows to batch and mask.
+        steps: Number of batches.
         mask_probability: Share of the ordinary tokens to predict.
-        mask_token: The id of the mask token.
+        mask_token: Id of the mask token.
         special_tokens: Ids that are never predicted.
-        vocabulary: Number of ids that a random replacement is drawn from.
-        first: How many batches of the windows come before.
+        vocabulary: Number of ids that random replacements are drawn from.
+        first: Number of the first batch of the windows.
     """
 
     windows: WindowBatches
@@ -40,11 +40,11 @@ class MaskedBatches:
     def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
         """Pad and mask the sequences of a batch.
 
-        Of the predicted tokens 80 % become the mask token, 10 % a random token and 10 % stay (Devlin et al., 2019).
+        Of the predicted tokens, 80 % become the mask token, 10 % a random token, and 10 % stay (Devlin et al., 2019).
 
         Returns:
             ``input_ids`` and ``attention_mask``, ``(batch, length) int64``; ``predicted``, ``(batch, length) bool``,
-            the positions to predict, at least one; ``tokens``, ``(n_predicted,) int64``, what stood there, row by row.
+            the positions to predict, at least one; ``tokens``, ``(n_predicted,) int64``, their ids, row by row.
         """
         number += self.first
         ids, attention = self.windows.padded(number)

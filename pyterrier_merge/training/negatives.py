@@ -1,4 +1,4 @@
-"""Hard negatives out of a run: a window of ranks, a margin below the positives, never what is known to be relevant."""
+"""Hard negatives from a run: in a range of ranks, a margin below the positives, never known to be relevant."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ logger = logging.getLogger(__name__)
 
 
 def read_texts(texts: TestCollection | Mapping[str, str], docnos: Collection[str]) -> dict[str, str]:
-    """Return the texts of these documents; those that are unknown or blank are left out.
+    """Return the texts of documents, without those that are unknown or blank.
 
     Raises:
-        TypeError: ``texts`` is something else.
+        TypeError: ``texts`` is neither a collection nor a mapping.
     """
     wanted = set(docnos)
     if isinstance(texts, TestCollection):
@@ -47,15 +47,15 @@ def mine(
     See :meth:`~pyterrier_merge.training.pairs.TrainingPairs.with_negatives`.
 
     Args:
-        name: Of the pairs, for messages.
-        qids: Of the queries.
-        relevant: ``qid`` and ``docno`` of what is relevant.
-        run: Results.
-        texts: Where the texts of negatives are.
-        ranks: First and last rank, from 1.
-        margin: Highest score of a negative, as a share of the best positive's.
-        per_query: Negatives of a query.
-        seed: Of the draw.
+        name: Name of the pairs, for messages.
+        qids: Qids of the queries.
+        relevant: ``qid`` and ``docno`` of relevant documents.
+        run: Results of the queries.
+        texts: Collection or mapping with the negatives' texts.
+        ranks: First and last rank, counted from 1.
+        margin: Maximum score of a negative, as a share of the best positive's score.
+        per_query: Negatives per query.
+        seed: Random seed of the draw.
         known: Texts of the positives.
     """
     _check(ranks, margin, per_query)
@@ -90,7 +90,7 @@ def _check(ranks: tuple[int, int], margin: float | None, per_query: int) -> None
 
 
 def _ranked(name: str, qids: pd.Series[str], run: pd.DataFrame, ignore_identical_ids: bool) -> pd.DataFrame:
-    """The results of these queries, ranked from 1 by their scores, or in the order of their ranks."""
+    """Return the results of these queries, ranked from 1 by score, or in the order of their ranks."""
     if not isinstance(run, pd.DataFrame):
         raise TypeError(f"{name}: expected a frame of results, found {run!r:.80}")
     by = next((column for column in ("score", "rank") if column in run), None)
@@ -111,7 +111,7 @@ def _ranked(name: str, qids: pd.Series[str], run: pd.DataFrame, ignore_identical
     own[by] = pd.to_numeric(own[by], errors="coerce")
     if own[by].isna().any():
         raise ValueError(f"{name}: the {by} of qid {own.loc[own[by].isna(), 'qid'].iloc[0]!r} is not a number")
-    if by == "score":  # in trec_eval's order, as everywhere
+    if by == "score":  # in trec_eval's order, as in the whole package
         keys = own.assign(compared=own["score"].astype("float32"))
         ordered = keys.sort_values(["qid", "compared", "docno"], ascending=[True, False, False])
     else:
@@ -125,14 +125,14 @@ def _below(name: str, candidates: pd.DataFrame, positives: pd.DataFrame, margin:
     best = positives.groupby("qid")["score"].max()
     if (best <= 0).any():
         raise ValueError(
-            f"{name}: {(best <= 0).sum()} positives have a score of 0 or below (such as {best.min():g}): a margin is a "
-            "share of scores above 0, such as those of BM25 or cosines"
+            f"{name}: {(best <= 0).sum()} positives have a score of 0 or below (such as {best.min():g}): a margin "
+            "needs scores above 0, such as those of BM25 or cosine similarity"
         )
-    return candidates[candidates["score"] <= margin * candidates["qid"].map(best)]  # no positive found: none is left
+    return candidates[candidates["score"] <= margin * candidates["qid"].map(best)]  # none without a retrieved positive
 
 
 def _drawn(candidates: pd.DataFrame, per_query: int, seed: str) -> pd.DataFrame:
-    """Draw by a keyed hash of each row, so that no query's draw depends on other queries."""
+    """Draw by a keyed hash of each row, so that the draw of a query does not depend on other queries."""
     key = hashlib.sha256(seed.encode()).hexdigest()[:16]
     names = candidates[["qid", "docno"]].astype(object)
     order = pd.util.hash_pandas_object(names, index=False, hash_key=key)
@@ -141,7 +141,7 @@ def _drawn(candidates: pd.DataFrame, per_query: int, seed: str) -> pd.DataFrame:
 
 
 def _copies(drawn: pd.DataFrame, relevant: pd.DataFrame, texts: Mapping[str, str]) -> pd.Series[bool]:
-    """Say which negatives have the very text of something relevant to their query."""
+    """Return which negatives have the same text as a document that is relevant to their query."""
     same = pd.DataFrame({"qid": relevant["qid"], "text": relevant["docno"].map(texts)}).dropna()
     pairs = pd.DataFrame({"qid": drawn["qid"], "text": drawn["docno"].map(texts)})
     found = pd.MultiIndex.from_frame(pairs).isin(pd.MultiIndex.from_frame(same))

@@ -1,4 +1,4 @@
-"""Pairs in batches, by number, as the very token ids that the model's encoder gives a text."""
+"""Batches of training pairs, by number, with the same token ids as in the model's encoder."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from pyterrier_merge.training.pairs import TrainingPairs
     from pyterrier_merge.training.settings import ContrastiveTraining
 
-MULTIPLE = 8  # lengths of batches
+MULTIPLE = 8  # batch lengths are rounded up to a multiple of it
 _ORDER = 2  # stream of random numbers
 PAPER_LINE_BREAK, PAPER_QUERY = "\\n", "Query:"
 
 
 @dataclass(frozen=True)
 class Texts:
-    """How texts become token ids: as the encoder reads them.
+    """Conversion of texts to token ids, as in the encoder.
 
     Attributes:
-        tokenizer: The model's.
-        contract: Prompts, length, and tokens around a text.
-        paper: Write prompts and ends as the training scripts of arXiv 2509.21966 did.
+        tokenizer: The model's tokenizer.
+        contract: Prompts, maximum length, and tokens around a text.
+        paper: Write prompts and ends of texts as the training scripts of arXiv 2509.21966.
     """
 
     tokenizer: Any
@@ -61,21 +61,21 @@ class Texts:
 
 
 class PairBatches:
-    """The batches of a contrastive training by number: in each, no query's text is relevant to another query.
+    """The batches of a contrastive training, by number. No text in a batch is relevant to another row's query.
 
-    Copies of a text count as one text, and so do copies of a query.
+    Copies of a text count as one text, and copies of a query as one query.
 
     Attributes:
-        pairs: What they are made of.
-        texts: Makes token ids.
-        batches: Of each, the rows: qid, docno of the positive, docnos of negatives.
+        pairs: The training pairs.
+        texts: Converts texts to token ids.
+        batches: The rows of each batch: qid, docno of the positive, docnos of negatives.
     """
 
     def __init__(self, pairs: TrainingPairs, texts: Texts, settings: ContrastiveTraining, batches: int) -> None:
-        """Plan so many batches.
+        """Plan the rows of this number of batches.
 
         Raises:
-            ValueError: Each batch is one query without negatives: nothing to tell a text from.
+            ValueError: Each batch has one query and no negatives, so there is nothing to contrast.
         """
         self.pairs, self.texts = pairs, texts
         self._query = dict(zip(pairs.queries["qid"], pairs.queries["query"], strict=True))
@@ -89,14 +89,14 @@ class PairBatches:
         if not settings.negatives and all(len(batch) == 1 for batch in self.batches):
             raise ValueError(
                 f"{pairs.name}: no two queries can share a batch of {settings.batch_size}, and there are no negatives: "
-                "there is nothing to tell a text from"
+                "there is nothing to contrast a text with"
             )
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, number: int) -> dict[str, dict[str, torch.Tensor]]:
-        """Return token ids and masks: of the queries, of their positives, and of each column of negatives.
+        """Return token ids and masks of the queries, of their positives, and of each column of negatives.
 
         All documents are padded to one length.
         """
@@ -109,7 +109,7 @@ class PairBatches:
         }
 
     def _drawn(self, settings: ContrastiveTraining) -> Iterator[list[tuple[str, ...]]]:
-        """Yield batches of rows for ever: epoch after epoch, each in an order of its own."""
+        """Yield batches of rows without end, epoch after epoch; each epoch has its own order."""
         epoch, waiting = 0, list[tuple[str, ...]]()
         while True:
             if len(waiting) < settings.batch_size:
@@ -121,7 +121,7 @@ class PairBatches:
             yield batch
 
     def _taken(self, waiting: list[tuple[str, ...]], size: int) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-        """The first rows that go together, and those that wait for the next batch."""
+        """Return the first rows that can share a batch, and the rows left for later batches."""
         batch: list[tuple[str, ...]] = []
         left: list[tuple[str, ...]] = []
         held = set[str]()  # texts in the batch
@@ -140,5 +140,5 @@ class PairBatches:
         return batch, left
 
     def _text(self, docno: str) -> str:
-        """A document's text, by which copies under several names are one; known relevant ones may have none here."""
+        """Return a document's text, so that copies count as one; its docno if it is relevant but has no text here."""
         return self.pairs.texts.get(docno, docno)

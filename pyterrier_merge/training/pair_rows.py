@@ -1,4 +1,4 @@
-"""Rows of a query, its positives and its negatives, checked and put together to training pairs."""
+"""Rows with a query, its positives and its negatives: checks, and conversion to training pairs."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def put_together(
     relevant: pd.DataFrame | None = None,
     origin: tuple[str, str] | None = None,
 ) -> TrainingPairs:
-    """Make pairs of rows; what has no text, and queries without positives, are counted in a warning and left out.
+    """Make pairs from rows. A warning counts what is left out: documents without text, queries without positives.
 
     Args:
-        name: What they are, for reports.
-        rows: One a query.
+        name: Name of the pairs, for reports.
+        rows: One row per query.
         texts: Docno -> text.
         labelled: Whether the queries count as labelled.
-        documents: Whether the docnos are a collection's.
-        relevant: ``qid`` and ``docno`` of all that is known to be relevant; the rows' positives when None.
+        documents: Whether the docnos belong to a collection.
+        relevant: ``qid`` and ``docno`` of all documents known to be relevant; the rows' positives when None.
         origin: Name and fingerprint of the documents' collection.
 
     Raises:
-        ValueError: No positive, or none of the negatives, has a text, or there are fewer than two queries.
+        ValueError: No positive has a text, no given negative has one, or there are fewer than two queries.
     """
     rows = list(rows)
     if relevant is None:
@@ -70,7 +70,7 @@ def put_together(
 
 
 def _with_texts(name: str, rows: Sequence[PairRow], texts: Mapping[str, str]) -> list[PairRow]:
-    """Return the rows with the documents that have a text, and without negatives that are positives too."""
+    """Return the rows with only documents that have a text, and without negatives that are also positives."""
     there = {docno for docno, text in texts.items() if text.strip()}
     kept = [
         row._replace(
@@ -83,7 +83,7 @@ def _with_texts(name: str, rows: Sequence[PairRow], texts: Mapping[str, str]) ->
         given, left = (sum(len(getattr(row, kind)) for row in some) for some in (rows, kept))
         if given and not left:
             example = next(getattr(row, kind)[0] for row in rows if getattr(row, kind))
-            raise ValueError(f"{name}: none of the {given} {kind} has a text and counts as one, such as {example!r}")
+            raise ValueError(f"{name}: none of the {given} {kind} has a text and can be used, such as {example!r}")
         if given > left:
             logger.warning(
                 "%s: %d of the %d %s have no text, or are positives too, and are left out",
@@ -96,7 +96,7 @@ def checked_name(where: str, what: str, value: Any) -> str:
     """Return the name of a query or document; whole numbers become strings.
 
     Raises:
-        ValueError: It is another thing, or blank.
+        ValueError: The value is not a string or whole number, or is blank.
     """
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
         raise ValueError(f"{where}: {what} is a name, found {value!r}")
@@ -107,7 +107,7 @@ def checked_text(where: str, what: str, value: Any) -> str:
     """Return a text.
 
     Raises:
-        ValueError: It is another thing, or blank.
+        ValueError: The value is not a string, or is blank.
     """
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{where}: {what} is a text that is not blank, found {value!r:.80}")

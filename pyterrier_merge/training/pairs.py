@@ -1,4 +1,4 @@
-"""Training pairs out of a collection's judgements or a frame; and, by their names, all other ways to make them."""
+"""Training pairs from a collection's judgements or a data frame; also exports all other ways to make them."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ logger = logging.getLogger(__name__)
 
 
 def pairs_from_collection(collection: TestCollection, split: str = "train", *, min_label: int = 1) -> TrainingPairs:
-    """Make pairs of a collection's judgements: of its train split, or of known items.
+    """Make training pairs from a collection's judgements: of its train split, or of known items.
 
     Positives are documents with at least ``min_label``; those with a lower label above 0 are never mined as negatives.
-    Positives without text in the corpus, and queries without positives, are counted in a warning and left out.
+    Positives without text in the corpus and queries without positives are left out; a warning counts them.
 
     Args:
-        collection: Gives queries, judgements and texts. Where its judgements cost nothing (``labelled`` is False, as
-            for :func:`pyterrier_merge.known_items`), the pairs count no label.
-        split: Never the test split.
+        collection: Gives queries, judgements and texts. If its judgements need no labelling (``labelled`` is False, as
+            for :func:`pyterrier_merge.known_items`), the pairs count no labels.
+        split: The split of the queries; never the test split.
         min_label: Lowest label of a positive.
 
     Raises:
-        TypeError: The collection is something else.
-        ValueError: It is the test split or an unknown one, no judgement has the label, no positive has a text, or
+        TypeError: ``collection`` is not a test collection.
+        ValueError: The split is the test split or unknown, no judgement has the label, no positive has a text, or
             fewer than two queries are left.
     """
     require_collection(collection)
     if split == "test":
-        raise ValueError("models are not trained on test queries: give another split")
+        raise ValueError("models must not be trained on test queries: give another split")
     if min_label < 1:
         raise ValueError(f"min_label is at least 1, because label 0 is not relevant; found {min_label!r}")
     name = f"{split} of {collection.name}"
@@ -63,17 +63,17 @@ def pairs_from_collection(collection: TestCollection, split: str = "train", *, m
 
 
 def pairs_from_frame(frame: pd.DataFrame, name: str = "a frame", *, labelled: bool = True) -> TrainingPairs:
-    """Make pairs of a frame.
+    """Make training pairs from a data frame.
 
     Args:
-        frame: ``query`` and ``positive`` (a text), one row a pair, with any of ``negative`` (a text), ``negative_1``,
-            ``negative_2`` ..., and ``negatives`` (a list of texts); rows of one query are put together. Or ``qid``,
-            ``query``, ``docno`` and ``text``, one row a positive.
-        name: What it is, for reports.
+        frame: ``query`` and ``positive`` (a text), one row per pair, with any of ``negative`` (a text), ``negative_1``,
+            ``negative_2`` ..., and ``negatives`` (a list of texts); rows of one query are combined. Or ``qid``,
+            ``query``, ``docno`` and ``text``, one row per positive.
+        name: Name of the pairs, for reports.
         labelled: Whether the queries count as labelled; False for generated ones.
 
     Raises:
-        TypeError: It is not a frame.
+        TypeError: ``frame`` is not a data frame.
         ValueError: Columns are missing, a query or text is blank or not a string, a row occurs twice, a qid has two
             queries or a docno two texts, or there are fewer than two queries.
     """
@@ -93,14 +93,14 @@ def pairs_from_frame(frame: pd.DataFrame, name: str = "a frame", *, labelled: bo
         row, found = read(where, {str(key): value for key, value in entry.items()})
         known = rows.setdefault(row.qid, row._replace(positives=[], negatives=[]))
         if known.query != row.query:
-            raise ValueError(f"{where}: qid {row.qid!r} has another query than in a row before")
+            raise ValueError(f"{where}: qid {row.qid!r} has another query than in an earlier row")
         if row.positives[0] in known.positives:
-            raise ValueError(f"{where}: query and positive are those of a row before: {row.query[:60]!r}")
+            raise ValueError(f"{where}: query and positive are those of an earlier row: {row.query[:60]!r}")
         known.positives.extend(row.positives)
         known.negatives.extend(docno for docno in dict.fromkeys(row.negatives) if docno not in known.negatives)
         for docno, text in found.items():
             if texts.setdefault(docno, text) != text:
-                raise ValueError(f"{where}: docno {docno!r} has another text than in a row before")
+                raise ValueError(f"{where}: docno {docno!r} has another text than in an earlier row")
     return put_together(name, list(rows.values()), texts, labelled=labelled, documents=named)
 
 
@@ -123,6 +123,6 @@ def _negatives(entry: Mapping[str, Any]) -> Iterator[Any]:
         if column == "negatives" and isinstance(value, list | tuple):
             yield from value
         elif column == "negatives":
-            yield [value]  # not a text, which is then said
+            yield [value]  # not a text: the check then reports it
         elif (column == "negative" or column.startswith("negative_")) and not pd.isna(value):  # some rows have fewer
             yield value

@@ -1,4 +1,4 @@
-"""How much of its texts a training reads, where the settings leave that open. Pure functions of numbers."""
+"""How much of its texts a training reads: defaults for settings that are left out. Pure functions of numbers."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from pyterrier_merge.training.settings import CausalTraining, MaskedTraining
 
 logger = logging.getLogger(__name__)
 
-BATCH, WINDOW, STEPS = 32, 64, 800  # four minutes on two cores where texts are short; at most 1.6 million tokens
-LONGEST = 512  # tokens of a window that is chosen: what attention costs grows with their square
-WHOLE = 0.75  # share of the texts that fit into one window, where the retriever reads so much
+BATCH, WINDOW, STEPS = 32, 64, 800  # four minutes on two cores if texts are short; at most 1.6 million tokens
+LONGEST = 512  # maximum tokens of a default window: the cost of attention grows with their square
+WHOLE = 0.75  # share of the texts that fit into one default window, if the retriever reads that many tokens
 PASSES = 10  # repeated text is worth as much as new for four passes, and little after 16 (Muennighoff et al., 2023)
-MANY_PASSES, SMALL_SHARE = 20, 0.5  # a warning is due beyond
+MANY_PASSES, SMALL_SHARE = 20, 0.5  # limits for a warning
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What a training reads.
+    """The amount of text that a training reads.
 
     Attributes:
-        texts: Texts of the corpus.
-        windows: Windows that they were cut into.
-        window: Tokens of a window at most.
-        batch_size: Windows of a batch.
-        steps: Batches that the whole model learns from.
+        texts: Number of texts in the corpus.
+        windows: Number of windows that they were cut into.
+        window: Maximum tokens of a window.
+        batch_size: Windows per batch.
+        steps: Number of batches that the whole model is trained on.
     """
 
     texts: int
@@ -45,20 +45,20 @@ class TrainingPlan:
 
     @property
     def passes(self) -> float:
-        """How often the whole model reads a window, on average."""
+        """How often the whole model reads each window, on average."""
         return self.steps / self.epoch_steps
 
     @property
     def share(self) -> float:
-        """Share of the windows, and so of the tokens, that the whole model reads at all."""
+        """Share of the windows, and so of the tokens, that the whole model reads at least once."""
         return min(1.0, self.passes)
 
     def report(self) -> dict[str, Any]:
-        """Return what ``training.json`` tells of it."""
+        """Return the plan's fields of ``training.json``."""
         return vars(self) | {"passes": round(self.passes, 2), "share_of_text_read": round(self.share, 4)}
 
     def log(self) -> None:
-        """Say it; as a warning where little of the text is read, or all of it very often."""
+        """Log the plan; as a warning if little of the text is read, or all of it very often."""
         unusual = self.passes > MANY_PASSES or self.share < SMALL_SHARE
         logger.log(
             logging.WARNING if unusual else logging.INFO,
@@ -70,28 +70,28 @@ class TrainingPlan:
 
 
 def choose_window(lengths: np.ndarray, longest: int) -> int:
-    """Return the tokens of a window: three texts of four fit into one, and it has 64 tokens at least and 512 at most.
+    """Return the tokens of a default window: three of four texts fit into one; at least 64, at most 512 tokens.
 
     Args:
-        lengths: Tokens of each text, those around it included.
-        longest: Tokens that the retriever reads.
+        lengths: Tokens of each text, including those around it.
+        longest: Maximum tokens that the retriever reads; an upper limit too.
     """
     return min(longest, LONGEST, max(WINDOW, int(np.quantile(lengths, WHOLE, method="inverted_cdf"))))
 
 
 def choose_batch_size(window: int) -> int:
-    """Return the windows of a batch: 32, or of more than 64 tokens so many that the batch has no more tokens."""
+    """Return the windows per batch: 32, or fewer for windows above 64 tokens, so that a batch has no more tokens."""
     return max(1, min(BATCH, BATCH * WINDOW // window))
 
 
 def make_plan(settings: MaskedTraining | CausalTraining, *, texts: int, windows: int, window: int) -> TrainingPlan:
-    """Complete the settings: by default ten passes, and 800 steps at most.
+    """Complete the settings: by default ten passes, but at most 800 steps.
 
     Args:
-        settings: What is given.
-        texts: Texts of the corpus.
-        windows: Windows that they were cut into.
-        window: Tokens of a window at most.
+        settings: The given settings.
+        texts: Number of texts in the corpus.
+        windows: Number of windows that they were cut into.
+        window: Maximum tokens of a window.
     """
     batch_size = settings.batch_size or choose_batch_size(window)
     steps = settings.steps or min(STEPS, PASSES * math.ceil(windows / batch_size))

@@ -1,4 +1,4 @@
-"""The picture of a training that is finished, from its folder."""
+"""Plot of a finished training, from its folder."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def plot_training(folder: str | Path, path: str | Path | None = None) -> Figure:
-    """Draw the loss of each step, and the dev measure where there was one, with a line at the step that was kept.
+    """Plot the loss of each step, and the dev measure if there was one, with a line at the chosen step.
 
     Args:
-        folder: What :func:`pyterrier_merge.train_lora` or :func:`pyterrier_merge.train_domain_model` returned.
-        path: A file to save it to; the ending says the format: ``.png``, ``.pdf``, ``.svg``.
+        folder: Folder returned by :func:`pyterrier_merge.train_lora` or :func:`pyterrier_merge.train_domain_model`.
+        path: Output file; its extension decides the format: ``.png``, ``.pdf``, ``.svg``.
 
     Raises:
-        FileNotFoundError: It is not a folder of a training: ``training.csv`` or ``training.json`` is not there.
+        FileNotFoundError: The folder is not that of a training: ``training.csv`` or ``training.json`` is missing.
     """
     made = user_path(folder)
     for name in (CURVE, TRAINING):

@@ -1,4 +1,4 @@
-"""Which documents a model was trained on as known items: these never choose its alphas."""
+"""The documents that a model was trained on as known items. Its alphas must not be chosen on them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ KNOWN_ITEMS = "known-items"
 
 @dataclass(frozen=True)
 class TrainedDocuments:
-    """Documents whose items a model was trained on.
+    """Documents that a model was trained on as known items.
 
     Attributes:
-        collection: Name of the collection that they belong to.
-        fingerprint: Its fingerprint.
-        docnos: Their names.
+        collection: Name of the documents' collection.
+        fingerprint: Fingerprint of the collection.
+        docnos: Docnos of the documents.
     """
 
     collection: str
@@ -31,17 +31,17 @@ class TrainedDocuments:
     docnos: frozenset[str]
 
     def among(self, collection: TestCollection, docnos: Iterable[str]) -> list[str]:
-        """Return those of a collection's documents that are among these: of one that has the same name or content."""
+        """Return which of a collection's documents are among these, if it has the same name or content."""
         name, fingerprint = collection.origin
         same = name == self.collection or fingerprint == self.fingerprint
         return sorted(self.docnos.intersection(docnos)) if same else []
 
 
 def describe(pairs: TrainingPairs) -> dict[str, Any]:
-    """Return what ``training.json`` says of pairs that a model was trained on, in addition to its other fields.
+    """Return the fields of ``training.json`` about the pairs that a model was trained on.
 
     Returns:
-        ``objective``; for known items, and others that cost no label, also ``items``: ``collection`` and
+        ``objective``; for known items and other pairs without labels also ``items``: ``collection`` and
         ``fingerprint`` of the collection that their documents belong to, and the sorted ``docnos``.
     """
     if pairs.labels or not pairs.documents or pairs.origin is None:
@@ -54,9 +54,9 @@ def describe(pairs: TrainingPairs) -> dict[str, Any]:
 
 
 def trained_documents(model: str | Path) -> list[TrainedDocuments]:
-    """Return the documents whose items a model, an adapter of it, or a model merged into it was trained on.
+    """Return the documents that a model, its adapter, or a model merged into it was trained on as known items.
 
-    A model that learned to fill in masked words of documents has seen no query: its report names none.
+    A model trained to predict masked words of documents has seen no query: its report lists no documents.
 
     Raises:
         ValueError: ``training.json`` or ``merge.json`` cannot be read.
@@ -66,7 +66,7 @@ def trained_documents(model: str | Path) -> list[TrainedDocuments]:
         return [TrainedDocuments(own["collection"], own["fingerprint"], frozenset(own["docnos"])) for own in found]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"the report of a training in {model} is damaged ({type(error).__name__}: {error}): train the model again"
+            f"the training report in {model} is damaged ({type(error).__name__}: {error}): train the model again"
         ) from error
 
 
@@ -79,12 +79,12 @@ def trained_queries(model: str | Path) -> list[str]:
 def require_untrained(models: Iterable[str | Path], collection: TestCollection, split: str) -> None:
     """Refuse to choose on known items of documents that a model was trained on: it would look better than it is.
 
-    Where the judgements are labels, nothing is refused.
+    If the judgements are labels, nothing is refused.
 
     Args:
-        models: Names of models; those on this disk are looked into.
-        collection: What is chosen on.
-        split: Whose queries.
+        models: Names of models; only those on this disk are checked.
+        collection: The collection to choose on.
+        split: The split of the queries.
 
     Raises:
         ValueError: A model was trained on documents that the split's queries look for.

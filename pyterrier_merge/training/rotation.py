@@ -1,4 +1,4 @@
-"""Which positive and negatives a query learns from in an epoch: Tevatron's rotation, and a rule where there are few."""
+"""The positive and negatives of a query in an epoch: Tevatron's rotation, and a rule for queries without negatives."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import pandas as pd
 
-Docnos = Mapping[str, Sequence[str]]  # of each qid
+Docnos = Mapping[str, Sequence[str]]  # docnos of each qid
 
 
 def grouped(frame: pd.DataFrame) -> dict[str, list[str]]:
-    """Return the docnos of each qid, in their order."""
+    """Return the docnos of each qid, in order."""
     found: dict[str, list[str]] = {}
     for qid, docno in zip(frame["qid"], frame["docno"], strict=True):
         found.setdefault(qid, []).append(docno)
@@ -29,17 +29,17 @@ def rotated(
     negatives: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Return one row a query; see :meth:`~pyterrier_merge.training.training_pairs.TrainingPairs.rows`.
+    """Return one row per query; see :meth:`~pyterrier_merge.training.training_pairs.TrainingPairs.rows`.
 
     Args:
-        name: Of the pairs, for messages.
-        qids: Of the queries, in their order.
-        positives_of: At least one of each query.
-        negatives_of: Some queries may have none.
-        relevant_of: What is never given to a query as a negative.
-        epoch: From 0.
-        negatives: Of each row.
-        seed: Of the rotation.
+        name: Name of the pairs, for messages.
+        qids: Qids of the queries, in order.
+        positives_of: Positives of each query, at least one.
+        negatives_of: Negatives of queries; some queries may have none.
+        relevant_of: Documents of each query that are never its negatives.
+        epoch: Number of the epoch, from 0.
+        negatives: Negatives per row.
+        seed: Seed of the rotation.
 
     Raises:
         ValueError: A query has no negative, and all positives of other queries are relevant to it.
@@ -59,7 +59,7 @@ def rotated(
 
 
 def _in_a_circle(docnos: Sequence[str], number: int, epoch: int, count: int) -> Iterator[str]:
-    """Yield the next ``count`` of the documents in the order that the row's number gives them."""
+    """Yield the next ``count`` documents in a circle, in the order that the row's number decides."""
     order = list(docnos)
     random.Random(number).shuffle(order)  # noqa: S311 (no secret)
     yield from (order[(epoch * count + place) % len(order)] for place in range(count))

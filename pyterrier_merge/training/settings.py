@@ -1,4 +1,4 @@
-"""The settings of trainings, one class for each objective. Pure data."""
+"""Settings of trainings, one class per objective. Pure data."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainingSettings(BaseModel):
-    """Settings of every training: AdamW, a linear warm-up and a linear decay to 0, gradients clipped to norm 1.
+    """Settings of all trainings: AdamW, linear warm-up and linear decay to 0, gradients clipped to norm 1.
 
     Attributes:
         steps: Optimizer steps.
-        batch_size: Texts, pairs or windows of a batch.
-        learning_rate: Peak of the learning rate.
-        warmup: Steps over which the learning rate rises, or a share of all steps when it is below 1.
-        weight_decay: AdamW's decay of the matrices; biases and normalisations have none.
-        max_length: Tokens of a text or window at most, prompt and special tokens counted.
-        seed: Decides everything that is drawn at random.
-        dtype: ``float32``, ``bfloat16`` (computed in bfloat16, updated in float32), or ``auto``: bfloat16 where the
+        batch_size: Texts, pairs or windows per batch.
+        learning_rate: Peak learning rate.
+        warmup: Steps of the learning rate's warm-up, or a share of all steps if below 1.
+        weight_decay: AdamW's weight decay of matrices; biases and normalisations have none.
+        max_length: Maximum tokens of a text or window, including prompt and special tokens.
+        seed: Random seed of all draws.
+        dtype: ``float32``, ``bfloat16`` (computed in bfloat16, updated in float32), or ``auto``: bfloat16 if the
             device has instructions for it.
     """
 
@@ -43,21 +43,21 @@ class MaskedTraining(TrainingSettings):
     """Masked-language-model pretraining of an encoder (Devlin et al., 2019), continued on unlabelled text.
 
     The defaults are made for four minutes on two cores with short texts, and read at most twice as many tokens of long
-    ones; what was tried is in ``experiments/benchmarks/results/domain_training.json``.
+    ones; the settings that were tried are in ``experiments/benchmarks/results/domain_training.json``.
 
     Attributes:
-        objective: Names this kind of training.
-        steps: Optimizer steps of the whole model; ten passes over the texts and 800 at most when left out.
-        batch_size: Windows of a batch; 32, or fewer of more than 64 tokens, when left out.
-        learning_rate: Peak of the learning rate of the whole model.
-        head_steps: Steps in which the head alone learns first; none where the base brings its own head.
-        head_learning_rate: Peak of those steps.
+        objective: Name of this kind of training.
+        steps: Optimizer steps of the whole model; when left out, ten passes over the texts, but at most 800 steps.
+        batch_size: Windows per batch; when left out, 32, or fewer if they have more than 64 tokens.
+        learning_rate: Peak learning rate of the whole model.
+        head_steps: Steps that first train only the head; not used if the base has a head.
+        head_learning_rate: Peak learning rate of these steps.
         mask_probability: Share of the tokens to predict.
-        max_length: Tokens of a window at most. When left out, what three texts of four fit into: at least 64, at most
-            512 and what the retriever reads.
-        packing: ``document``: one text a window, which is what a retrieval model encodes; a longer text is cut into
-            several of like length. ``block``: texts joined and cut into windows of ``max_length``.
-        dropout: Of the hidden states; attention has none.
+        max_length: Maximum tokens of a window. When left out, three of four texts fit into one: at least 64, at most
+            512, and at most what the retriever reads.
+        packing: ``document``: one text per window, which is what a retrieval model encodes; a longer text is cut into
+            windows of similar length. ``block``: texts are joined and cut into windows of ``max_length``.
+        dropout: Dropout of the hidden states; attention has none.
     """
 
     objective: Literal["masked"] = "masked"
@@ -74,14 +74,14 @@ class CausalTraining(TrainingSettings):
     """Next-token pretraining of a decoder, continued on unlabelled text.
 
     Attributes:
-        objective: Names this kind of training.
-        steps: Optimizer steps; ten passes over the texts and 800 at most when left out.
-        batch_size: Windows of a batch; 32, or fewer of more than 64 tokens, when left out.
-        max_length: Tokens of a window at most. When left out, what three texts of four fit into: at least 64, at most
-            512 and what the retriever reads.
-        packing: ``document``: one text a window; ``block``: texts joined and cut into windows of ``max_length``.
-        rank: Train a LoRA adapter of this rank and merge it into the weights; 0 trains all weights. When left out, 16
-            for models of more than a billion parameters, and 0 for smaller ones.
+        objective: Name of this kind of training.
+        steps: Optimizer steps; when left out, ten passes over the texts, but at most 800 steps.
+        batch_size: Windows per batch; when left out, 32, or fewer if they have more than 64 tokens.
+        max_length: Maximum tokens of a window. When left out, three of four texts fit into one: at least 64, at most
+            512, and at most what the retriever reads.
+        packing: ``document``: one text per window. ``block``: texts are joined and cut into windows of ``max_length``.
+        rank: Train a LoRA adapter of this rank and merge it into the weights; 0 trains all weights except the input
+            embeddings. When left out, 16 for models with more than a billion parameters, 0 for smaller ones.
         checkpointing: Recompute activations in the backward pass: less memory, a third more time.
     """
 
@@ -94,15 +94,15 @@ class CausalTraining(TrainingSettings):
 
 
 class ContrastiveTraining(TrainingSettings):
-    """What contrastive trainings share: each query against the other documents of its batch (InfoNCE).
+    """Shared settings of contrastive trainings: each query against the other documents of its batch (InfoNCE).
 
     Attributes:
-        batch_size: Queries of a batch.
+        batch_size: Queries per batch.
         temperature: Scores are divided by it before the softmax.
-        negatives: Hard negatives of a query, where the pairs have any.
-        accumulation: Batches whose gradients make one step; each has its own negatives. Several processes share them.
-        cache: Texts that go through the model at a time, by gradient caching (Gao et al., 2021): large batches in
-            little memory, for two forward passes. All at once when left out.
+        negatives: Hard negatives per query, if the pairs have any.
+        accumulation: Batches per step, each with its own negatives (gradient accumulation). Processes share them.
+        cache: Texts per forward pass with gradient caching (Gao et al., 2021): large batches in little memory, but two
+            forward passes. No caching when left out.
         checkpointing: Recompute activations in the backward pass: less memory, a third more time.
     """
 
@@ -119,11 +119,11 @@ class KnownItemTraining(ContrastiveTraining):
     """Contrastive training on known items: parts of documents against the rest of them, without labels.
 
     Attributes:
-        objective: Names this kind of training.
-        items: Documents to draw; those of the split ``train`` of :func:`pyterrier_merge.known_items` train.
+        objective: Name of this kind of training.
+        items: Documents to draw; the split ``train`` of :func:`pyterrier_merge.known_items` is trained on.
         query: The kind of query; see :func:`pyterrier_merge.known_items`.
         rank: Train a LoRA adapter of this rank and merge it into the weights; 0 trains all weights but the embeddings.
-        dropout: Of the adapter.
+        dropout: Dropout of the adapter's input.
     """
 
     objective: Literal["known-items"] = "known-items"
@@ -142,13 +142,13 @@ class LoRATraining(ContrastiveTraining):
 
     Attributes:
         rank: Rank of the adapter's matrices.
-        alpha: The adapter counts ``alpha / rank`` times.
-        dropout: Of the adapter's input.
-        target_modules: Names of the modules that are adapted; every linear module of the layers when left out.
-        evaluate_every: Steps from one measurement on the dev queries to the next, where there are any.
-        patience: Measurements without a gain after which the training stops; never when left out.
-        stop_at: Stop after so many of ``steps``, with the learning rate on its way down.
-        paper_prompts: Write prompts and ends of texts as the paper's training scripts did: a literal backslash and n
+        alpha: The adapter's output is scaled by ``alpha / rank``.
+        dropout: Dropout of the adapter's input.
+        target_modules: Names of the modules to adapt; all linear modules of the layers when left out.
+        evaluate_every: Steps between measurements on the dev queries, if there are any.
+        patience: Measurements without improvement after which the training stops; never for None (YAML: ``null``).
+        stop_at: Stop after this many of ``steps``, before the learning rate has decayed to 0.
+        paper_prompts: Write prompts and ends of texts as the paper's training scripts: a literal backslash and n
             instead of the line break, no space after the query prompt's colon, and the end-of-sequence token twice.
     """
 
@@ -168,7 +168,7 @@ class LoRATraining(ContrastiveTraining):
     @model_validator(mode="after")
     def _stops_in_time(self) -> LoRATraining:
         if self.stop_at is not None and self.stop_at > self.steps:
-            raise ValueError(f"stop_at={self.stop_at} comes after the last of the {self.steps} steps: raise 'steps'")
+            raise ValueError(f"stop_at={self.stop_at} is more than the {self.steps} steps: increase 'steps'")
         return self
 
 

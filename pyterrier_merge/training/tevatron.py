@@ -1,4 +1,4 @@
-"""Training pairs out of Tevatron's JSON lines."""
+"""Training pairs from Tevatron's JSON lines."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ def pairs_from_tevatron(
     *,
     labelled: bool = True,
 ) -> TrainingPairs:
-    """Read pairs and their negatives as Tevatron does, from JSON lines (packed by gzip or bzip2, or not).
+    """Read training pairs with negatives from JSON lines as Tevatron does (plain, or compressed by gzip or bzip2).
 
-    The old form has ``query_id``, ``query``, ``positive_passages`` and ``negative_passages``, each passage with
-    ``docid``, ``text`` and perhaps ``title``; a passage's text is title, space, text. The new form has ``query_id``,
-    ``query_text``, ``positive_document_ids`` and ``negative_document_ids``, whose texts are in ``corpus``.
+    The old format has ``query_id``, ``query``, ``positive_passages`` and ``negative_passages``, each passage with
+    ``docid``, ``text`` and optionally ``title``; a passage's text is title, space, text. The new format has
+    ``query_id``, ``query_text``, ``positive_document_ids`` and ``negative_document_ids``; the texts are in ``corpus``.
 
-    Blank passages, documents that the corpus lacks, queries without positives, and negatives that are positives of the
-    same query are counted in a warning and left out.
+    Blank passages, documents missing in the corpus, queries without positives, and negatives that are positives of the
+    same query are left out; a warning counts them.
 
     Args:
         path: The file.
-        corpus: For the new form: a file of JSON lines with ``docid``, ``text`` and perhaps ``title``, a collection, or
-            docno -> text.
+        corpus: For the new format: a file of JSON lines with ``docid``, ``text`` and optionally ``title``, a
+            collection, or docno -> text.
         labelled: Whether the queries count as labelled; False for generated ones.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: A line is in neither form, a query is blank or occurs twice, a docid has two texts, no positive
+        FileNotFoundError: The file does not exist.
+        ValueError: A line is in neither format, a query is blank or occurs twice, a docid has two texts, no positive
             has a text, or there are fewer than two queries.
     """
     path = user_path(path)
@@ -53,7 +53,7 @@ def pairs_from_tevatron(
         rows[row.qid] = row
         for docno, text in found.items():
             if texts.setdefault(docno, text) != text:
-                raise ValueError(f"{place(path, number)}: docid {docno!r} has another text than in a line before")
+                raise ValueError(f"{place(path, number)}: docid {docno!r} has another text than in an earlier line")
     if lacking and corpus is None:
         raise ValueError(f"{path}: the texts of the documents are not in this file; give the corpus")
     if lacking and corpus is not None:
@@ -63,7 +63,7 @@ def pairs_from_tevatron(
 
 
 def _tevatron_row(where: str, entry: Mapping[str, Any]) -> tuple[PairRow, dict[str, str]]:
-    """Return a line of Tevatron's, and the texts that stand in it."""
+    """Return the row of a line in Tevatron's format, and the texts in it."""
     old = "positive_passages" in entry
     if not old and "positive_document_ids" not in entry:
         raise ValueError(

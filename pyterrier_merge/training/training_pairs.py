@@ -1,4 +1,4 @@
-"""Queries with relevant texts and hard negatives: what contrastive training learns from. Pandas alone, no torch."""
+"""Data of contrastive training: queries with relevant texts and hard negatives. Uses pandas, without torch."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from pyterrier_merge.training.rotation import grouped, rotated
 
 logger = logging.getLogger(__name__)
 
-FEWEST = 2  # queries: the other queries' texts are the negatives of a batch
-NAMED = 3  # names that an error lists
+FEWEST = 2  # minimum number of queries: the texts of other queries in a batch are the negatives
+NAMED = 3  # names listed in an error
 
 
 def frame_of(rows: Iterable[tuple[str, str]]) -> pd.DataFrame:
@@ -34,19 +34,19 @@ class TrainingPairs:
     """Queries, each with at least one relevant text.
 
     Attributes:
-        name: What it is, for reports, such as "train of hpo".
+        name: Name of the pairs, for reports, such as "train of hpo".
         queries: ``qid`` and ``query``, strings.
-        positives: ``qid`` and ``docno``: at least one row a query.
+        positives: ``qid`` and ``docno``: at least one row per query.
         negatives: ``qid`` and ``docno``, in rank order; a query may have none.
         texts: Docno -> text, of all positives and negatives.
-        labels: Qids whose judgements these pairs use; empty where the pairs cost no label (known items).
-        documents: Docnos of a collection whose texts are positives.
-        relevant: ``qid`` and ``docno`` of all that is known to be relevant, which is never mined as a negative;
+        labels: Qids of the queries with labels that these pairs use; empty if they need no labels (known items).
+        documents: Docnos of a collection's documents that are positives.
+        relevant: ``qid`` and ``docno`` of all documents known to be relevant, which are never mined as negatives;
             the positives when None.
-        origin: Name and fingerprint of the collection that the documents belong to; None where that is not known.
+        origin: Name and fingerprint of the collection that the documents belong to; None if unknown.
 
     Raises:
-        ValueError: There is no query, one is blank, occurs twice or has no positive, or a docno has no text.
+        ValueError: There is no query, a query is blank, occurs twice or has no positive, or a docno has no text.
     """
 
     name: str
@@ -62,7 +62,7 @@ class TrainingPairs:
     def __post_init__(self) -> None:
         qids = self.queries["qid"]
         if qids.empty:
-            raise ValueError(f"{self.name}: there are no queries with a relevant text, so there is nothing to learn")
+            raise ValueError(f"{self.name}: there are no queries with a relevant text, so nothing can be trained")
         for what, names in (
             ("qids occur twice", qids[qids.duplicated()]),
             ("queries are blank", qids[self.queries["query"].str.strip() == ""]),
@@ -88,24 +88,24 @@ class TrainingPairs:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Fingerprint of queries, positives, negatives and their texts, in their order; the name does not count."""
+        """Fingerprint of queries, positives, negatives and texts, in their order; it ignores the name."""
         return fingerprint_texts(self._content())
 
     def sample(
         self, *, fraction: float | None = None, number: int | None = None, trial: int = 0, seed: int = 0
     ) -> TrainingPairs:
-        """Return a random part of the queries, with all that belongs to them, in their order.
+        """Return a random sample of the queries, in their order, with everything that belongs to them.
 
-        A smaller sample of the same trial and seed is a part of a larger one.
+        A smaller sample is part of a larger one with the same trial and seed.
 
         Args:
             fraction: Share of the queries, in (0, 1]; rounded to a number of queries.
-            number: Number of queries, instead.
-            trial: Each trial is another sample.
-            seed: Each seed is another series of trials.
+            number: Number of queries, instead of ``fraction``.
+            trial: Number of the sample; each trial is another sample.
+            seed: Random seed; each seed gives another series of trials.
 
         Raises:
-            ValueError: Neither or both are given, or it would be fewer than two queries or more than there are.
+            ValueError: Neither or both are given, or the sample would have fewer than two or too many queries.
         """
         count = self._sample_size(fraction, number)
         keys = {qid: hashlib.sha256(f"{seed}:{trial}:{qid}".encode()).digest() for qid in self.queries["qid"]}
@@ -113,12 +113,12 @@ class TrainingPairs:
         return replace(chosen, name=f"{self.name}, {count} of {len(self)} queries, trial {trial}")
 
     def only(self, qids: Collection[str]) -> TrainingPairs:
-        """Return these queries with all that belongs to them, in the order that they have here.
+        """Return the pairs of these queries only, in the order that they have here.
 
-        A single query is allowed: it can be held out, though not trained on alone.
+        A single query is allowed: it can be held out, but not trained on alone.
 
         Raises:
-            ValueError: A qid is unknown or given twice, or there is none.
+            ValueError: A qid is unknown or given twice, or no qid is given.
         """
         if isinstance(qids, str):
             raise ValueError(f"expected a list of qids, found the string {qids!r}")  # noqa: TRY004
@@ -145,9 +145,9 @@ class TrainingPairs:
         )
 
     def save_qids(self, path: str | Path) -> None:
-        """Write the qids, one a line, for :func:`read_qids` and :meth:`only`."""
+        """Write the qids, one per line, for :func:`read_qids` and :meth:`only`."""
         if broken := [qid for qid in self.queries["qid"] if len(qid.splitlines()) != 1]:
-            raise ValueError(f"{self.name}: a qid with a line break cannot stand in a list: {listed(broken)}")
+            raise ValueError(f"{self.name}: a qid with a line break cannot be written to a list: {listed(broken)}")
         write_file(user_path(path), "".join(f"{qid}\n" for qid in self.queries["qid"]))
 
     def with_negatives(
@@ -161,27 +161,27 @@ class TrainingPairs:
         seed: int = 0,
         trial: int = 0,
     ) -> TrainingPairs:
-        """Return these pairs with hard negatives of a run in place of those that they have.
+        """Return these pairs with hard negatives from a run, which replace existing negatives.
 
-        Nothing that is known to be relevant to a query, nor a copy of such a text, is one of its negatives. What is
-        drawn for a query depends on the query's own results, seed and trial alone. Queries with fewer negatives
-        than ``per_query`` are counted in a warning.
+        Documents known to be relevant to a query, and copies of their texts, are never its negatives. The draw of a
+        query depends only on the query's own results, seed and trial. A warning counts the queries with fewer
+        negatives than ``per_query``.
 
         Args:
-            run: Results for these queries: ``qid``, ``docno``, and ``score`` or ``rank``. Other queries do not count.
+            run: Results for these queries: ``qid``, ``docno``, and ``score`` or ``rank``. Other queries are ignored.
             texts: The collection that was searched, or docno -> text.
             ranks: First and last rank to draw from, counted from 1 over all results.
             margin: Drop candidates that score above ``margin`` times the query's best positive in the run, such as
-                .95 (positive-aware mining, "TopK-PercPos" of NV-Retriever, arXiv 2407.15831), for they may be
-                relevant. Where the run has found no positive, all of its results score higher, so none is left.
+                .95 (positive-aware mining, "TopK-PercPos" of NV-Retriever, arXiv 2407.15831), because they may be
+                relevant. If the run has no positive of a query, all its candidates are dropped.
             per_query: Negatives to draw for each query.
-            seed: Of the draw.
-            trial: Of the draw, as for :meth:`sample`.
+            seed: Random seed of the draw.
+            trial: Trial of the draw, as for :meth:`sample`.
 
         Raises:
-            TypeError: The run is not a frame, or the texts are something else.
-            ValueError: The run lacks columns or has none of the queries, a setting is out of range, the margin meets
-                scores of positives that are not above 0, or no negative has a text.
+            TypeError: The run is not a data frame, or ``texts`` is neither a collection nor a mapping.
+            ValueError: The run lacks columns or has none of the queries, a setting is out of range, a margin is given
+                but a positive does not score above 0, or no negative has a text.
         """
         relevant = self.positives if self.relevant is None else pd.concat([self.relevant, self.positives])
         mined, found = mine(
@@ -192,29 +192,29 @@ class TrainingPairs:
         return replace(self, negatives=mined, texts={**used, **found})
 
     def rows(self, epoch: int, *, negatives: int, seed: int = 0) -> pd.DataFrame:
-        """Return what one epoch learns from: one row a query, in the order of the queries.
+        """Return the training rows of one epoch: one row per query, in the order of the queries.
 
         As in Tevatron, row ``i`` takes its positive number ``(i + seed + epoch) % count``, and the next ``negatives``
-        of its negatives, which were shuffled by ``i + seed`` once and follow in a circle: a query with too few has
-        some twice. A query without negatives takes positives of other queries, drawn by seed, row and epoch.
+        of its negatives, which are shuffled once by ``i + seed`` and used in a circle: a query with too few gets some
+        of them twice. A query without negatives gets positives of other queries, drawn by seed, row and epoch.
         :meth:`short_of` counts both.
 
         Returns:
             Columns ``qid``, ``positive``, ``negative_1`` ... ``negative_<negatives>``: all but ``qid`` are docnos.
 
         Raises:
-            ValueError: No query has a negative, but some are asked for.
+            ValueError: Negatives are requested, but no query has any.
         """
         if negatives < 0 or epoch < 0:
             raise ValueError(f"epoch and negatives are at least 0, found {epoch!r} and {negatives!r}")
         if negatives and self.negatives.empty:
-            raise ValueError(f"{self.name} has no negatives: call with_negatives(run, collection), or ask for 0")
+            raise ValueError(f"{self.name} has no negatives: call with_negatives(run, collection), or use 0 negatives")
         of = grouped(self.positives), grouped(self.negatives)
         relevant = of[0] if self.relevant is None else grouped(pd.concat([self.relevant, self.positives]))
         return rotated(self.name, self.queries["qid"], *of, relevant, epoch=epoch, negatives=negatives, seed=seed)
 
     def short_of(self, negatives: int) -> int:
-        """Return how many queries have fewer negatives than that."""
+        """Return the number of queries with fewer negatives than this."""
         counts = self.negatives.groupby("qid").size().reindex(self.queries["qid"], fill_value=0)
         return int((counts < negatives).sum())
 
@@ -246,25 +246,25 @@ class TrainingPairs:
 
 
 def read_qids(path: str | Path) -> list[str]:
-    """Read what :meth:`TrainingPairs.save_qids` wrote.
+    """Read qids written by :meth:`TrainingPairs.save_qids`.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: There is no qid in it.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file has no qid.
     """
     qids = user_path(path).read_text(encoding="utf-8").splitlines()
     if not any(qids):
-        raise ValueError(f"{path}: expected one qid a line, found none")
+        raise ValueError(f"{path}: expected one qid per line, found none")
     return [qid for qid in qids if qid]
 
 
 def listed(names: Sequence[str] | pd.Series[str]) -> str:
-    """Return the first names of many, for a message."""
+    """Return the first few names, for a message."""
     shown = ", ".join(repr(name) for name in list(names)[:NAMED])
     return shown + (" ..." if len(names) > NAMED else "")
 
 
 def require_several(name: str, queries: pd.DataFrame) -> None:
-    """Raise ``ValueError`` where there are fewer than two queries: one query's texts are the other's negatives."""
+    """Raise ``ValueError`` for fewer than two queries: one query's texts are the other's negatives."""
     if len(queries) < FEWEST:
         raise ValueError(f"{name}: contrastive training needs at least {FEWEST} queries, found {len(queries)}")

@@ -1,4 +1,4 @@
-"""From texts to windows: the token sequences that a model learns from, framed as the retriever frames a document."""
+"""Windows of texts: token sequences for training, with the tokens that the retriever puts around a document."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from pyterrier_merge.encoding.tokens import tokenise
 
 logger = logging.getLogger(__name__)
 
-TOKENIZE = 1000  # texts given to the tokenizer at a time
-UNCUT = 1 << 30  # tokens: longer than any text
+TOKENIZE = 1000  # texts per call of the tokenizer
+UNCUT = 1 << 30  # tokens; longer than any text
 
 
 @dataclass(frozen=True)
 class TokenisedTexts:
-    """The tokens of whole texts, without those that the retriever puts around each.
+    """The tokens of whole texts, without those that the retriever puts around each text.
 
     Attributes:
-        before: Token ids in front of a text: special tokens and the document prompt.
+        before: Token ids before a text: special tokens and the document prompt.
         bodies: ``int32`` token ids of each text that has an ordinary token.
-        after: Token ids behind a text.
-        special: Ids of special tokens, unknown words among them.
-        separator: Closes a text in a block of several; empty where the tokenizer has no separator.
+        after: Token ids after a text.
+        special: Ids of special tokens, including the token of unknown words.
+        separator: Ends each text in a block of texts; empty if the tokenizer has no separator.
     """
 
     before: list[int]
@@ -39,19 +39,19 @@ class TokenisedTexts:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each text, those around it included."""
+        """Tokens of each text, including those around it."""
         return np.array([len(body) for body in self.bodies]) + len(self.before) + len(self.after)
 
     def windows(self, length: int, *, packing: str) -> list[np.ndarray]:
-        """Cut the texts into windows; all their tokens are in one, but for windows of unknown words alone.
+        """Cut the texts into windows. Every token is in one window; windows with only unknown words are left out.
 
         Args:
-            length: Tokens of a window at most; more than the retriever puts around a text.
-            packing: ``document``: a window holds one text, or one of the parts of like length that a longer text is cut
-                into. ``block``: the texts are joined, each closed by the separator, and cut into windows of ``length``.
+            length: Maximum tokens of a window; must be more than the retriever puts around a text.
+            packing: ``document``: one text per window; a longer text is cut into parts of similar length. ``block``:
+                texts are joined, each with a separator at its end, and cut into windows of ``length``.
 
         Returns:
-            ``int32`` token ids of each window, those around it included.
+            ``int32`` token ids of each window, including those around a text.
         """
         room = length - len(self.before) - len(self.after)
         parts = self._blocks(room) if packing == "block" else self._parts(room)
@@ -73,16 +73,16 @@ class TokenisedTexts:
 def tokenise_whole(
     texts: Sequence[str], tokenizer: Any, contract: RetrieverContract, *, masked: bool = True
 ) -> TokenisedTexts:
-    """Tokenise texts as the retriever does its documents, without cutting them.
+    """Tokenise texts as the retriever tokenises documents, but without truncation.
 
-    Texts without an ordinary token are left out: blank ones, and those of which the tokenizer knows no word, which are
-    counted in a warning.
+    Texts without an ordinary token are left out: blank texts, and texts in which the tokenizer knows no word. A warning
+    counts the latter.
 
     Args:
         texts: The corpus.
-        tokenizer: The retriever's.
-        contract: Says the document prompt and which special tokens the tokenizer leaves out.
-        masked: The training masks tokens, for which the tokenizer needs a mask token.
+        tokenizer: The retriever's tokenizer.
+        contract: Gives the document prompt, and the special tokens that the tokenizer does not add itself.
+        masked: Whether the training masks tokens, so that the tokenizer needs a mask token.
 
     Raises:
         ValueError: No text has an ordinary token, or the tokenizer cannot mask or pad.
@@ -113,31 +113,31 @@ def _tokens(texts: Sequence[str], tokenizer: Any, contract: RetrieverContract) -
 
 
 def _around(tokenizer: Any, contract: RetrieverContract) -> tuple[list[int], list[int]]:
-    """The tokens in front of a text and behind it: what stands around a special token that a text does not get."""
+    """Return the tokens before and after a text: those around a special token that is not added to texts."""
     usual = _tokens([""], tokenizer, contract)[0]
     for token, number in zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True):
         framed = _tokens([token], tokenizer, contract)[0]
         if number not in usual and framed.count(number) == 1:
             at = framed.index(number)
             return framed[:at], framed[at + 1 :]
-    raise ValueError("the base's tokenizer has no special token to spare, such as an unknown or a mask token; add one")
+    raise ValueError("the base's tokenizer has no unused special token, such as an unknown or a mask token; add one")
 
 
 def _common(before: list[int], row: list[int]) -> int:
-    """How many tokens in front of a text are the retriever's; the last of a prompt may have merged with the text."""
+    """Return how many tokens before a text are the retriever's: the prompt's last may have merged with the text."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, row, strict=False)))
 
 
 def _require_known(texts: int, known: int, unknown: int, tokenizer: Any) -> None:
     if not known and unknown:
         raise ValueError(
-            f"none of the {texts:,} texts has a token to learn from: the base's tokenizer knows no word of them and "
-            f"reads each as {tokenizer.unk_token!r}; take a base that knows their language and script"
+            f"none of the {texts:,} texts has a token to train on: the base's tokenizer knows none of their words and "
+            f"reads each as {tokenizer.unk_token!r}; use a base for their language and script"
         )
     if not known:
         raise ValueError(
-            f"none of the {texts:,} texts has a token to learn from: all are empty or blank; check the field they come "
-            "from"
+            f"none of the {texts:,} texts has a token to train on: all are empty or blank; check the field that they "
+            "come from"
         )
     if unknown:
-        logger.warning("%d of %d texts are left out: the base's tokenizer knows no word of them", unknown, texts)
+        logger.warning("%d of %d texts are left out: the base's tokenizer knows none of their words", unknown, texts)

@@ -172,10 +172,8 @@ def test_steps_are_chosen_on_dev_and_negatives_are_counted(run, labelled):
     counts = bm25[(bm25["rank"] < 4) & bm25["label"].isna()].groupby("qid").size()  # no two documents are the same
     short, very = (20 - (counts >= number).sum() for number in (4, 3))
     assert 0 < very < short
-    said = (
-        f"Hard negatives: 4 a query from ranks 1 to 4 of BM25; {short} of 20 queries have fewer, and {very} fewer than"
-    )
-    assert prepared.notes[2] == f"{said} the 3 that go into a batch, where some come twice."
+    said = f"Hard negatives: 4 per query, from ranks 1 to 4 of BM25; {short} of 20 queries have fewer, and {very} fewer"
+    assert prepared.notes[2] == f"{said} than the 3 of a batch, in which some are repeated."
 
 
 def test_a_query_that_dev_asks_too_is_not_trained_on(make, sections, labelled, caplog):
@@ -228,7 +226,7 @@ def test_no_step_was_better_than_the_source(kept, make, sections, monkeypatch):
     assert prepared.identity == bench.prepared("source").identity
     assert prepared.label == "(0 steps)"
     assert len(prepared.labels) == 5  # they were needed to find out
-    assert "Steps: 0, for no step was better than the source (0.4000) by nDCG@10 in 2-fold" in prepared.notes[-1]
+    assert "Steps: 0, because no step was better than the source (0.4000): nDCG@10 in 2-fold" in prepared.notes[-1]
     assert prepared.tables["folds"].equals(found.curve)
 
 
@@ -247,11 +245,11 @@ def test_an_adapter_as_given(kept, make, sections, bert_retriever, mistral_retri
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({}, "give either 'adapter', one that exists, or 'train'"),
+        ({}, "give either 'adapter', an existing one, or 'train'"),
         ({"train": {}, "adapter": "a"}, "give either 'adapter'"),
         ({"train": {}, "of": "source"}, "give either 'source', a model, or 'of'"),
-        ({"adapter": "a", "split": "dev", "fraction": 0.1}, "trained already: leave split, fraction out"),
-        ({"train": {}, "trials": 3}, "'trials' are samples of the queries: say their size"),
+        ({"adapter": "a", "split": "dev", "fraction": 0.1}, "already trained: leave split, fraction out"),
+        ({"train": {}, "trials": 3}, "'trials' are samples of the queries: set their size"),
         ({"train": {}, "queries": 3, "fraction": 0.1}, "give either 'fraction' or 'queries'"),
         ({"train": {}, "fraction": 1, "trials": 2}, "all trials would be the same"),
         ({"train": {}, "fraction": 0}, "fraction: expected a number greater than 0; found 0"),

@@ -247,7 +247,7 @@ def test_a_base_that_lacks_weights_is_refused(texts, bert_retriever, tmp_path):
     [
         ([], "corpus is empty"),
         (["", "  "], "all are empty or blank"),
-        (["unheardof", ""], "knows no word of them"),
+        (["unheardof", ""], "knows none of their words"),
         ("acute", "single string"),
         (["a", None], "None"),
     ],
@@ -326,7 +326,7 @@ def test_a_damaged_checkpoint_is_passed_over(file, damage, texts, bert_retriever
     else:
         (checkpoint / file).write_bytes(b"" if damage == "empty" else content[:-50])
     assert same(weights(train_in_steps(texts, bert_retriever, tmp_path / "out")), weights(whole))
-    assert f"lacks a whole {file.split('.')[0]}" in caplog.text
+    assert f"lacks a complete {file.split('.')[0]}" in caplog.text
 
 
 def test_a_training_that_diverges_is_no_model(texts, bert_retriever, tmp_path):

@@ -301,8 +301,8 @@ def test_a_checkpoint_without_its_state_is_not_resumed_silently(tmp_path, monkey
     ]  # fmt: skip
     (again.folder / "checkpoint-6" / file).unlink()
     again()
-    assert f"checkpoint-6 lacks a whole {said}: not resumed from" in caplog.text
-    assert "checkpoint-3 lacks a whole best-3.safetensors" in caplog.text  # step 6 was better, so it is gone
+    assert f"checkpoint-6 lacks a complete {said}: it is skipped" in caplog.text
+    assert "checkpoint-3 lacks a complete best-3.safetensors" in caplog.text  # step 6 was better, so it is gone
     assert torch.equal(again.weights, whole.weights)
 
 
@@ -313,7 +313,7 @@ def test_the_best_state_is_needed_too(tmp_path, monkeypatch, caplog):
         again()
     (again.folder / "best-6.safetensors").write_bytes(b"")
     course = again()
-    assert "checkpoint-6 lacks a whole best-6.safetensors" in caplog.text
+    assert "checkpoint-6 lacks a complete best-6.safetensors" in caplog.text
     assert course.best_step == 10
 
 

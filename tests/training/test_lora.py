@@ -326,7 +326,7 @@ def test_what_is_wrong_is_refused_and_leaves_nothing(
     out = tmp_path / "out"
     with pytest.raises(ValueError, match=r"has no linear module 'q_proj'; it has dense, key, query, value"):
         train(bert_retriever, some_pairs, out, target_modules=("query", "q_proj"))
-    with pytest.raises(ValueError, match="not chosen on test queries"):
+    with pytest.raises(ValueError, match="must not be chosen on test queries"):
         train_lora(bert_retriever, some_pairs, out, dev=small_collection, split="test")
     with pytest.raises(ValueError, match=r"10 of the 10 queries of dev of small are trained on"):
         train(bert_retriever, pairs_from_collection(small_collection, "dev"), out, dev=small_collection)
@@ -374,7 +374,7 @@ def test_another_sources_adapter_is_refused(trained, bert_retriever, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"stop_at": 7}, "stop_at=7 comes after the last of the 6 steps"),
+        ({"stop_at": 7}, "stop_at=7 is more than the 6 steps"),
         ({"target_modules": ()}, "target_modules"),
         ({"rank": 0}, "rank"),
         ({"patience": 0}, "patience"),

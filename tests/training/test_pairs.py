@@ -99,7 +99,7 @@ def test_a_query_is_not_its_own_positive_where_the_collection_says_so():
 @pytest.mark.parametrize(
     ("options", "arguments", "message"),
     [
-        ({}, {"split": "test"}, "not trained on test queries"),
+        ({}, {"split": "test"}, "must not be trained on test queries"),
         ({}, {"split": "trian"}, "did you mean 'train'"),
         ({}, {"min_label": 0}, "at least 1, because label 0 is not relevant; found 0"),
         ({}, {"min_label": 3}, "none of the 5 judgements of 3 queries has a label of at least 3"),
@@ -169,7 +169,7 @@ def test_qids_are_saved_and_read_back(tmp_path):
     again = many().only(read_qids(tmp_path / "trial-0.txt"))
     assert again.fingerprint == sample.fingerprint
     (tmp_path / "empty.txt").write_text("\n")
-    with pytest.raises(ValueError, match="expected one qid a line"):
+    with pytest.raises(ValueError, match="expected one qid per line"):
         read_qids(tmp_path / "empty.txt")
 
 
@@ -395,7 +395,7 @@ def test_pairs_of_a_frame(frame, positives, negatives):
             {"question": ["a"], "positive": ["x"]},
             "expected the columns query and positive, .*; found question, positive",
         ),
-        ({"query": ["a", "a"], "positive": ["x", "x"]}, "row 1: query and positive are those of a row before: 'a'"),
+        ({"query": ["a", "a"], "positive": ["x", "x"]}, "row 1: query and positive are those of an earlier row: 'a'"),
         ({"query": ["a", " "], "positive": ["x", "y"]}, "row 1: query is a text that is not blank, found ' '"),
         ({"query": ["a", "b"], "positive": ["x", ""]}, "row 1: positive is a text that is not blank"),
         ({"query": ["a", "b"], "positive": ["x", float("nan")]}, "row 1: positive is a text .*found nan"),

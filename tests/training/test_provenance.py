@@ -46,7 +46,7 @@ def test_labelled_pairs_and_texts_alone_name_no_document(tmp_path):
 
 @pytest.mark.parametrize("report", ["{", "[]", '{"items": {}}', '{"items": {"collection": "x", "fingerprint": "y"}}'])
 def test_a_damaged_report_is_an_error(report, tmp_path):
-    with pytest.raises(ValueError, match=r"report of a training in .*model is damaged"):
+    with pytest.raises(ValueError, match=r"the training report in .*model is damaged"):
         trained_documents(model(tmp_path / "model", report))
 
 

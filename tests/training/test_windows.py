@@ -125,7 +125,7 @@ def test_a_plain_checkpoint_of_a_known_family_has_its_prompt(bert_language_model
     ("texts", "message"),
     [
         (["", " \n"], "all are empty or blank"),
-        (["", "unheardof"], r"knows no word of them and reads each as '\[UNK\]'"),
+        (["", "unheardof"], r"knows none of their words and reads each as '\[UNK\]'"),
     ],
 )
 def test_texts_that_teach_nothing_say_why(texts, message, bert_retriever):
