@@ -1,4 +1,4 @@
-"""The guide to experiments: every YAML block is a valid experiment, a part of one, or systems of the first one."""
+"""The guides to experiments: every YAML block is a valid experiment, a part of one, or systems of the first one."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,9 @@ import yaml
 from pyterrier_merge.experiment.spec import ExperimentSpec
 from pyterrier_merge.systems import KINDS
 
-PAGE = (Path(__file__).resolve().parents[1] / "docs" / "experiments.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGE = (DOCS / "experiments.md").read_text(encoding="utf-8")
+SWEEPS = re.findall(r"^sweep: .*", (DOCS / "choosing.md").read_text(encoding="utf-8"), re.MULTILINE)
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 
 
@@ -26,6 +28,14 @@ def test_a_block_is_valid(block, merge_file):
         given = {**example, "systems": example["systems"] | given}
     spec = ExperimentSpec.model_validate(given)
     assert ExperimentSpec.model_validate(spec.model_dump(mode="json")) == spec
+
+
+@pytest.mark.parametrize("line", SWEEPS)
+def test_a_sweep_of_the_guide_to_choosing_is_valid(line):
+    merge = {"kind": "merged", "source": "source", "domain": "domain", **yaml.safe_load(line)}
+    encoder = {"kind": "encoder", "model": "source"}
+    systems = {"BM25": {"kind": "bm25"}, "source": encoder, "merge": merge}
+    assert ExperimentSpec.model_validate({"name": "x", "collection": "hpo", "systems": systems})
 
 
 def test_every_kind_is_on_the_page_with_an_example():

@@ -7,7 +7,7 @@ import heapq
 import logging
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -25,9 +25,10 @@ from pyterrier_merge.storage import user_path
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "dev")
+ALL = "all"  # the only split of items that are not divided
 FEWEST = 5  # items of a split
-SPARE = 1.25  # documents held for each one needed, because some queries are duplicates
-PROCEDURE = 1  # part of every fingerprint: increase it if the same settings would give other items
+SPARE = 2  # items held for each one needed: the other split takes the queries of at most half of them
+PROCEDURE = 2  # part of every fingerprint: increase it if the same settings would give other items
 _SAID = {
     "head": "first fifth",
     "drawn": "first 10 to 40 %",
@@ -95,6 +96,12 @@ def known_items(
     )
 
 
+def undivided(items: TestCollection) -> TestCollection:
+    """Return known items with a single split, "all", for models that were trained on none of them."""
+    assert isinstance(items, KnownItems)  # noqa: S101 (for the type checker)
+    return replace(items, splits=(ALL,))
+
+
 class Item(NamedTuple):
     """A document and its query."""
 
@@ -151,11 +158,11 @@ class KnownItems(DerivedCollection):
         return ({"docno": item.docno, "text": item.text} for item in self._items)
 
     def _topics(self, split: str) -> pd.DataFrame:
-        rows = [(item.qid, item.query) for item in self._items if item.split == split]
+        rows = [(item.qid, item.query) for item in self._items if split in (item.split, ALL)]
         return pd.DataFrame(rows, columns=["qid", "query"])
 
     def _qrels(self, split: str) -> pd.DataFrame:
-        rows = [(item.qid, item.docno, 1) for item in self._items if item.split == split]
+        rows = [(item.qid, item.docno, 1) for item in self._items if split in (item.split, ALL)]
         return pd.DataFrame(rows, columns=["qid", "docno", "label"])
 
     @cached_property
@@ -197,30 +204,46 @@ class KnownItems(DerivedCollection):
 
 
 class _Draw:
-    """The documents with the smallest hashes among those that make an item, a given number for each split."""
+    """The items with the smallest hashes, a given number for each split, no two with the same query.
+
+    While documents are read, each split holds twice as many items as it needs, without repeated queries in it. Queries
+    that both splits hold are sorted out at the end.
+    """
 
     def __init__(self, sizes: Mapping[str, int], seed: int) -> None:
         self.sizes = sizes
         self.seed = seed
-        self._kept: dict[str, list[tuple[int, Item]]] = {split: [] for split in sizes}  # heaps, the largest hash first
+        self._kept: dict[str, dict[str, tuple[int, Item]]] = {split: {} for split in sizes}  # by case-folded query
+        self._heaps: dict[str, list[tuple[int, str]]] = {split: [] for split in sizes}  # the largest hash first
         self._without: dict[str, list[int]] = {split: [] for split in sizes}
+        self._repeated: dict[str, list[int]] = {split: [] for split in sizes}
         self.without = self.repeated = 0
 
     def offer(self, doc: Mapping[str, str], divide: Callable[[Mapping[str, str]], Part | None]) -> None:
         """Keep a document if its hash is among the smallest so far, and it can be divided."""
         docno = doc["docno"]
         split, key = SPLITS[_hash(f"split:{docno}") % 2], _hash(f"{self.seed}:{docno}")
-        heap = self._kept[split]
-        full = len(heap) >= self.sizes[split] * SPARE
+        kept, heap = self._kept[split], self._heaps[split]
+        full = len(kept) >= self.sizes[split] * SPARE
         if full and key > -heap[0][0]:
             return
         part = divide(doc)
         if part is None:
             self._without[split].append(key)
+            return
+        item = Item(split, docno, *part)
+        query = item.query.casefold()
+        if query in kept:
+            twin, _ = kept[query]
+            self._repeated[split].append(max(key, twin))
+            if key > twin:
+                return
+            heap.remove((-twin, query))
+            heapq.heapify(heap)
         elif full:
-            heapq.heapreplace(heap, (-key, Item(split, docno, *part)))
-        else:
-            heapq.heappush(heap, (-key, Item(split, docno, *part)))
+            del kept[heapq.heappop(heap)[1]]
+        kept[query] = key, item
+        heapq.heappush(heap, (-key, query))
 
     def items(self) -> list[Item]:
         """Return the items in the order of their hashes; of items with the same query, only the first.
@@ -230,16 +253,19 @@ class _Draw:
         """
         items, asked, left = [], set[str](), dict(self.sizes)
         last: dict[str, int] = {}
-        for key, item in sorted((-key, item) for heap in self._kept.values() for key, item in heap):
+        for key, item in sorted(pair for kept in self._kept.values() for pair in kept.values()):
             if left[item.split] and item.query.casefold() in asked:
-                self.repeated += 1
+                self._repeated[item.split].append(key)
             elif left[item.split]:
                 asked.add(item.query.casefold())
                 items.append(item)
                 left[item.split] -= 1
                 last[item.split] = key
-        for split, keys in self._without.items():
-            self.without += sum(bool(left[split]) or key < last[split] for key in keys)
+
+        def counted(keys: Mapping[str, list[int]]) -> int:
+            return sum(bool(left[split]) or key < last[split] for split, own in keys.items() for key in own)
+
+        self.without, self.repeated = counted(self._without), counted(self._repeated)
         return items
 
 

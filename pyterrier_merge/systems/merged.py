@@ -19,7 +19,7 @@ from pyterrier_merge.systems.domain import TrainedDomain
 from pyterrier_merge.systems.settings import EncoderSettings
 from pyterrier_merge.systems.sweep import SweepSection
 from pyterrier_merge.systems.unlabelled import UnlabelledSection
-from pyterrier_merge.tuning.space import in_words, points_of
+from pyterrier_merge.tuning.points import in_words, points_of
 
 if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
@@ -99,9 +99,9 @@ class MergedSystem(EncoderSettings):
         if self.sweep is not None and not self._weighted():
             raise ValueError(f"{self.method} takes no weights, so there are no alphas to choose: leave 'sweep' out")
         names = ("domain",) if isinstance(self.domain, TrainedDomain) else self._domain_names()
-        self._recipe(names)
+        recipe = self._recipe(names)
         if self.sweep is not None:
-            self.sweep.varied(len(names))
+            self.sweep.varied(len(names)).require_recipes(recipe)
         return self
 
     def models(self) -> tuple[str, ...]:
@@ -147,6 +147,11 @@ class MergedSystem(EncoderSettings):
         """Train, choose and merge: one ready system for each seed of the training, or sample of the sweep."""
         if self.mergekit is not None:
             return [self._prepared(bench, self._read_recipe(), f"as {self.mergekit.name} says", ())]
+        if self.sweep is not None:
+            from pyterrier_merge.tuning.sweep import fitted
+
+            recipe = self._recipe(self._domain_names() or ("domain",))
+            fitted(self.sweep.varied(len(recipe.domains)), recipe)  # an error before a training
         made = list(self._domains(bench))
         asked = self.sweep.asked(bench.on(self.sweep.collection)) if self.sweep else []
         trials = max(len(made), len(asked))
@@ -182,7 +187,8 @@ class MergedSystem(EncoderSettings):
         if isinstance(found, FoldedSweep):
             return replace(self._by_fold(bench, found, made_from), labels=labels)
         label = in_words(found.point)
-        prepared = self._prepared(bench, found.best.recipe, f"{made_from}; {self.method}", (found.describe(),), label)
+        how = f"{made_from}; {found.best.method}"
+        prepared = self._prepared(bench, found.best.recipe, how, (found.describe(),), label)
         tables = {**prepared.tables, "sweep": found.table, "sweep_per_query": _flat(found.per_query)}
         if found.screening is not None:
             tables["sweep_pool"] = found.screening.table
@@ -196,7 +202,7 @@ class MergedSystem(EncoderSettings):
         prepared = self._prepared(bench, found.best.recipe, f"{made_from}; {self.method}", (found.describe(),))
         choice = found.choice
         tables = {"sweep": choice.merges.reset_index(), "sweep_kinds": choice.kinds.reset_index(), **prepared.tables}
-        figures: dict[str, Figure] = {f"sweep-{kind}": of[-1].plot for kind, of in found.sweeps.items()}
+        figures: dict[str, Figure] = {f"sweep-{kind}": sweep.plot for kind, sweep in found.sweeps.items()}
         line = "merged, alphas chosen without labels"
         return replace(prepared, line=line, tables=tables, figures=figures)
 
@@ -204,12 +210,13 @@ class MergedSystem(EncoderSettings):
         """A system that answers each query of the table with the merge that the other folds chose."""
         encoders = {merge: self._encoder(bench, merge.recipe) for merge in found.encoders}
         folds = found.per_query["fold"]
+        methods = ", ".join(dict.fromkeys(merge.method for merge in found.encoders))
         identity = [[encoders[merge].fingerprint for merge in found.encoders], folds.index.tolist(), folds.tolist()]
         return Prepared(
             transformer=found.by_fold(lambda merge: dense(encoders[merge], bench).transformer),
             identity=fingerprint(identity),
             label=f"({len(found.encoders)} folds)",
-            notes=(f"source {described(str(self.source))}; {made_from}; {self.method}.", _sentence(found.describe())),
+            notes=(f"source {described(str(self.source))}; {made_from}; {methods}.", _sentence(found.describe())),
             tables={
                 "sweep": found.choices,
                 "sweep_by_fold": found.per_query.reset_index(),

@@ -10,8 +10,8 @@ from pydantic import AfterValidator, Field, model_validator
 from pyterrier_merge.evaluation import check_measure, judged, parsed_measure
 from pyterrier_merge.systems.base import Bench, Section
 from pyterrier_merge.systems.choosing import require_other_queries
+from pyterrier_merge.systems.pool import PoolSection
 from pyterrier_merge.systems.settings import Positive
-from pyterrier_merge.systems.sweep import PoolSection
 
 if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
@@ -29,9 +29,9 @@ class StepsSection(Section):
         folds: Cross-validation within the sample: train on all folds but one and measure on that one every
             ``evaluate_every`` steps, average the curves, then train on the whole sample up to the best step. If that is
             step 0, the system is the source.
-        steps: The steps of each trial, chosen before; they replace ``steps`` of ``train``.
-        pool: Measure on a pool instead of the whole collection, whose documents are all encoded at every measurement.
-            For folds it is made from all queries of the sample.
+        steps: The number of steps of each trial, chosen before; they replace ``steps`` of ``train``.
+        pool: Measure on a pool instead of the whole collection; all documents are encoded at every measurement. For
+            folds, the pool is made from all queries of the sample.
         metric: The measure for the choice; the experiment's first measure when left out.
     """
 
@@ -76,8 +76,8 @@ class StepsSection(Section):
         if self.split is not None:
             if self.split == split:
                 raise ValueError(
-                    f"choose.split: {split!r} is trained on, so the best step would be chosen on what was learned: "
-                    "name another split, or choose by folds"
+                    f"choose.split: {split!r} is trained on, so the best step would be chosen on training queries: "
+                    "give another split, or choose by folds"
                 )
             require_other_queries(bench, self.split, "choose.split")
         chosen_on = self.split or split
@@ -85,5 +85,5 @@ class StepsSection(Section):
         check_measure(self.measure(bench), MEASURED, topics["qid"].tolist())
 
     def documents(self, bench: Bench, asked: TestCollection, split: str) -> TestCollection:
-        """Return the documents that steps are measured on, with the queries."""
+        """Return the documents and queries that steps are measured on."""
         return asked if self.pool is None else self.pool.documents(bench, asked, split)

@@ -1,4 +1,4 @@
-"""The sweep section of an experiment's file: its points, its documents, and its steps."""
+"""The sweep section of an experiment's file: its queries, its documents, and its steps."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 from ir_measures.measures import Measure
 from pydantic import AfterValidator, Field, model_validator
 
-from pyterrier_merge.collections.pool import pooled
 from pyterrier_merge.collections.some_queries import with_queries
 from pyterrier_merge.evaluation import check_measure, judged, parsed_measure, require_attainable
-from pyterrier_merge.systems.base import Bench, PlanningBench, Section, Step, index_step
-from pyterrier_merge.systems.choosing import require_answers, require_other_queries
+from pyterrier_merge.systems.base import Bench, PlanningBench, Step, index_step
+from pyterrier_merge.systems.choosing import require_other_queries
+from pyterrier_merge.systems.pool import PoolSection
 from pyterrier_merge.systems.sampling import Sampling
 from pyterrier_merge.systems.settings import Positive
+from pyterrier_merge.systems.space import SpaceSection
 from pyterrier_merge.training.fold_queries import fold_numbers
 from pyterrier_merge.training.pairs import pairs_from_collection
 from pyterrier_merge.tuning.rule import Rule
 from pyterrier_merge.tuning.search import Search, require_optuna, require_searchable
-from pyterrier_merge.tuning.space import PAPER_GRID, Grid, Space
+from pyterrier_merge.tuning.space import PAPER_GRID, Space
 
 if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
@@ -29,96 +30,6 @@ if TYPE_CHECKING:
     from pyterrier_merge.recipe import MergeRecipe
     from pyterrier_merge.tuning.folds import FoldedSweep
     from pyterrier_merge.tuning.sweep import Sweep
-
-
-class PoolSection(Section):
-    """Choose on a part of the collection: the judged documents and the first results of some systems.
-
-    Attributes:
-        of: Names of systems whose results are in the pool.
-        depth: Number of results of each query and system in the pool.
-        judged: Whether the judged documents are in the pool; they are many for TREC's large pools.
-    """
-
-    of: tuple[str, ...]
-    depth: Positive = 10
-    judged: bool = True
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> PoolSection:
-        if not self.judged and not self.of:
-            raise ValueError("the pool is empty: name systems in 'of', or leave 'judged' out")
-        return self
-
-    def documents(self, bench: Bench, asked: TestCollection, split: str) -> TestCollection:
-        """Return the pool: documents of the bench's collection that matter to the queries.
-
-        Raises:
-            ValueError: A system has no results for them.
-        """
-        topics, runs = asked.topics(split), []
-        for name in self.of:
-            run = bench.results(name, split)
-            require_answers(run, topics, name, split)
-            runs.append(run[run["qid"].isin(topics["qid"])])
-        return pooled(asked, split, runs, depth=self.depth, judged=self.judged)
-
-    def most(self, bench: PlanningBench, split: str) -> int | None:
-        """Return the maximum number of documents of the pool; None if unknown."""
-        queries, judged = bench.queries(split), 0 if not self.judged else bench.judged_documents(split)
-        if bench.collection.reranking or queries is None or judged is None:
-            return bench.documents if bench.collection.reranking else None
-        found = len(self.of) * self.depth * queries + judged
-        return found if bench.documents is None else min(found, bench.documents)
-
-
-class SpaceSection(Section):
-    """The parameters of the merge that vary; by default two alphas, of the lower and the upper half of the layers.
-
-    Give at most one of ``segments``, ``layers``, ``knots`` and ``parts``; see :class:`pyterrier_merge.Space`.
-
-    Attributes:
-        segments: An alpha for each of this number of segments of equal size.
-        layers: An alpha for each of this number of layers; use it with ``search``.
-        knots: Alphas at this number of places from the lowest to the highest layer, with linear interpolation.
-        parts: An alpha for attention and one for the feed-forward network, in all layers.
-        methods: Methods to try, by mergekit's names; that of the merge when left out.
-        settings: Values to try for the methods' own parameters, such as ``{density: [0.2, 0.5]}``.
-        shares: Values to try for the share of each domain model, if there are several.
-    """
-
-    segments: Positive | None = None
-    layers: Positive | None = None
-    knots: Annotated[int, Field(ge=2)] | None = None
-    parts: bool = False
-    methods: tuple[str, ...] = ()
-    settings: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
-    shares: tuple[float, ...] = ()
-
-    @model_validator(mode="after")
-    def _one_shape(self) -> SpaceSection:
-        shapes = [name for name in ("segments", "layers", "knots", "parts") if getattr(self, name)]
-        if len(shapes) > 1:
-            raise ValueError(f"a space has one shape; found {' and '.join(shapes)}")
-        return self
-
-    def space(self, grid: Grid, domains: int) -> Space:
-        """Return the space.
-
-        Raises:
-            ValueError: The grid or a parameter does not fit the space.
-        """
-        if self.layers:
-            made = Space.layers(self.layers, grid)
-        elif self.knots:
-            made = Space.profile(self.knots, grid)
-        else:
-            made = Space.parts(grid) if self.parts else Space.segments(self.segments or 2, grid)
-        if self.shares:
-            made = made.with_shares(domains, self.shares)
-        if self.methods or self.settings:
-            made = made.with_methods(*self.methods, **self.settings)
-        return made
 
 
 class SweepSection(Sampling):
@@ -166,6 +77,8 @@ class SweepSection(Sampling):
                 raise ValueError(
                     "folds are of all judged queries of the table's own split: leave samples, 'collection' out"
                 )
+        elif self.seed and not self.sampled:
+            raise ValueError("'seed' is for samples and folds; a search has its own: search: {seed: ...}")
         return self
 
     def varied(self, domains: int) -> Space:
@@ -295,7 +208,7 @@ class SweepSection(Sampling):
             replace(merge, encoder=encoder(chosen_on, one), kept=done, over=over)
             for one, done in zip(tried or [], kept, strict=True)
         ]
-        later = [documents] * self._unknown_merges(tried) + [whole] * (self.confirm or 0)
+        later = [documents] * self._unknown_merges(tried) + [whole] * (self.confirm + 1 if self.confirm else 0)
         unknown = [replace(merge, encoder=encoder(chosen_on, recipe), documents=some, at_most=True) for some in later]
         return [*known, *unknown]
 
@@ -317,7 +230,8 @@ class SweepSection(Sampling):
             return 1
         if self.search:
             return self.search.trials or 1
-        return self.refine * 3 ** len(self.space.space(self.grid, 2).alphas)
+        space = self.space.space(self.grid, 2)
+        return self.refine * 3 ** len([*space.alphas, *space.settings, *space.shares])
 
     def _kept(
         self,

@@ -54,8 +54,10 @@ class UnlabelledSection(Section):
         return bench.measures[0] if self.metric is None else parsed_measure(self.metric)
 
     def check(self, bench: Bench) -> None:
-        """Raise ``ValueError`` if there is no such collection."""
-        bench.on(self.collection)
+        """Raise an error that would otherwise appear late: the collection's label, the metric, BM25's analysis."""
+        from pyterrier_merge.tuning.unlabelled import require_choosable
+
+        require_choosable(bench.on(self.collection).collection, self.measure(bench))
 
     def asked(self, bench: Bench) -> list[TestCollection]:
         """Return the collection whose documents make the items."""
@@ -95,5 +97,6 @@ class UnlabelledSection(Section):
             at_most=True,
             stored=False,
         )
-        count = len(self.varied(1).points())
-        return [*[merge] * count, replace(index_step(bench, encoder(bench, recipe), over=""), at_most=True)]
+        space = self.varied(1)
+        tried = {space.recipe(recipe, point) for point in (*space.points(), *space.ends)}
+        return [*[merge] * len(tried), replace(index_step(bench, encoder(bench, recipe), over=""), at_most=True)]

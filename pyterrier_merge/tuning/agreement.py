@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ class UnlabelledChoice:
         merges: One row per merge (index: its name). The mean difference from the source on each kind that is used
             (column: the kind); ``gain``, the mean over kinds as a share of the possible gain over the source, and
             ``low``, its lower bound; ``agreed``, whether the bound and the difference on each kind are above 0.
-        kinds: One row per kind (index: its name): ``queries``, ``source`` (its mean), ``heard`` (whether the kind is
+        kinds: One row per kind (index: its name): ``queries``, ``source`` (its mean), ``used`` (whether the kind is
             used), and ``why`` if it is not.
         labels: Number of judgements used: 0.
     """
@@ -46,6 +46,7 @@ def choose(
     lexical: Mapping[str, float] | None = None,
     left_out: Mapping[str, str] | None = None,
     *,
+    kept: Sequence[float] | np.ndarray | None = None,
     seed: int = 0,
 ) -> UnlabelledChoice:
     """Choose a merge that beats the source on every kind of known items, or the source.
@@ -61,36 +62,42 @@ def choose(
 
     Args:
         values: For each kind, one row per query (the same qid is the same document), one column per merge, with values
-            in [0, 1]; the same columns for all kinds, those nearest to the source first.
+            in [0, 1]; the same columns for all kinds.
         source: For each kind the source's value for each of these queries.
         lexical: For each kind BM25's mean; kinds without one are not compared.
         left_out: Kinds that were not measured, with the reason.
+        kept: The share of the source that each merge keeps, in the order of the columns: the mean alpha over the
+            layers. When None, earlier columns keep more.
         seed: Random seed of the sign flips.
 
     Raises:
-        ValueError: The kinds have different merges, or there is neither a kind nor a reason.
+        ValueError: The kinds have different merges, ``kept`` does not have a share for each, or there is neither a
+            kind nor a reason.
     """
     if not values and not left_out:
         raise ValueError("there is nothing to choose on: no kind of known items was measured")
     names = _merges(values)
-    kinds = _heard(values, source, lexical or {}, left_out or {})
-    heard = list(kinds.index[kinds["heard"]])
+    kept = -np.arange(len(names)) if kept is None else np.asarray(kept, dtype=float)
+    if len(kept) != len(names):
+        raise ValueError(f"there are {len(names)} merges, and {len(kept)} shares of the source")
+    kinds = _use_of_kinds(values, source, lexical or {}, left_out or {})
+    used = list(kinds.index[kinds["used"]])
     merges = pd.DataFrame(index=pd.Index(names, name="merge")).assign(gain=0.0, low=0.0, agreed=False)
-    if len(heard) < KINDS:
+    if len(used) < KINDS:
         said = f"the source is kept: {KINDS} kinds of known items must agree, and fewer can be used"
-        return UnlabelledChoice(None, f"{said}.{_unheard(kinds)}", merges, kinds)
-    differences = {kind: values[kind].sub(source[kind], axis=0).set_axis(names, axis=1) for kind in heard}
+        return UnlabelledChoice(None, f"{said}.{_unused_kinds(kinds)}", merges, kinds)
+    differences = {kind: values[kind].sub(source[kind], axis=0).set_axis(names, axis=1) for kind in used}
     merges = merges.assign(**{kind: found.mean() for kind, found in differences.items()})
     gains = documents_shares(differences, source)
     merges["gain"], merges["low"] = gains.mean(axis=0), lower_bounds(gains, seed=seed)
-    merges["agreed"] = (merges[["low", *heard]] > 0).all(axis=1)
+    merges["agreed"] = (merges[["low", *used]] > 0).all(axis=1)
     if not merges["agreed"].any():
         nearest = int(np.argmax(np.where(gains.any(axis=0), merges["low"], -np.inf)))  # the source is not a merge
         said = f"the source is kept: no merge surely beats it on all kinds; the nearest, {names[nearest]}"
         return UnlabelledChoice(None, f"{said}: {_evidence(merges.iloc[nearest], kinds)}", merges, kinds)
     agreed = np.flatnonzero(merges["agreed"])
-    best = int(agreed[rule.choose(gains[:, agreed], -agreed)])
-    row = int(agreed[rule.choose(gains[:, agreed], -agreed, "one-standard-error")])
+    best = int(agreed[rule.choose(gains[:, agreed], kept[agreed])])
+    row = int(agreed[rule.choose(gains[:, agreed], kept[agreed], "one-standard-error")])
     nearer = "" if row == best else f" (nearer to the source than {names[best]}, and not worse by a standard error)"
     said = f"{names[row]} beats the source{nearer}: {_evidence(merges.iloc[row], kinds)}"
     return UnlabelledChoice(names[row], said, merges, kinds)
@@ -139,7 +146,7 @@ def _merges(values: Mapping[str, pd.DataFrame]) -> list[str]:
     return columns[0] if columns else []
 
 
-def why_unheard(queries: int, source: float, lexical: float) -> str:
+def why_unused(queries: int, source: float, lexical: float) -> str:
     """Return why known items of a kind are not used; an empty string if they are used.
 
     Args:
@@ -159,7 +166,7 @@ def why_unheard(queries: int, source: float, lexical: float) -> str:
     return ""
 
 
-def _heard(
+def _use_of_kinds(
     values: Mapping[str, pd.DataFrame],
     source: Mapping[str, pd.Series[float]],
     lexical: Mapping[str, float],
@@ -169,10 +176,10 @@ def _heard(
     rows: list[tuple[str, int, float, str]] = []
     for kind, frame in values.items():
         own = float(source[kind].mean())
-        rows.append((kind, len(frame), own, why_unheard(len(frame), own, lexical.get(kind, 0.0))))
+        rows.append((kind, len(frame), own, why_unused(len(frame), own, lexical.get(kind, 0.0))))
     rows += [(kind, 0, float("nan"), why) for kind, why in left_out.items()]
     kinds = pd.DataFrame(rows, columns=["kind", "queries", "source", "why"]).set_index("kind")
-    kinds.insert(2, "heard", kinds["why"] == "")
+    kinds.insert(2, "used", kinds["why"] == "")
     return kinds
 
 
@@ -180,11 +187,11 @@ def _evidence(merge: pd.Series[float], kinds: pd.DataFrame) -> str:
     """Describe a merge's gain, and its difference from the source on each kind that is used."""
     told = [
         f"{kind} {merge[str(kind)]:+.4f} (source {row['source']:.4f}, {row['queries']} items)"
-        for kind, row in kinds[kinds["heard"]].iterrows()
+        for kind, row in kinds[kinds["used"]].iterrows()
     ]
     share = f"{merge['gain']:+.1%} of what the source leaves to gain, at least {merge['low']:+.1%}"
-    return f"{', '.join(told)}; together {share}.{_unheard(kinds)}"
+    return f"{', '.join(told)}; together {share}.{_unused_kinds(kinds)}"
 
 
-def _unheard(kinds: pd.DataFrame) -> str:
+def _unused_kinds(kinds: pd.DataFrame) -> str:
     return "".join(f" Not used: {kind}: {why.rstrip('.')}." for kind, why in kinds["why"].items() if why)

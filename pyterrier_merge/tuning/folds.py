@@ -20,8 +20,9 @@ from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
 from pyterrier_merge.schematic import labelled
 from pyterrier_merge.training.fold_queries import fold_numbers
 from pyterrier_merge.tuning.measured import said
+from pyterrier_merge.tuning.points import in_words, points_of
 from pyterrier_merge.tuning.rule import Rule
-from pyterrier_merge.tuning.space import Grid, Space, in_words, points_of
+from pyterrier_merge.tuning.space import Grid, Space
 from pyterrier_merge.tuning.sweep import measuring_of
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class FoldedSweep:
         metric: Name of the metric.
         on: Description of the queries and documents it was measured on.
         encoders: The merge of each fold.
+        unjudged: Queries of the split without judgements. They took no part; the merge of the first fold answers them.
     """
 
     choices: pd.DataFrame
@@ -51,6 +53,7 @@ class FoldedSweep:
     metric: str
     on: str
     encoders: tuple[MergedE5Encoder, ...]
+    unjudged: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """Return a few sentences: the figure, its difference from the source, and how often each point was chosen."""
@@ -75,10 +78,9 @@ class FoldedSweep:
         for encoder in self.encoders:
             if encoder not in made:
                 made[encoder] = retriever(encoder)
-        return ByFold(
-            [made[encoder] for encoder in self.encoders],
-            {str(qid): int(fold) - 1 for qid, fold in self.per_query["fold"].items()},
-        )
+        folds = dict.fromkeys(self.unjudged, 0)
+        folds |= {str(qid): int(fold) - 1 for qid, fold in self.per_query["fold"].items()}
+        return ByFold([made[encoder] for encoder in self.encoders], folds)
 
     def retriever(
         self, collection: TestCollection, *, num_results: int = 1000, root: str | Path | None = None
@@ -110,6 +112,12 @@ class ByFold(pt.Transformer):
         self.retrievers = list(retrievers)
         self.folds = dict(folds)
 
+    def ready(self) -> None:
+        """Build the indexes that are missing."""
+        for retriever in dict.fromkeys(self.retrievers):
+            if callable(ready := getattr(retriever, "ready", None)):
+                ready()
+
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Search each query with its fold's retriever.
 
@@ -122,7 +130,7 @@ class ByFold(pt.Transformer):
         if len(strangers):
             raise ValueError(
                 f"{len(strangers)} of {len(inp)} queries are in no fold, such as {strangers.iloc[0]!r}: alphas chosen "
-                "by folds answer the queries of their split that have judgements, and no others"
+                "by folds answer the queries of their split, and no others"
             )
         fold = inp["qid"].map(self.folds)
         parts = [self.retrievers[number].transform(own) for number, own in inp.groupby(fold, sort=True)]
@@ -179,7 +187,7 @@ def sweep_folds(
     task = measuring.task
     name = f"{collection.name}, {split}"
     number = fold_numbers(task.topics, folds, seed=seed, name=name).set_axis(task.topics["qid"])
-    measured = measuring.of(measuring.space.points(), ends=not measuring.space.is_plain)
+    measured = measuring.of(measuring.space.points(), ends=measuring.shows_ends)
     rows, honest, encoders = [], pd.Series(index=measured.values.index, dtype=float), []
     for fold in range(folds):
         inside = measured.values.index[number.to_numpy() == fold]
@@ -199,4 +207,5 @@ def sweep_folds(
         metric=str(task.metric),
         on=said(collection, split, len(honest)),
         encoders=tuple(encoders),
+        unjudged=tuple(qid for qid in collection.topics(split)["qid"] if qid not in honest.index),
     )

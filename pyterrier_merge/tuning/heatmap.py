@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 LEAST_WIDTH = 4.2  # inches, needed for the axis labels
 MOST_CELLS = 3  # cells of a grid per measured cell; a search leaves more of them empty
-_WHOSE = {"alpha_upper": "'s upper layers"}
 
 
 def alpha_heatmap(
@@ -46,7 +45,7 @@ def alpha_heatmap(
     image = axes.imshow(values, cmap="viridis", aspect="auto")
     axes.set_xticks(range(columns), [f"{alpha:g}" for alpha in uppers])
     axes.set_yticks(range(rows), [f"{alpha:g}" for alpha in lowers])
-    axes.set_xlabel(f"{across} (1 = the source{_WHOSE.get(across, '')})")
+    axes.set_xlabel(f"{across} (1 = the source's upper layers)" if across == "alpha_upper" else across)
     axes.set_ylabel(down)
     figure.entitle(f"{metric} on {on}")
     middle = (np.nanmax(values) + np.nanmin(values)) / 2

@@ -13,9 +13,10 @@ import pandas as pd
 from pyterrier_merge.evaluation import require_attainable
 from pyterrier_merge.executor import Executor
 from pyterrier_merge.recipe import MergeRecipe
+from pyterrier_merge.tuning.points import Point, Value
 from pyterrier_merge.tuning.rule import Rule, choose, require_rule
 from pyterrier_merge.tuning.score import ScoringTask, scores
-from pyterrier_merge.tuning.space import Point, Space, Value, source_share
+from pyterrier_merge.tuning.space import Space
 
 if TYPE_CHECKING:
     from pyterrier_merge.collections.base import TestCollection
@@ -30,14 +31,15 @@ class Measured:
         recipes: Their recipes, in the same order.
         values: One row per query (index ``qid``), one column per point.
         source: The source's value for each query.
-        domain: The domain model's value for each query; for several models, that of their equal mixture.
+        domain: The domain model's value for each query; for several models, that of their equal mixture. None if it was
+            not measured.
     """
 
     points: tuple[dict[str, Value], ...]
     recipes: tuple[MergeRecipe, ...]
     values: pd.DataFrame
     source: pd.Series[float]
-    domain: pd.Series[float]
+    domain: pd.Series[float] | None
 
     @cached_property
     def kept(self) -> np.ndarray:
@@ -87,30 +89,38 @@ class Measuring:
     def __post_init__(self) -> None:
         require_rule(self.rule)
 
-    def of(self, points: Iterable[Point], *, ends: bool) -> Measured:
+    @property
+    def shows_ends(self) -> bool:
+        """Whether source and domain model are points, too: a plain grid with the rule ``best`` is shown as it is."""
+        return not self.space.is_plain or self.rule != "best"
+
+    def of(self, points: Iterable[Point], *, ends: bool, domain: bool = True) -> Measured:
         """Measure points, the source and the domain model.
 
         Args:
             points: The points; those with the recipe of an earlier one are left out.
             ends: Whether to add the source and the domain model to the points if they are missing.
+            domain: Whether to measure the domain model.
 
         Raises:
             ValueError: A point has no recipe, or the metric has a value for no query.
         """
-        source, domain = self.space.ends
+        ones, zeros = self.space.ends
         wanted: dict[MergeRecipe, dict[str, Value]] = {}
-        for point in (*points, *((source, domain) if ends else ())):
+        for point in (*points, *((ones, zeros) if ends else ())):
             recipe = self.space.recipe(self.models, point)
             same = next((one for one in wanted if one.keeps_source), recipe) if recipe.keeps_source else recipe
             wanted.setdefault(same, self.space.point(point))
-        bottom, top = self.space.recipe(self.models, domain), self.models.unmerged
+        bottom, top = self.space.recipe(self.models, zeros), self.models.unmerged
         require_attainable(self.task.metric, self.task.qrels)
-        found = scores([top, bottom, *wanted], self.task, self.executor, verbose=self.verbose)
+        recipes = [top, *([bottom] if domain else []), *wanted]
+        found = scores(recipes, self.task, self.executor, verbose=self.verbose)
         values = pd.DataFrame({position: found[recipe] for position, recipe in enumerate(wanted)})
-        return Measured(tuple(wanted.values()), tuple(wanted), values, found[top], found[bottom])
+        return Measured(tuple(wanted.values()), tuple(wanted), values, found[top], found[bottom] if domain else None)
 
-    def grid(self, refine: int, *, ends: bool) -> Measured:
+    def grid(self, refine: int) -> Measured:
         """Measure the points of the space, then ``refine`` finer grids, each around the point chosen so far."""
+        ends = self.shows_ends
         measured = self.of(self.space.points(), ends=ends)
         for _ in range(refine):
             finer = self.space.around(measured.points[measured.choose(self.rule)], measured.points)
@@ -121,3 +131,9 @@ class Measuring:
 def said(collection: TestCollection, split: str, queries: int) -> str:
     """Return a description of the queries and documents."""
     return f"{queries} {split} queries of {collection.name}, {collection.num_docs:,} documents"
+
+
+def source_share(recipe: MergeRecipe) -> float:
+    """Return the mean alpha over the layers, which says how near a merge is to its source."""
+    total = sum(segment.size for segment in recipe.segments)
+    return round(sum(segment.size * (segment.alpha or 0) for segment in recipe.segments) / total, 12)

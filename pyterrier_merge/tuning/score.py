@@ -46,6 +46,8 @@ class ScoringTask:
             of documents that all merges encode before the next block. When None, a quarter of the free memory, at most
             4 GiB. A token takes 48 bytes, and its state (``hidden_size`` numbers, 4 bytes each in float32) for each
             place at which states are kept at the same time; a document takes three times its vector in float32.
+        loaded: Holds the encoder once it is made, so that models are loaded once for all calls, and for copies made by
+            ``replace``. Not part of the task's identity.
 
     Raises:
         ValueError: The split is unknown or has no judgements, or the metric cannot be computed or looks deeper than
@@ -59,11 +61,20 @@ class ScoringTask:
     root: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     memory: int | None = None
+    loaded: list[MergedE5Encoder] = field(default_factory=list, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.memory is not None and self.memory < 0:
             raise ValueError(f"memory is a number of bytes, 0 for one batch at a time; found {self.memory!r}")
         check_measure(self.metric, self.num_results, self.topics["qid"].tolist())
+
+    def encoder(self, recipe: MergeRecipe) -> MergedE5Encoder:
+        """Return the encoder of a recipe: the same object every time, whose recipe changes."""
+        if not self.loaded:
+            self.loaded.append(MergedE5Encoder.from_recipe(recipe, **self.settings))
+        (encoder,) = self.loaded
+        encoder.recipe = recipe
+        return encoder
 
     @cached_property
     def topics(self) -> pd.DataFrame:
@@ -112,10 +123,14 @@ class ScoringTask:
 
     def file(self, encoder: E5Encoder) -> Path:
         """Return the cache file of an encoder's values; its model is loaded, but nothing is merged or encoded."""
+        key = fingerprint([encoder.fingerprint, *self.conditions(encoder)])
+        return self._indexes / "scores" / f"{key}.json"
+
+    def conditions(self, encoder: E5Encoder) -> list[Any]:
+        """Return what values depend on besides the encoder's vectors, as data."""
         rules = ["ignore_identical_ids"] * self.collection.ignore_identical_ids
         rules += [f"text_field={encoder.text_field}"] * (encoder.text_field != "text")
-        key = fingerprint([encoder.fingerprint, *rules, *self._data, str(self.metric), self.num_results, ORDER])
-        return self._indexes / "scores" / f"{key}.json"
+        return [*rules, *self._data, str(self.metric), self.num_results, ORDER]
 
     def kept(self, file: Path) -> pd.Series[float]:
         """Return the values in a cache file.
@@ -201,7 +216,7 @@ def score(recipes: Sequence[MergeRecipe], task: ScoringTask, *, verbose: bool | 
     """
     if not recipes:
         return []
-    encoder = MergedE5Encoder.from_recipe(recipes[0], **task.settings)
+    encoder = task.encoder(recipes[0])
     files: dict[Path, MergeRecipe] = {}  # recipes with the same weights share one
     file_of, means = [], []
     for recipe in recipes:
@@ -222,9 +237,4 @@ def score(recipes: Sequence[MergeRecipe], task: ScoringTask, *, verbose: bool | 
 
 def scored(recipes: Sequence[MergeRecipe], task: ScoringTask) -> list[bool]:
     """Return which of these merges have scores that :func:`score` would reuse, without merging or encoding."""
-    encoder = MergedE5Encoder.from_recipe(recipes[0], **task.settings)
-    found = []
-    for recipe in recipes:
-        encoder.recipe = recipe
-        found.append(task.scored(encoder))
-    return found
+    return [task.scored(task.encoder(recipe)) for recipe in recipes]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyterrier_merge.storage import user_path
-from pyterrier_merge.tuning.space import in_words
+from pyterrier_merge.tuning.points import in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +44,8 @@ def _draw_scores(axes: Axes, found: Sweep) -> None:
     axes.plot(ranks, means, ".", color="tab:blue")
     axes.plot(ranks.iloc[row], means.iloc[row], "o", color="tab:red", label="chosen")
     axes.axhline(float(found.source.mean()), color="black", linestyle="--", linewidth=1, label="source")
-    axes.axhline(float(found.domain.mean()), color="grey", linestyle=":", linewidth=1, label="domain")
+    if found.domain is not None:
+        axes.axhline(float(found.domain.mean()), color="grey", linestyle=":", linewidth=1, label="domain")
     axes.set_xlabel(f"{len(means)} merges, the best first")
     axes.set_ylabel(found.metric, parse_math=False)
     axes.legend(fontsize="small")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from pyterrier_merge.evaluation import judged
 from pyterrier_merge.tuning.measured import Measured, Measuring, said
 from pyterrier_merge.tuning.score import ScoringTask
 
@@ -50,11 +51,14 @@ def require_screen(screen: TestCollection, task: ScoringTask, confirm: int) -> N
         )
     if task.split not in screen.splits:
         raise ValueError(f"the pool has no split {task.split!r}: make the pool from the split for the choice")
-    theirs, ours = set(screen.topics(task.split)["qid"]), set(task.topics["qid"])
-    if not ours <= theirs:
+    theirs, _ = judged(screen.topics(task.split), screen.qrels(task.split))
+    different = set(zip(theirs["qid"], theirs["query"], strict=True)) ^ set(
+        zip(task.topics["qid"], task.topics["query"], strict=True)
+    )
+    if different:
         raise ValueError(
-            f"the pool lacks {len(ours - theirs)} of the {len(ours)} {task.split} queries, such as "
-            f"{min(ours - theirs)!r}: make the pool from the same queries"
+            f"the pool and the collection differ in {len({qid for qid, _ in different})} of their judged {task.split} "
+            f"queries, such as {min(different)[0]!r}: make the pool from the same queries"
         )
 
 
@@ -71,7 +75,7 @@ def confirmed(
     """
     source, _ = measuring.space.ends
     leaders = [pooled.points[position] for position in pooled.leaders(confirm)]
-    whole = measuring.of([*leaders, source], ends=False)
+    whole = measuring.of([*leaders, source], ends=False, domain=False)
     means = dict(zip(whole.recipes, whole.values.mean(), strict=True))
     table = pooled.table(measuring.space).assign(
         pool=pooled.values.mean().to_numpy(), whole=[means.get(recipe, np.nan) for recipe in pooled.recipes]

@@ -8,15 +8,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pyterrier_merge.extras import import_extra
-from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
+from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.progress import progress
 from pyterrier_merge.storage import cache_folder
-from pyterrier_merge.tuning.space import Space, Value
+from pyterrier_merge.tuning.points import Value
+from pyterrier_merge.tuning.space import Space
 
 if TYPE_CHECKING:
     import optuna
@@ -34,7 +35,8 @@ class Search(BaseModel):
 
     Attributes:
         trials: Merges to measure.
-        seconds: Time for measuring, in all runs of the same search together; a merge that was begun is finished.
+        seconds: Time for measuring, in all runs of the same search together; a merge that was begun is finished. How
+            many merges this allows depends on the machine, and on interruptions.
         seed: Random seed of the search.
     """
 
@@ -55,7 +57,7 @@ def searched(measuring: Measuring, search: Search) -> Measured:
     """Search a space for the highest mean and return all points that were measured, in order.
 
     The study is stored in a file under the task's root, named after models, space, task and seed. A killed search
-    resumes from it and finds the same points as an uninterrupted one.
+    resumes from it and finds the same points as an uninterrupted one. A smaller budget returns its first points.
 
     Raises:
         ModuleNotFoundError: Optuna is not installed.
@@ -65,12 +67,12 @@ def searched(measuring: Measuring, search: Search) -> Measured:
     require_optuna()
     study = _study(measuring, search)
     with progress(total=search.trials, desc="search", unit="merge", verbose=measuring.verbose) as bar:
-        bar.update(len(_finished(study)))
-        while not _exhausted(study, search):
+        bar.update(len(_covered(study, search)[0]))
+        while _covered(study, search)[1]:
             _try_one(study, measuring, search)
             bar.set_postfix_str(f"best {study.best_value:.4f}", refresh=False)
             bar.update()
-    return measuring.of([trial.user_attrs["point"] for trial in _finished(study)], ends=True)
+    return measuring.of([trial.user_attrs["point"] for trial in _covered(study, search)[0]], ends=True)
 
 
 def require_searchable(space: Space) -> None:
@@ -140,12 +142,12 @@ def _study(measuring: Measuring, search: Search) -> optuna.Study:
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
-    from pyterrier_merge.encoding.merged import MergedE5Encoder
-
-    task, space = measuring.task, measuring.space
-    models = MergedE5Encoder.from_recipe(space.recipe(measuring.models, space.ends[1]), **task.settings)
-    asked = [task.collection.fingerprint, fingerprint_frame(task.topics), fingerprint_frame(task.qrels)]
-    key = fingerprint([repr(space), models.fingerprint, *asked, str(task.metric), task.num_results, search.seed])
+    task, space, given = measuring.task, measuring.space, measuring.models
+    domain = task.encoder(space.recipe(given, space.ends[1]))
+    fixed: list[Any] = [[segment.size, str(segment.parts)] for segment in given.segments]
+    fixed += [given.method, str(given.parameters), str(given.base), given.seed]
+    fixed += [str(place) for place in (given.embeddings, given.final_norm, given.head)]
+    key = fingerprint([repr(space), domain.fingerprint, fixed, task.conditions(domain), search.seed])
     file = Path(task.root or cache_folder("indexes")) / "studies" / f"{key}.log"
     file.parent.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # progress is shown here
@@ -161,9 +163,14 @@ def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
 
 
-def _exhausted(study: optuna.Study, search: Search) -> bool:
-    finished = _finished(study)
-    if search.trials is not None and len(finished) >= search.trials:
-        return True
-    spent = sum(trial.user_attrs["seconds"] for trial in finished)
-    return search.seconds is not None and spent >= search.seconds
+def _covered(study: optuna.Study, search: Search) -> tuple[list[optuna.trial.FrozenTrial], bool]:
+    """Return the finished trials that the budget covers, and whether some of the budget is left."""
+    covered: list[optuna.trial.FrozenTrial] = []
+    spent = 0.0
+    for trial in [*_finished(study), None]:
+        left = len(covered) < (search.trials or math.inf) and spent < (search.seconds or math.inf)
+        if trial is None or not left:
+            return covered, left
+        covered.append(trial)
+        spent += trial.user_attrs["seconds"]
+    raise AssertionError("the list ends with None")

@@ -7,17 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import pandas as pd
+import numpy as np
 
 from pyterrier_merge.methods import get_method
 from pyterrier_merge.recipe import MergeRecipe, Segment, check_alpha
 from pyterrier_merge.spelling import did_you_mean
+from pyterrier_merge.tuning.points import Point, Value
 
 PAPER_GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
 MOST_POINTS = 1_000  # of a grid, because every point encodes the collection
 
-Value = float | str
-Point = Mapping[str, Value]
 Grid = Sequence[float] | Sequence[Sequence[float]] | Sequence[Point]
 Named = tuple[tuple[str, tuple[Value, ...]], ...]
 
@@ -127,7 +126,12 @@ class Space:
                 raise ValueError(f"no method has the parameter {name!r}: {did_you_mean(name, sorted(known))}")
             if not values:
                 raise ValueError(f"no values of {name!r} are given")
-        named = tuple((name, tuple(dict.fromkeys(values))) for name, values in settings.items())
+            if not all(isinstance(value, (float, int, str)) for value in values):
+                raise ValueError(f"values of {name!r} are numbers, booleans or text; found {list(values)!r}")
+        takes = [get_method(method).parameters for method in methods]
+        named = tuple(
+            (name, _numbers(values, [own[name] for own in takes if name in own])) for name, values in settings.items()
+        )
         return replace(self, methods=tuple(dict.fromkeys(methods)), settings=named)
 
     def with_shares(self, domains: int, values: Sequence[float] = PAPER_GRID) -> Space:
@@ -238,6 +242,14 @@ class Space:
             parameters=parameters,  # type: ignore[arg-type]  # the recipe makes pairs of them
         )
 
+    def require_recipes(self, models: MergeRecipe) -> None:
+        """Raise ``ValueError`` if a method or setting of the space does not go with these models; no file is read."""
+        halves = tuple((name, (0.5,)) for name, _ in self.alphas)
+        equal = tuple((name, (1 / (len(self.shares) + 1),)) for name, _ in self.shares)
+        each = replace(self, alphas=halves, shares=equal, given=None, depth=self.depth or len(halves))
+        for point in each.points():
+            each.recipe(models, point)
+
     def around(self, point: Point, tried: Sequence[Point]) -> Space:
         """Return the finer grid around a point: each number, and the midpoints to its neighbours.
 
@@ -271,9 +283,11 @@ class Space:
             if self.depth is None:
                 raise ValueError("a profile needs the number of the model's layers: give 'layers'")
             return [self._segment(alpha, point) for alpha in interpolated(alphas, self.depth)]
-        if len(models.segments) == len(alphas) and not self.shares:
-            return models.with_alphas(*alphas).segments
-        return [self._segment(alpha, point) for alpha in alphas]
+        made = [self._segment(alpha, point) for alpha in alphas]
+        if len(models.segments) != len(made):
+            return made
+        pairs = zip(made, models.segments, strict=True)
+        return [replace(one, size=given.size, parts=given.parts) for one, given in pairs]
 
     def _segment(self, alpha: float, point: Point) -> Segment:
         if not self.shares:
@@ -294,32 +308,8 @@ def interpolated(knots: Sequence[float], depth: int) -> list[float]:
     """Return one number per layer: linear interpolation of equally spaced knots from the first to the last layer."""
     if depth < len(knots):
         raise ValueError(f"{len(knots)} knots do not fit {depth} layers")
-    found = []
-    for layer in range(depth):
-        place = layer / (depth - 1) * (len(knots) - 1)
-        left = min(int(place), len(knots) - 2)
-        found.append(round(knots[left] + (place - left) * (knots[left + 1] - knots[left]), 6))
+    found: list[float] = np.interp(np.arange(depth), np.linspace(0, depth - 1, len(knots)), knots).round(6).tolist()
     return found
-
-
-def source_share(recipe: MergeRecipe) -> float:
-    """Return the mean alpha over the layers, which says how near a merge is to its source."""
-    total = sum(segment.size for segment in recipe.segments)
-    return round(sum(segment.size * (segment.alpha or 0) for segment in recipe.segments) / total, 12)
-
-
-def in_words(point: Point) -> str:
-    """Return a point as text: ``(0.5, 1)``, or with names if it has more than alphas of segments."""
-    written = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in point.items()}
-    if all(name.startswith(("alpha_", "layer_", "knot_")) for name in written):
-        return f"({', '.join(written.values())})"
-    return f"({', '.join(f'{name} {value}' for name, value in written.items())})"
-
-
-def points_of(table: pd.DataFrame) -> list[dict[str, Value]]:
-    """Return the rows of a table of points as points, without settings that a method does not have."""
-    rows = table.to_dict("records")
-    return [{str(name): value for name, value in row.items() if not pd.isna(value)} for row in rows]
 
 
 def _numbered(name: str, number: int) -> tuple[str, ...]:
@@ -331,6 +321,12 @@ def _values(name: str, values: Iterable[Any]) -> tuple[float, ...]:
     if not checked:
         raise ValueError(f"no values of {name!r} are given")
     return checked
+
+
+def _numbers(values: Sequence[Value], defaults: Sequence[Any]) -> tuple[Value, ...]:
+    """Return each value once; whole numbers as floats if a method takes floats, so that they are a range."""
+    continuous = any(isinstance(default, float) for default in defaults)
+    return tuple(dict.fromkeys(float(value) if continuous and type(value) is int else value for value in values))
 
 
 def _by_name(names: tuple[str, ...], values: Sequence[Any]) -> dict[str, Any]:

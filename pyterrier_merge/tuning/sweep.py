@@ -18,11 +18,12 @@ from pyterrier_merge.recipe import MergeRecipe
 from pyterrier_merge.storage import user_path
 from pyterrier_merge.training.provenance import require_untrained
 from pyterrier_merge.tuning.measured import Measured, Measuring, said
+from pyterrier_merge.tuning.points import Value, in_words, points_of
 from pyterrier_merge.tuning.rule import Rule
 from pyterrier_merge.tuning.score import ScoringTask
 from pyterrier_merge.tuning.screening import CONFIRM, Screening, confirmed, require_screen
 from pyterrier_merge.tuning.search import Search, searched
-from pyterrier_merge.tuning.space import PAPER_GRID, Grid, Space, Value, in_words, points_of
+from pyterrier_merge.tuning.space import PAPER_GRID, Grid, Space
 from pyterrier_merge.tuning.uncertainty import Uncertainty, uncertainty
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pyterrier_merge.collections.base import TestCollection
+
+
+ADAPTIVE = (
+    " The same queries proposed these points, so both figures are too favourable: measure the choice on other queries."
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,20 +47,23 @@ class Sweep:
             queries or more ``chosen`` and ``regret`` (see :class:`~pyterrier_merge.tuning.uncertainty.Uncertainty`).
         per_query: One row per query (index ``qid``), one column per point, in the same order: the metric's values.
         source: The source's value for each query.
-        domain: The domain model's value for each query; for several models, that of their equal mixture.
+        domain: The domain model's value for each query; for several models, that of their equal mixture. None after a
+            pool: it is not measured on the whole collection.
         metric: Name of the metric's column.
         on: Description of the queries and documents it was measured on.
         point: The chosen value of each parameter.
         best: A new encoder with the chosen merge.
-        certainty: The gain over the source without the winner's curse; None for a single query.
+        certainty: The gain over the source without the winner's curse; None for a single query. After a search or
+            finer grids it is too favourable, because the same queries proposed the points.
         rule: The rule of the choice.
         screening: The results of all points on a pool, if the table has only the best of them; None without a pool.
+        adaptive: Whether the values of earlier points proposed later ones (a search, or finer grids).
     """
 
     table: pd.DataFrame
     per_query: pd.DataFrame
     source: pd.Series[float]
-    domain: pd.Series[float]
+    domain: pd.Series[float] | None
     metric: str
     on: str
     point: dict[str, Value]
@@ -62,6 +71,7 @@ class Sweep:
     certainty: Uncertainty | None
     rule: Rule = "best"
     screening: Screening | None = None
+    adaptive: bool = False
 
     @property
     def alpha_lower(self) -> float | None:
@@ -128,7 +138,7 @@ class Sweep:
             f"Repeating the choice on resampled queries, the chosen alphas scored {abs(sure.gain):.4f} "
             f"{'above' if sure.gain >= 0 else 'below'} the source on the queries left out ({sure.low:+.4f} to "
             f"{sure.high:+.4f} in 95 % of resamples); that the best of the grid beats the source has p = "
-            f"{sure.p_value:.2g} (one-sided max-T test over the grid)."
+            f"{sure.p_value:.2g} (one-sided max-T test over the grid).{ADAPTIVE if self.adaptive else ''}"
         )
 
     def _screened(self) -> str:
@@ -167,8 +177,8 @@ def sweep(
     ``encoder`` is not changed. The parents are read once and each point is merged in place, so a point costs only its
     encoding. Scores are stored under ``root``: a killed sweep resumes where it was.
 
-    The source and the domain model are always measured. They are also points of the table, except for a grid over two
-    alphas with the rule ``best``, whose table is the grid.
+    The source and the domain model are always measured (after a pool, the source). They are also points of the table,
+    except for a grid over two alphas with the rule ``best``, whose table is the grid.
 
     Args:
         encoder: The encoder with the models and settings.
@@ -204,18 +214,18 @@ def sweep(
     measuring = measuring_of(
         encoder, collection, grid, space, rule, metric, split, num_results, root, executor, verbose
     )
-    task, space = measuring.task, measuring.space
-    ends = not (space.is_plain and rule == "best" and search is None)
+    task = measuring.task
     if screen is not None:
         require_screen(screen, task, confirm)
         measuring = replace(measuring, task=replace(task, collection=screen))
     if search is not None and refine:
         raise ValueError("a search already tries fine differences: leave 'refine' out")
-    measured = measuring.grid(refine, ends=ends) if search is None else searched(measuring, search)
+    measured = measuring.grid(refine) if search is None else searched(measuring, search)
     screening = None
     if screen is not None:
         measured, screening = confirmed(measured, replace(measuring, task=task), screen, confirm)
-    return _found(encoder, measured, measuring.space, task, rule, screening)
+    found = _found(encoder, measured, measuring.space, task, rule)
+    return replace(found, screening=screening, adaptive=bool(search or refine))
 
 
 def measuring_of(
@@ -240,12 +250,25 @@ def measuring_of(
     require_untrained(encoder.recipe.models, collection, split)
     recipe = encoder.recipe
     space = space or Space.segments(len(recipe.segments), PAPER_GRID if grid is None else grid)
-    if space.shape == "profile" and space.depth is None:
-        space = replace(space, depth=layers_of(recipe))
+    space = fitted(space, recipe)
     metric = metric or collection.measures[0]
     folder = user_path(root) if root else None
     task = ScoringTask(collection, split, metric, num_results, folder, encoder.settings())
     return Measuring(space, recipe, task, rule, executor, verbose)
+
+
+def fitted(space: Space, recipe: MergeRecipe) -> Space:
+    """Return the space for the layers of a recipe's source model; a profile needs their number.
+
+    Raises:
+        ValueError: The model has fewer layers than the space has alphas for them.
+    """
+    if space.shape == "parts" or (space.shape == "segments" and len(space.alphas) <= len(recipe.segments)):
+        return space
+    depth = layers_of(recipe)
+    if len(space.alphas) > depth:
+        raise ValueError(f"the space has {len(space.alphas)} alphas over the layers, and {recipe.source} has {depth}")
+    return replace(space, depth=space.depth or depth) if space.shape == "profile" else space
 
 
 def layers_of(recipe: MergeRecipe) -> int:
@@ -259,7 +282,6 @@ def _found(
     space: Space,
     task: ScoringTask,
     rule: Rule,
-    screening: Screening | None,
 ) -> Sweep:
     best = measured.choose(rule)
     table = measured.table(space).assign(**{str(task.metric): measured.values.mean().to_numpy()})
@@ -280,5 +302,4 @@ def _found(
         best=chosen,
         certainty=certainty,
         rule=rule,
-        screening=screening,
     )

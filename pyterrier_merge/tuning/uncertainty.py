@@ -96,12 +96,12 @@ def _max_t(differences: np.ndarray, generator: np.random.Generator) -> float:
 
     def largest(sums: np.ndarray) -> np.ndarray:
         means = sums / len(varied)
-        variance = np.maximum(squares / len(varied) - means**2, 1e-300)
+        variance = np.maximum(squares / len(varied) - means**2, ROUNDING * squares / len(varied))
         return np.asarray((means / np.sqrt(variance)).max(axis=-1))
 
     observed = largest(varied.sum(axis=0))
     as_large = 0
     for _ in range(RESAMPLES // BLOCK):
         signs = 2.0 * generator.integers(0, 2, size=(BLOCK, len(varied))) - 1
-        as_large += int((largest(signs @ varied) >= observed - 1e-9).sum())
+        as_large += int((largest(signs @ varied) >= observed * (1 - 1e-6 * np.sign(observed))).sum())
     return (as_large + 1) / (RESAMPLES // BLOCK * BLOCK + 1)

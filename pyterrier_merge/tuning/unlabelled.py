@@ -8,22 +8,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pyterrier_merge.collections.pseudo_queries import SPLITS, known_items
+from pyterrier_merge.collections.pseudo_queries import ALL, known_items, undivided
 from pyterrier_merge.collections.query_parts import TITLES
 from pyterrier_merge.encoding.merged import MergedE5Encoder
-from pyterrier_merge.evaluation import measure_runs
+from pyterrier_merge.evaluation import check_measure, measure_runs, require_attainable
 from pyterrier_merge.executor import Executor
 from pyterrier_merge.progress import verbosity
 from pyterrier_merge.retrieval.lexical.bm25 import bm25
 from pyterrier_merge.storage import user_path
 from pyterrier_merge.training.provenance import trained_queries
-from pyterrier_merge.tuning.agreement import KINDS, UnlabelledChoice, choose, why_unheard
+from pyterrier_merge.tuning.agreement import KINDS, UnlabelledChoice, choose, why_unused
+from pyterrier_merge.tuning.measured import source_share
 from pyterrier_merge.tuning.score import ScoringTask, scores
-from pyterrier_merge.tuning.space import PAPER_GRID, Grid
+from pyterrier_merge.tuning.space import PAPER_GRID, Grid, Space
 from pyterrier_merge.tuning.sweep import Sweep, sweep
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+NUM_RESULTS = 100
 WAYS = ("head", "crop", "title")
 FRONTS = {"head", "drawn"}  # similar queries: a model trained on one kind knows the other
 
@@ -44,12 +46,12 @@ class LabelFree:
     Attributes:
         best: A new encoder with the chosen alphas; all are 1 if the source was chosen.
         choice: The evidence: figures of each merge on each kind of items, and a description of the reason.
-        sweeps: For each kind of known items that was used, the sweep over each split that chose.
+        sweeps: The sweep over each kind of known items that was used.
     """
 
     best: MergedE5Encoder
     choice: UnlabelledChoice
-    sweeps: Mapping[str, Sequence[Sweep]]
+    sweeps: Mapping[str, Sweep]
 
     @property
     def chose_source(self) -> bool:
@@ -81,8 +83,8 @@ def choose_unlabelled(
 
     The kinds of :func:`~pyterrier_merge.known_items` are ``head``, ``crop`` and, if documents have titles, ``title``.
     Kinds that a model was trained on are left out, and two must remain; then only the items of "dev" choose, otherwise
-    those of both splits. The rule is :func:`~pyterrier_merge.tuning.agreement.choose`.
-    No judgement and no query of the collection is read.
+    all items. Each merge encodes the documents of a kind once. The rule is
+    :func:`~pyterrier_merge.tuning.agreement.choose`. No judgement and no query of the collection is read.
 
     Args:
         encoder: The encoder with the models and settings; it is not changed.
@@ -97,62 +99,79 @@ def choose_unlabelled(
 
     Raises:
         TypeError: The encoder merges nothing, or ``collection`` is not a collection.
-        ValueError: As :func:`~pyterrier_merge.sweep`, ``n`` is too small, the collection consists of known items, or
-            BM25, which the rule compares with, does not support its language.
+        ValueError: As :func:`~pyterrier_merge.sweep`, ``n`` is too small, the recipe has other segments than two, or as
+            :func:`require_choosable`.
         ModuleNotFoundError: The collection is Japanese, and the extra ``japanese`` is not installed.
     """
     if not isinstance(encoder, MergedE5Encoder):
         raise TypeError(f"alphas are chosen for a MergedE5Encoder; found {encoder!r}, which has none")
+    space, recipe = Space.halves(grid), encoder.recipe
+    if len(recipe.segments) != 2 or any(segment.domain_weights is not None for segment in recipe.segments):
+        raise ValueError("without labels, two alphas are chosen: the recipe needs two segments without domain weights")
     metric = metric or collection.measures[0]
+    require_choosable(collection, metric)
     folder = user_path(root) if root else None
-    left_out = _left_out(encoder.recipe.models, collection)
-    splits = ("dev",) if any(map(trained_queries, encoder.recipe.models)) else SPLITS
+    left_out = _left_out(recipe.models, collection)
     kinds = {way: known_items(collection, n, seed=seed, query=way) for way in WAYS if way not in left_out}
-    lexical: dict[str, float] = {}
+    split = "dev" if any(map(trained_queries, recipe.models)) else ALL
+    if split == ALL:
+        kinds = {way: undivided(items) for way, items in kinds.items()}
+    lexical, loaded = dict[str, float](), list[MergedE5Encoder]()
     for way in tuple(kinds):
         try:
-            topics = pd.concat([kinds[way].topics(split) for split in splits])
+            topics = kinds[way].topics(split)
         except ValueError as error:  # too few texts make an item of this kind
             left_out[way] = str(error)
         else:
-            tasks = [ScoringTask(kinds[way], split, metric, 100, folder, encoder.settings()) for split in splits]
-            own = pd.concat([scores([encoder.recipe.unmerged], task)[encoder.recipe.unmerged] for task in tasks])
-            lexical[way] = _bm25_mean(kinds[way], topics, pd.concat([task.qrels for task in tasks]), metric)
-            left_out |= {way: why} if (why := why_unheard(len(topics), own.mean(), lexical[way])) else {}
+            task = ScoringTask(kinds[way], split, metric, NUM_RESULTS, folder, encoder.settings(), loaded=loaded)
+            own = scores([recipe.unmerged], task, executor, verbose=verbose)[recipe.unmerged]
+            lexical[way] = _bm25_mean(kinds[way], topics, task.qrels, metric)
+            left_out |= {way: why} if (why := why_unused(len(topics), own.mean(), lexical[way])) else {}
         if way in left_out:
             del kinds[way]
+    loaded.clear()  # memory may hold only one model
     if len(kinds) < KINDS:  # no merge needs to be scored
         left_out |= dict.fromkeys(kinds, "no other kind is left to agree with it")
         kinds = {}
-    on = partial(sweep, encoder, grid=grid, metric=metric, root=root, executor=executor, verbose=verbose)
-    sweeps = {way: [on(items, split=split) for split in splits] for way, items in kinds.items()}
+    on = partial(sweep, encoder, space=space, metric=metric, root=root, executor=executor, verbose=verbose)
+    sweeps = {way: on(items, split=split) for way, items in kinds.items()}
     return _chosen(encoder, sweeps, lexical, left_out, seed)
 
 
+def require_choosable(collection: TestCollection, metric: Measure) -> None:
+    """Raise an error that would otherwise appear late: the metric, known items of known items, BM25's analysis.
+
+    Raises:
+        ValueError: The metric needs more results or higher labels than there are, the collection consists of known
+            items, or BM25, which the rule compares with, does not support its language.
+        ModuleNotFoundError: The collection is Japanese, and the extra ``japanese`` is not installed.
+    """
+    check_measure(metric, NUM_RESULTS)
+    require_attainable(metric, pd.DataFrame({"label": [1]}))
+    known_items(collection)
+    bm25(collection)
+
+
 def _bm25_mean(items: TestCollection, topics: pd.DataFrame, qrels: pd.DataFrame, metric: Measure) -> float:
-    run = bm25(items, num_results=100).transform(topics)
+    run = bm25(items, num_results=NUM_RESULTS).transform(topics)
     return float(measure_runs({"BM25": run}, qrels, [metric])["value"].mean())
 
 
 def _chosen(
     encoder: MergedE5Encoder,
-    sweeps: Mapping[str, Sequence[Sweep]],
+    sweeps: Mapping[str, Sweep],
     lexical: Mapping[str, float],
     left_out: Mapping[str, str],
     seed: int,
 ) -> LabelFree:
-    rows = [found.table[["alpha_lower", "alpha_upper"]] for of in sweeps.values() for found in of]
-    pairs = {(float(lower), float(upper)) for table in rows for lower, upper in table.to_numpy()}
-    ordered = sorted(pairs, key=lambda pair: (-sum(pair), -pair[1]))  # nearest to the source first
-    named = {f"({lower:g}, {upper:g})": (lower, upper) for lower, upper in ordered}
-    values = {way: pd.concat([found.per_query[ordered] for found in of]) for way, of in sweeps.items()}
-    values = {way: frame.set_axis(list(named), axis=1) for way, frame in values.items()}
-    source = {way: pd.concat([found.source for found in of]) for way, of in sweeps.items()}
-    choice = choose(values, source, lexical, left_out, seed=seed)
+    pairs: list[Any] = list(dict.fromkeys(pair for found in sweeps.values() for pair in found.per_query.columns))
+    named = {f"({lower:g}, {upper:g})": encoder.recipe.with_alphas(lower, upper) for lower, upper in pairs}
+    values = {way: found.per_query[pairs].set_axis(list(named), axis=1) for way, found in sweeps.items()}
+    source = {way: found.source for way, found in sweeps.items()}
+    kept = list(map(source_share, named.values()))
+    choice = choose(values, source, lexical, left_out, kept=kept, seed=seed)
     best = copy.copy(encoder)
-    best.recipe = encoder.recipe.unmerged
-    if choice.chosen is not None:
-        best.recipe = encoder.recipe.with_alphas(*named[choice.chosen])
+    best.recipe = encoder.recipe.unmerged if choice.chosen is None else named[choice.chosen]
     found = LabelFree(best, choice, sweeps)
     logger.info("%s", found.describe())
     return found

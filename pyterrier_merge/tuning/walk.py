@@ -99,7 +99,7 @@ class Walk:
         text_model, _ = encoder.open()
         self._dim = text_model.dim
         self._room = spare_memory(text_model.one_device or "cpu") if task.memory is None else task.memory
-        self._layout = _layout(encoder)
+        self._layout = _layout(encoder, text_model.one_device)
         self._points = {recipe: Point(recipe, file) for recipe, file in files.items()}
         for point in self._points.values():
             point.resume(self._layout)
@@ -257,10 +257,10 @@ class _Documents:
             yield str(docno), text
 
 
-def _layout(encoder: MergedE5Encoder) -> list[Any]:
+def _layout(encoder: MergedE5Encoder, device: str | None) -> list[Any]:
     """The settings that decide which texts share a batch, and so the order of encoding."""
     import torch
     import transformers
 
     versions = __version__, transformers.__version__
-    return [*versions, SHARD, encoder.batch_size, str(encoder.device), torch.get_num_threads()]
+    return [*versions, SHARD, encoder.batch_size, device or str(encoder.device), torch.get_num_threads()]

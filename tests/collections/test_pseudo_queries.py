@@ -12,6 +12,7 @@ from pyterrier_merge import known_items
 from pyterrier_merge.collections import from_frames, get_collection
 from pyterrier_merge.collections.base import TestCollection
 from pyterrier_merge.collections.pool import pooled
+from pyterrier_merge.collections.pseudo_queries import undivided
 from pyterrier_merge.collections.query_parts import WAYS, without_title
 from pyterrier_merge.systems.choosing import used_labels
 from pyterrier_merge.training.pairs import pairs_from_collection
@@ -177,6 +178,24 @@ def test_queries_that_another_document_asks_too_are_passed_over(caplog):
     queries = [query for _, query, _ in items_of(items).values()]
     assert len(queries) == len(set(queries)) == 61
     assert "0 documents that are too short, 29 with the query of another document" in caplog.text
+
+
+def test_repeated_queries_do_not_take_the_place_of_others():
+    """However many documents ask the same, and in whatever order they come."""
+    alike = [{"docno": f"a{n}", "text": "the very same " + " ".join(WORDS[:12])} for n in range(200)]
+    docs = [*alike, *documents(100, words=15)]
+    found = items_of(known_items(collection(docs), 40))
+    assert len(found) == 40
+    assert items_of(known_items(collection(docs[::-1]), 40)) == found
+
+
+def test_items_that_are_not_divided_are_all_in_one_split():
+    items = known_items(collection(documents(60)), 40)
+    whole = undivided(items)
+    assert whole.splits == ("all",)
+    assert set(whole.topics("all")["qid"]) == {*items.topics("train")["qid"], *items.topics("dev")["qid"]}
+    assert len(whole.qrels("all")) == 40
+    assert whole.fingerprint == items.fingerprint  # the same documents
 
 
 def test_it_is_a_test_collection_of_its_own():

@@ -282,9 +282,9 @@ def test_the_time_on_a_cluster_is_that_of_a_given_rate(spec, tmp_path):
         ({"space": {"knots": 2}, "grid": [0, 1]}, "120 (4 x 30)", "at most 30"),
         (
             {"grid": [0, 1], "pool": {"of": [], "depth": 1}, "confirm": 2},
-            "at most 100 (6 x 16)",
+            "at most 130 (7 x 18)",  # 4 on the pool, then 2 and the source
             "at most 30",
-        ),  # 10, 30
+        ),
     ],
 )
 def test_other_sweeps_are_planned(spec, tmp_path, sweep, merges, index):

@@ -13,10 +13,11 @@ from pyterrier_merge.evaluation import measure_runs
 from pyterrier_merge.recipe import MergeRecipe
 from pyterrier_merge.storage import cache_folder
 from pyterrier_merge.systems import read_system
+from pyterrier_merge.systems.domain import TrainedDomain
 from pyterrier_merge.training import domain as training
 from pyterrier_merge.tuning import unlabelled
 from pyterrier_merge.tuning.agreement import UnlabelledChoice
-from pyterrier_merge.tuning.space import in_words
+from pyterrier_merge.tuning.points import in_words
 from pyterrier_merge.tuning.unlabelled import LabelFree
 
 TRAIN = {"steps": 2, "head_steps": 1, "batch_size": 8}
@@ -329,6 +330,39 @@ def test_another_space_is_that_of_the_public_function(
     assert prepared.label == in_words(by_hand.point)
 
 
+def test_more_alphas_than_layers_are_an_error_before_the_training(make_bench, section, monkeypatch):
+    monkeypatch.setattr(TrainedDomain, "models", lambda *_: pytest.fail("trained"))
+    for space in ({"layers": 40}, {"knots": 8}):
+        given = section(domain={"train": TRAIN}, sweep={"space": space, "search": {"trials": 2}})
+        with pytest.raises(ValueError, match=r"the space has (40|8) alphas over the layers, and .* has 4"):
+            make_bench({"m": given}).prepared("m")
+
+
+def test_the_notes_name_the_method_that_was_chosen(make_bench, section, cache):
+    bench = make_bench({"m": section(sweep={"grid": [0.5], "space": {"methods": ["slerp"]}})})
+    assert bench.prepared("m").notes[0].endswith("; slerp.")
+
+
+def test_folds_of_a_split_in_which_some_queries_have_no_judgements(make_bench, section, cache, small_collection):
+    topics = {split: small_collection.topics(split) for split in ("dev", "test")}
+    qrels = {"dev": small_collection.qrels("dev"), "test": small_collection.qrels("test")[2:]}
+    some = from_frames("some", small_collection.corpus_iter(), topics, qrels)
+    bench = make_bench({"m": section(sweep={"grid": [0, 1], "folds": 3, "split": "test"})}, some)
+    assert set(bench.results("m", "test")["qid"]) == set(topics["test"]["qid"])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"metric": "R@1000"}, "R@1000 looks deeper than num_results, 100"),
+        ({"metric": "P(rel=2)@10"}, "would be 0 for every query"),
+    ],
+)
+def test_a_choice_without_labels_is_checked_before_any_work(make_bench, section, given, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(").replace(")", r"\)")):
+        make_bench({"m": section(sweep={"on": "known-items", **given})}).check()
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -357,6 +391,12 @@ def test_folds_and_metrics_are_checked_before_any_work(make_bench, section, give
         ({"space": {"shares": [0.5]}}, "domain models that share is a whole number of at least 2; found 1"),
         ({"rule": "bst"}, "expected one of best, one-standard-error"),
         ({"grid": [[0.5, 1, 1]]}, "a point has 2 numbers"),
+        ({"space": {"methods": ["ties"]}}, "alpha would change nothing; .*'normalize': False"),
+        ({"space": {"methods": ["ties"]}, "search": {"trials": 2}}, "alpha would change nothing"),
+        ({"space": {"settings": {"densty": [0.5]}}}, "linear has no parameter 'densty'"),
+        ({"space": {"methods": ["ties"], "settings": {"density": ["much"]}}}, "'density' is 'much', expected float"),
+        ({"space": {"methods": ["ties"], "settings": {"density": [[0.2, 0.5]]}}}, "are numbers, booleans"),
+        ({"seed": 3}, "'seed' is for samples and folds"),
     ],
 )
 def test_wrong_sweeps_are_refused(section, given, message):

@@ -58,17 +58,17 @@ def test_the_source_among_the_merges_is_not_the_nearest():
     assert "the nearest, one: head -0.0100" in found.why
 
 
-def test_a_kind_that_the_source_finds_already_is_not_heard():
+def test_a_kind_that_the_source_finds_already_is_not_used():
     heads, crops, names = kind(0.5, one=0.1), kind(0.5, one=0.1), kind(0.9, one=-0.01)
     assert chosen(head=heads, crop=crops, title=names).chosen == "one"
     found = chosen(head=heads, title=names)
     assert found.chosen is None
     assert "2 kinds of known items must agree, and fewer can be used" in found.why
     assert "Not used: title: the source scores 0.9000 on 200 items, above 0.85" in found.why
-    assert found.kinds["heard"].to_dict() == {"head": True, "title": False}
+    assert found.kinds["used"].to_dict() == {"head": True, "title": False}
 
 
-def test_items_that_bm25_finds_better_are_not_heard():
+def test_items_that_bm25_finds_better_are_not_used():
     values, source = kind(0.5, one=0.1)
     kinds, sources = {"head": values, "crop": values}, {"head": source, "crop": source}
     assert choose(kinds, sources, {"head": 0.49, "crop": 0.5}).chosen == "one"
@@ -94,7 +94,7 @@ def test_each_kind_counts_alike_whatever_documents_it_has():
     assert shares[:, 0] == pytest.approx(0.3 + np.concatenate([swing, 2 * swing, swing]))
 
 
-def test_too_few_items_are_not_heard():
+def test_too_few_items_are_not_used():
     values, source = kind(0.5, one=0.1)
     found = choose(
         {"head": values, "crop": values[:99]}, {"head": source, "crop": source[:99]}, left_out={"title": "no titles"}
@@ -112,6 +112,19 @@ def test_of_merges_within_a_standard_error_the_nearest_to_the_source_is_chosen()
         found = choose({"head": values, "crop": values}, {"head": source, "crop": source})
         assert found.chosen == expected
         assert ("(nearer to the source than far" in found.why) == (expected == "near")
+
+
+def test_of_merges_that_keep_as_much_of_the_source_the_better_is_chosen():
+    values, source = kind(0.5, first=0.095, second=0.1)
+    both = {"head": values, "crop": values}, {"head": source, "crop": source}
+    found = choose(*both, kept=[0.5, 0.5])
+    assert found.chosen == "second"
+    assert "second beats the source: head" in found.why
+    values["first"] = 2 * values["first"].mean() - values["first"]  # their difference now varies
+    assert choose(*both, kept=[0.5, 0.5]).chosen == "second"
+    assert choose(*both, kept=[0.75, 0.5]).chosen == "first"
+    with pytest.raises(ValueError, match="there are 2 merges, and 1 shares of the source"):
+        choose(*both, kept=[0.5])
 
 
 def test_the_bounds_hold_for_all_merges_at_once():

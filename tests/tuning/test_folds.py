@@ -8,6 +8,7 @@ from pyterrier.measures import RR
 from pyterrier_merge import MergedE5Encoder, Space, dense_retriever, sweep_folds
 from pyterrier_merge.collections import from_frames
 from pyterrier_merge.evaluation import measure_runs
+from pyterrier_merge.tuning.folds import ByFold
 
 
 @pytest.fixture
@@ -62,11 +63,43 @@ def test_the_same_seed_gives_the_same_folds(found, encoder, small_collection, tm
     assert other.per_query["fold"].tolist() != found.per_query["fold"].tolist()
 
 
+def test_queries_without_judgements_are_answered_and_choose_nothing(encoder, small_collection, tmp_path):
+    topics, qrels = small_collection.topics("test"), small_collection.qrels("test")
+    some = from_frames("some", small_collection.corpus_iter(), {"test": topics}, {"test": qrels[2:]})
+    found = sweep_folds(encoder, some, folds=3, grid=[0, 1], metric=RR, root=tmp_path)
+    assert found.unjudged == tuple(topics["qid"][:2])
+    assert len(found.per_query) == 13
+    retriever = found.retriever(some, num_results=5, root=tmp_path)
+    assert set(retriever(topics)["qid"]) == set(topics["qid"])
+
+
+def test_the_source_may_be_chosen_by_one_standard_error(encoder, small_collection, tmp_path):
+    found = sweep_folds(
+        encoder, small_collection, folds=3, grid=[0, 0.5], rule="one-standard-error", metric=RR, root=tmp_path
+    )
+    assert (1.0, 1.0) in found.points
+
+
+def test_the_indexes_of_all_folds_are_built_before_a_search():
+    class Retriever(pt.Transformer):
+        built = 0
+
+        def ready(self):
+            self.built += 1
+
+        def transform(self, inp):
+            return inp
+
+    first, second = Retriever(), Retriever()
+    ByFold([first, second, first], {}).ready()
+    assert (first.built, second.built) == (1, 1)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"folds": 16}, "small, test: 15 distinct queries cannot be divided into 16 folds"),
-        ({"folds": 1}, "2 at least"),
+        ({"folds": 1}, r"give fewer folds \(at least 2\)"),
         ({"split": "tset"}, "'tset'"),
         ({"grid": [0.5], "space": Space.parts()}, "either a grid, or a space"),
         ({"rule": "bst"}, "found 'bst'"),

@@ -21,6 +21,7 @@ def test_the_best_of_the_pool_are_confirmed_with_the_source(encoder, small_colle
     settings = {"grid": [0, 0.5, 1], "metric": RR, "root": tmp_path}
     found = sweep(encoder, small_collection, screen=pool, confirm=2, **settings)
     on_pool, whole = sweep(encoder, pool, **settings), sweep(encoder, small_collection, **settings)
+    assert found.domain is None
     assert found.screening.table["pool"].tolist() == on_pool.table["RR"].tolist()
     ranked = sorted(on_pool.per_query, key=lambda pair: (-round(on_pool.per_query[pair].mean(), 12), -sum(pair)))
     assert list(found.per_query) == list(dict.fromkeys([*ranked[:2], (1, 1)]))
@@ -56,5 +57,9 @@ def test_a_pool_of_other_queries_is_refused(encoder, small_collection, tmp_path)
         sweep(encoder, small_collection, screen=pooled(small_collection, "test", [], depth=1), root=tmp_path)
     topics, qrels = ({"dev": of("dev")[:7]} for of in (small_collection.topics, small_collection.qrels))
     fewer = from_frames("fewer", small_collection.corpus_iter(), topics, qrels)
-    with pytest.raises(ValueError, match="lacks 3 of the 10 dev queries, such as 'dev-d7'"):
+    with pytest.raises(ValueError, match="differ in 3 of their judged dev queries, such as 'dev-d7'"):
         sweep(encoder, small_collection, screen=fewer, root=tmp_path)
+    with pytest.raises(
+        ValueError, match="differ in 3 of their judged dev queries"
+    ):  # these would choose by more labels
+        sweep(encoder, fewer, screen=pooled(small_collection, "dev", [], depth=1), root=tmp_path)

@@ -2,17 +2,19 @@
 
 import math
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 from pyterrier.measures import RR
 
 from pyterrier_merge import MergedE5Encoder, MergeRecipe, Search, Space
+from pyterrier_merge.merging.parents import Parents
+from pyterrier_merge.recipe import Segment
 from pyterrier_merge.tuning import measured as room
-from pyterrier_merge.tuning.measured import Measuring
+from pyterrier_merge.tuning.measured import Measuring, source_share
 from pyterrier_merge.tuning.score import ScoringTask
 from pyterrier_merge.tuning.search import searched
-from pyterrier_merge.tuning.space import source_share
 
 
 @pytest.fixture
@@ -74,6 +76,24 @@ def test_a_budget_of_time_is_that_of_all_runs_together(measuring):
     assert searched(measuring(), Search(seconds=0.001)).points == first.points
 
 
+def test_a_smaller_budget_returns_the_first_points_of_a_larger_one(measuring):
+    larger = searched(measuring(), Search(trials=8))
+    smaller = searched(measuring(), Search(trials=3))
+    assert smaller.points[:3] == larger.points[:3]
+    assert len(smaller.points) == 5  # source and domain model, too
+    assert searched(measuring(), Search(seconds=1e-9)).points[:1] == larger.points[:1]
+
+
+def test_what_changes_the_values_is_another_study(measuring, tmp_path):
+    """Sizes do not change the merge of all zeros, nor does the text field change a model."""
+    plain = measuring()
+    sized = replace(plain.models, segments=(Segment(1), Segment(1, size=3)))
+    titles = replace(plain.task, settings={**plain.task.settings, "text_field": "title"}, loaded=[])
+    for number, other in enumerate((plain, replace(plain, models=sized), replace(plain, task=titles)), 1):
+        searched(other, Search(trials=1))
+        assert len(list((tmp_path / "studies").iterdir())) == number
+
+
 def test_methods_and_their_settings_are_searched(measuring):
     space = Space.halves([0.2, 0.8]).with_methods("linear", "ties", density=[0.2, 0.9], normalize=[False])
     found = searched(measuring(space), Search(trials=12))
@@ -108,14 +128,18 @@ def test_optuna_that_is_missing_is_named_with_its_extra(measuring, monkeypatch):
         searched(measuring(), Search(trials=3))
 
 
-def test_a_search_of_the_public_function(bert_retriever, bert_language_model, small_collection, tmp_path):
+def test_a_search_of_the_public_function(bert_retriever, bert_language_model, small_collection, tmp_path, monkeypatch):
     from pyterrier_merge import sweep
 
+    real, read = Parents.__init__, []
+    monkeypatch.setattr(Parents, "__init__", lambda self, *given: read.append(given) or real(self, *given))
     encoder = MergedE5Encoder(bert_retriever, bert_language_model, alpha_lower=1, alpha_upper=1, dtype="float32")
     found = sweep(
         encoder, small_collection, space=Space.profile(2), search=Search(trials=2), metric=RR, root=tmp_path / "own"
     )
     assert list(found.point) == ["knot_1", "knot_2"]
+    assert len(read) == 1  # for all trials
+    assert "The same queries proposed these points" in found.describe()
     assert len(found.table) == 4
     assert len(found.best.recipe.segments) == 4  # the layers of the model
     assert found.plot(tmp_path / "scores.png").axes

@@ -1,11 +1,14 @@
 """Spaces: their points, and the recipe of each, worked out by hand."""
 
 import pickle
+from dataclasses import replace
 
 import pytest
 
 from pyterrier_merge import MergeRecipe, Segment, Space
-from pyterrier_merge.tuning.space import in_words, interpolated, source_share
+from pyterrier_merge.tuning.measured import source_share
+from pyterrier_merge.tuning.points import in_words
+from pyterrier_merge.tuning.space import interpolated
 
 MODELS = MergeRecipe.halves("source", "domain", 0.5, 0.5)
 TWO = MergeRecipe.halves("source", ["a", "b"], 0.5, 0.5)
@@ -70,6 +73,10 @@ def test_segments_of_the_recipe_keep_their_sizes_and_parts():
     models = MergeRecipe("source", "domain", (Segment(0.5, 3, parts={"attention": 0.75}), Segment(0.5, 1)))
     found = segments(Space.halves(), models, alpha_lower=0, alpha_upper=1)
     assert found == (Segment(0, 3, parts={"attention": 0.75}), Segment(1, 1))
+    two = replace(models, domains=("one", "other"))
+    first, second = segments(Space.halves().with_shares(2), two, alpha_lower=0, alpha_upper=1, share_1=0.25)
+    assert (first.size, first.domain_weights, first.parts) == (3, (0.25, 0.75), found[0].parts)
+    assert (second.size, second.domain_weights) == (1, (0, 0))
 
 
 @pytest.mark.parametrize(
@@ -96,6 +103,15 @@ def test_a_setting_belongs_to_the_methods_that_have_it():
     assert (ties.method, dict(ties.parameters)) == ("ties", {"density": 0.2, "normalize": False})
 
 
+def test_whole_numbers_of_a_setting_are_a_range():
+    space = Space.halves([0.5]).with_methods("ties", density=[0, 1], normalize=[False])
+    assert space.values["density"] == (0.0, 1.0)
+    assert all(isinstance(value, float) for value in space.values["density"])
+    finer = space.around(space.points()[0], space.points())
+    assert finer.values["density"] == (0, 0.5)
+    assert space.values["normalize"] == (False,)
+
+
 @pytest.mark.parametrize(
     ("methods", "settings", "message"),
     [
@@ -103,6 +119,7 @@ def test_a_setting_belongs_to_the_methods_that_have_it():
         (["karcher"], {}, "karcher takes no weights"),
         (["ties"], {"densty": [0.5]}, "no method has the parameter 'densty': did you mean 'density'"),
         (["ties"], {"density": []}, "no values of 'density'"),
+        (["ties"], {"density": [[0.2, 0.5]]}, "values of 'density' are numbers, booleans or text"),
     ],
 )
 def test_bad_methods_are_refused(methods, settings, message):

@@ -43,6 +43,12 @@ def test_a_single_merge_has_the_p_value_of_a_sign_flip_test():
     assert found.p_value == pytest.approx(by_scipy.pvalue, abs=0.02)
 
 
+@pytest.mark.parametrize(("gain", "queries"), [(0.37, 6), (0.3, 7)])
+def test_equal_differences_have_the_p_value_of_all_signs_alike(gain, queries):
+    found = uncertainty(pd.DataFrame({"merge": np.full(queries, gain)}), pd.Series(np.zeros(queries)), 0)
+    assert found.p_value == pytest.approx(0.5**queries, abs=0.012 * 0.5 ** (queries / 2 - 2))
+
+
 def test_a_merge_that_is_the_source_has_nothing_to_find():
     source = pd.Series([0.1, 0.4, 0.3])
     found = uncertainty(pd.DataFrame({"same": source}), source, 0)

@@ -16,6 +16,7 @@ from pyterrier_merge.collections import from_frames
 from pyterrier_merge.encoding.forward_pass import ForwardPass
 from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
 from pyterrier_merge.tuning.score import ScoringTask, scored, scores, work_items
+from pyterrier_merge.tuning.walk import _layout
 
 ALPHAS = (0, 0.5, 1)
 
@@ -299,3 +300,8 @@ def test_a_candidate_that_is_no_document_is_named(encoder, reranking_collection,
     )
     with pytest.raises(ValueError, match=f"are no documents of it: '{candidates[0]}'"):
         scores([encoder.recipe], task)
+
+
+def test_progress_on_another_device_is_not_resumed(encoder):
+    """The device decides the tokens of a batch, and so the order in which documents are encoded."""
+    assert _layout(encoder, "cpu") == _layout(encoder, "cpu") != _layout(encoder, "cuda:0")

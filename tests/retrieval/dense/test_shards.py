@@ -143,7 +143,7 @@ def test_a_shard_that_kills_its_process_is_named(tmp_path):
         def map(self, work, items):
             items = list(items)
             yield work(items[0])
-            raise LostItemError(1, items[1], "it ran out of memory")
+            raise LostItemError(1, items[1], 3, "it ran out of memory")
 
     expected = r"work item 2 has lost its worker 3 times: it ran out of memory; it has the documents 'd10' to 'd19'"
     with pytest.raises(RuntimeError, match=expected):
