@@ -8,9 +8,9 @@
 
 Without this package a point is: the merge with mergekit's tensor function, written to disk; loading it with
 sentence-transformers in bfloat16; ``encode`` at the batch size that is fastest here; a matrix product and the metric.
-``screened`` measures all points on a pool (judged documents, the first ten of BM25 and of the source), then the best
-three and the source on all documents; the runs that make the pool are in its time. ``--points`` times so many of the
-points of ``without`` alone and multiplies: each of them is the same work.
+``screened`` measures all points on a pool (judged documents, the first ``--depth`` of BM25 and of the source), then the
+best three and the source on all documents; the runs that make the pool are in its time. ``--points`` times this number
+of the points of ``without`` and extrapolates, because all of them are the same work.
 The domain model is the source with noise of 2.5 % in every tensor, or ``--domain FOLDER``: its weights change no time.
 Each way runs in a process of its own, in turns; medians are told. Peak memory is a process's own (``VmHWM``); what the
 states between layers take is computed by the rule of ``ScoringTask.memory`` beside it. Nothing else should run.
@@ -63,7 +63,6 @@ from pyterrier_merge.tuning.score import ScoringTask, scores
 
 RESULTS = Path(__file__).parent / "results" / "sweeping.json"
 METRIC, NUM_RESULTS = nDCG @ 10, 100
-POOLED = 10  # results of BM25 and of the source that go into a pool
 GRIDS = {5: (0.0, 0.25, 0.5, 0.75, 1.0), 3: (0.0, 0.5, 1.0), 2: (0.5, 1.0)}
 NOISE = 0.025  # of a tensor's norm, which is how far a domain model of the demo moves
 WAYS = {
@@ -85,7 +84,7 @@ def compare(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
         for way in found:
             options = [
                 f"--{name}={getattr(asked, name.replace('-', '_'))}"
-                for name in ("collection", "grid", "documents", "points", "known-items")
+                for name in ("collection", "grid", "documents", "points", "known-items", "depth")
                 if getattr(asked, name.replace("-", "_"))
             ]
             inner = [f"--way={way}", f"--source={source}", f"--domain={domain}", f"--batch-size={batch_size}"]
@@ -180,8 +179,8 @@ def with_this_package(
 def screened(asked: argparse.Namespace, collection: TestCollection, folder: Path) -> dict[str, Any]:
     """Sweep over a pool, and confirm the best points on all documents."""
     source, topics = E5Encoder(asked.source), collection.topics("dev")
-    first = dense_retriever(source, collection, num_results=POOLED, root=folder)
-    pool = pooled(collection, "dev", [(bm25(collection) % POOLED)(topics), first(topics)], depth=POOLED)
+    first = dense_retriever(source, collection, num_results=asked.depth, root=folder)
+    pool = pooled(collection, "dev", [(bm25(collection) % asked.depth)(topics), first(topics)], depth=asked.depth)
     merged = MergedE5Encoder(asked.source, asked.domain, alpha_lower=1, alpha_upper=1)
     found = sweep(merged, collection, grid=GRIDS[asked.grid], screen=pool, metric=METRIC, root=folder, verbose=False)
     assert found.screening is not None  # noqa: S101 (for the type checker)
@@ -270,6 +269,7 @@ def main() -> None:
     parser.add_argument("--known-items", type=int, help="sweep over so many known items of the collection instead")
     parser.add_argument("--domain", type=Path, help="a domain model of the same shape, in one file of weights")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=["shared", "alone", "without"])
+    parser.add_argument("--depth", type=int, default=10, help="first results of each run in the pool; %(default)s")
     parser.add_argument("--points", type=int, help="points of 'without' that are timed; all when left out")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--output", type=Path, default=RESULTS, help="JSON with figures and environment; %(default)s")
@@ -289,7 +289,7 @@ def main() -> None:
     found = json.loads(asked.output.read_text(encoding="utf-8")) if asked.output.is_file() else {}
     key = f"{asked.model}, {asked.collection}, {result['documents']} documents, {result['points']} points"
     key += ", known items" if asked.known_items else ""
-    key += ", screened" if "screened" in asked.ways else ""
+    key += f", a pool of depth {asked.depth} first" if "screened" in asked.ways else ""
     write_file(asked.output, json.dumps({**found, key: result | {"environment": environment()}}, indent=1) + "\n")
 
 
