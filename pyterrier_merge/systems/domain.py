@@ -7,17 +7,22 @@ import heapq
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
+from pyterrier_merge.collections.pseudo_queries import known_items
 from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.models import fingerprint_model, locate_model
 from pyterrier_merge.models.files import TRAINING
+from pyterrier_merge.precision import resolve_dtype
 from pyterrier_merge.storage import cache_folder
 from pyterrier_merge.systems.base import Bench, Section
 from pyterrier_merge.systems.settings import Positive
 from pyterrier_merge.training.settings import CausalTraining, DomainSettings, KnownItemTraining, MaskedTraining
+
+if TYPE_CHECKING:
+    from pyterrier_merge.collections.base import TestCollection
 
 Settings = MaskedTraining | CausalTraining | KnownItemTraining
 
@@ -35,7 +40,7 @@ class TrainedDomain(Section):
 
     train: DomainSettings = Field(default_factory=MaskedTraining)
     documents: Positive | None = None
-    seeds: tuple[int, ...] | None = None
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     collection: str | None = None
 
     @model_validator(mode="after")
@@ -47,7 +52,13 @@ class TrainedDomain(Section):
             raise ValueError("give either 'seeds' or 'seed' in 'train', not both")
         if self.documents is not None and isinstance(self.train, KnownItemTraining):
             raise ValueError("'documents' is for masked and causal training; for known items, use 'items' in 'train'")
+        if isinstance(self.train, KnownItemTraining) and self.train.negatives:
+            raise ValueError("known items have no hard negatives: leave 'negatives' of 'train' out")
         return self
+
+    def check(self, bench: Bench) -> None:
+        """Raise ``ValueError`` if there is no such collection, or no known items can be made of it."""
+        self._data(bench, self.train)
 
     def settings(self) -> list[Settings]:
         """Return the settings of each seed's training."""
@@ -86,14 +97,17 @@ class TrainedDomain(Section):
     ) -> dict[Settings, tuple[Path, bool]]:
         """Return the folder of each seed's model, and whether it is already trained; see :meth:`models`."""
         from pyterrier_merge.training.domain import PROCEDURE
+        from pyterrier_merge.training.folder import one_device
 
         collection = bench.on(self.collection).collection
         read = {name: settings_of_encoder.get(name) for name in self._decisive}
         base_content = fingerprint_model(locate_model(base))
-        made_from = [collection.fingerprint, self.documents, base_content, read, PROCEDURE]
+        made_from = [self.documents, base_content, read, PROCEDURE]
         found = {}
         for settings in self.settings():
-            identity = fingerprint([made_from, settings.model_dump()])
+            dtype = str(resolve_dtype(settings.dtype, one_device(None)))
+            data = self._data(bench, settings).fingerprint
+            identity = fingerprint([data, made_from, settings.model_dump(), dtype])
             folder = cache_folder("domain-models") / f"{collection.name}-{identity}"
             found[settings] = (folder, (folder / TRAINING).is_file())
         return found
@@ -103,7 +117,14 @@ class TrainedDomain(Section):
         """The settings of an encoder that affect the input of the training."""
         if isinstance(self.train, KnownItemTraining):
             return ("task", "query_prompt", "document_prompt", "max_length", "pooling", "normalize")
-        return ("document_prompt", "max_length")
+        return ("document_prompt", "max_length", "pooling")
+
+    def _data(self, bench: Bench, settings: Settings) -> TestCollection:
+        """Return the collection, or for that training its known items; no document is read."""
+        collection = bench.on(self.collection).collection
+        if isinstance(settings, KnownItemTraining) and collection.labelled:
+            return known_items(collection, settings.items, seed=settings.seed, query=settings.query)
+        return collection
 
     def _texts(self, bench: Bench) -> list[str]:
         documents = bench.on(self.collection).collection.corpus_iter()

@@ -20,6 +20,7 @@ from pyterrier_merge.systems.negatives import NegativesSection
 from pyterrier_merge.systems.sampling import Sampling
 from pyterrier_merge.systems.settings import EncoderSettings, Positive
 from pyterrier_merge.systems.steps import StepsSection
+from pyterrier_merge.training.folder import one_device
 from pyterrier_merge.training.pairs import TrainingPairs, pairs_from_collection, pairs_from_tevatron
 from pyterrier_merge.training.settings import LoRATraining
 
@@ -83,6 +84,8 @@ class LoRASystem(Sampling, EncoderSettings):
             raise ValueError("train.negatives needs 'negatives', with a system: they are drawn from its results")
         if self.train.stop_at is not None and self.choose is not None:
             raise ValueError("the number of steps is chosen: leave train.stop_at out")
+        if self.seed and not self.sampled and self.negatives is None:
+            raise ValueError("'seed' is for samples and negatives; the training has its own: train: {seed: ...}")
         return self
 
     def models(self) -> tuple[str, ...]:
@@ -103,13 +106,18 @@ class LoRASystem(Sampling, EncoderSettings):
             return
         if self.pairs is None:
             require_other_queries(bench, self.split, "split")
+        if self.device is not None:
+            one_device(self.device)
         if self.negatives is not None:
             self.negatives.check(bench)
+        if self.pairs is not None:
+            given = pairs_from_tevatron(self.pairs, bench.collection)
+            require_unasked(bench, given.queries, "pairs", f"queries in {self.pairs.name}")
         pairs, left_out = self._pairs(bench)
         if left_out:
             logger.warning("%s", left_out)
-        if self.pairs is not None:
-            require_unasked(bench, pairs.queries, "pairs", f"queries in {self.pairs.name}")
+        if self.train.negatives and self.negatives is None and pairs.negatives.empty:
+            raise ValueError(f"train.negatives is {self.train.negatives}, and {pairs.name} has no negatives")
         samples = self.samples(pairs)
         if self.choose is not None:
             self.choose.check(bench, self.split if self.pairs is None else "", samples)
@@ -183,22 +191,23 @@ class LoRASystem(Sampling, EncoderSettings):
         return E5Encoder(encoder.model, **(encoder.settings() | given))
 
     def _pairs(self, bench: Bench) -> tuple[TrainingPairs, str]:
-        """Return the training pairs, and a note on queries left out because steps are chosen on them."""
+        """Return the training pairs, and a note on queries left out because they are measured or chosen on."""
         if self.pairs is not None:
             pairs = pairs_from_tevatron(self.pairs, bench.collection)
         else:
             pairs = pairs_from_collection(bench.collection, self.split, min_label=self.min_label)
-        trained_on = self.split if self.pairs is None else None
-        if self.choose is None or self.choose.split in (None, trained_on):
-            return pairs, ""
-        again = set(asked_again(pairs.queries, bench.collection.topics(self.choose.split)))
-        if not again:
-            return pairs, ""
-        left_out = (
-            f"{len(again)} of {len(pairs):,} queries of {pairs.name} also occur in {self.choose.split}, such as qid "
-            f"{min(again)!r}: they are not trained on."
-        )
-        return pairs.only([qid for qid in pairs.queries["qid"] if qid not in again]), left_out
+        chosen_on = self.choose.split if self.choose else None
+        left_out = []
+        for split in (bench.split, chosen_on):
+            if split is None or (split == self.split and self.pairs is None):
+                continue
+            if again := set(asked_again(pairs.queries, bench.collection.topics(split))):
+                left_out.append(
+                    f"{len(again)} of {len(pairs):,} queries of {pairs.name} also occur in {split}, such as qid "
+                    f"{min(again)!r}: they are not trained on."
+                )
+                pairs = pairs.only([qid for qid in pairs.queries["qid"] if qid not in again])
+        return pairs, " ".join(left_out)
 
     def _trainings(self, bench: Bench) -> list[Training]:
         """Return the training of each trial: trial k of the sample with trial k of the base system."""

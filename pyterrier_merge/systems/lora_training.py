@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
+from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.models import fingerprint_model, locate_model
 from pyterrier_merge.models.files import TRAINING, read_training
+from pyterrier_merge.precision import resolve_dtype
 from pyterrier_merge.storage import cache_folder
 from pyterrier_merge.training.curve_plot import CURVE, curve_plot
 
@@ -86,8 +87,9 @@ class Choice:
     @property
     def identity(self) -> list[Any]:
         """Everything that decides the choice."""
-        queries = [fingerprint_frame(read(self.split)) for read in (self.collection.topics, self.collection.qrels)]
-        return [self.collection.fingerprint, self.split, str(self.metric), self.folds, *queries]
+        from pyterrier_merge.training.dev import dev_identity
+
+        return [*dev_identity(self.collection, self.split, self.metric), self.folds]
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,14 @@ class Made:
         steps: The number of steps that was used.
         tables: ``training`` (one row per step) and ``folds``.
         measure: Name of the measure; empty if the steps were fixed.
+        diverged_at: The step at which the training diverged; the best state before it is used.
     """
 
     adapter: Path | None
     steps: int
     tables: dict[str, pd.DataFrame]
     measure: str = ""
+    diverged_at: int | None = None
 
     def draw(self, path: Path) -> Any:
         """Draw loss and curves."""
@@ -149,10 +153,14 @@ class Training:
     @cached_property
     def root(self) -> Path:
         """The folder of adapter and curves. Its name has a fingerprint of everything that decides them."""
+        from pyterrier_merge.training import lora
+        from pyterrier_merge.training.folder import one_device
+
         source = self.base.on_disk
         content = [fingerprint_model(locate_model(source.model)), source.contract_settings(), self.sample.fingerprint]
+        dtype = resolve_dtype(self.settings.dtype, one_device(source.device))
         chosen = self.choice.identity if self.choice else []
-        identity = fingerprint([PROCEDURE, *content, self.settings.model_dump(), chosen])
+        identity = fingerprint([PROCEDURE, lora.PROCEDURE, *content, self.settings.model_dump(), str(dtype), chosen])
         return cache_folder("adapters") / f"{self.name}-{identity}"
 
     def done(self) -> bool:
@@ -187,15 +195,24 @@ class Training:
             dev = {"dev": choice.collection, "split": choice.split, "metric": choice.metric}
         folder = train_lora(source, self.sample, self.root / "adapter", settings, **dev, verbose=self.verbose)
         tables["training"] = pd.read_csv(folder / CURVE)
-        steps = read_training(folder).get("best_step")
+        report = read_training(folder)
+        steps = report.get("best_step")
         if steps is None:
             steps = min(settings.steps, settings.stop_at or settings.steps)
-        return Made(folder if steps else None, steps, tables, measure)
+        return Made(folder if steps else None, steps, tables, measure, report.get("diverged_at"))
 
     def describe(self, made: Made) -> tuple[str, ...]:
         """Return notes for the report, one sentence each."""
         said = ", ".join(f"{name} {value}" for name, value in self.settings.model_dump().items() if value is not None)
-        return (f"LoRA on {self.base.name} ({said}).", *self.notes, self._steps(made))
+        return (f"LoRA on {self.base.name} ({said}).", *self.notes, self._steps(made), *self._divergence(made))
+
+    def _divergence(self, made: Made) -> list[str]:
+        if made.diverged_at is not None:
+            return [f"The training diverged at step {made.diverged_at}: the best state before it is used."]
+        folds = made.tables.get("folds")
+        if folds is not None and (last := int(folds["step"].iloc[-1])) < self.settings.steps:
+            return [f"The training of a fold diverged after step {last}: later steps are not compared."]
+        return []
 
     def _steps(self, made: Made) -> str:
         if self.choice is None or made.values is None:

@@ -117,7 +117,7 @@ class MergedSystem(EncoderSettings):
     def check(self, bench: Bench) -> None:
         """Check the named collections, and the queries for choosing alphas: never the queries of the table."""
         if isinstance(self.domain, TrainedDomain):
-            bench.on(self.domain.collection)
+            self.domain.check(bench)
         if self.sweep is not None:
             self.sweep.check(bench)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pyterrier_merge.systems.base import Bench, Section
 from pyterrier_merge.systems.settings import Positive
@@ -27,6 +27,12 @@ class NegativesSection(Section):
     ranks: tuple[Positive, Positive] = (1, 100)
     margin: Annotated[float, Field(gt=0, le=1)] | None = None
     per_query: Positive = 30
+
+    @model_validator(mode="after")
+    def _in_order(self) -> NegativesSection:
+        if self.ranks[0] > self.ranks[1]:
+            raise ValueError(f"ranks are the first and the last one, such as [1, 100]; found {list(self.ranks)}")
+        return self
 
     def check(self, bench: Bench) -> None:
         """Raise ``ValueError`` if the system's results end before the last rank."""

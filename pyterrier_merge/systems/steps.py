@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from ir_measures.measures import Measure
 from pydantic import AfterValidator, Field, model_validator
 
-from pyterrier_merge.evaluation import check_measure, judged, parsed_measure
+from pyterrier_merge.evaluation import check_measure, judged, parsed_measure, require_attainable
 from pyterrier_merge.systems.base import Bench, Section
 from pyterrier_merge.systems.choosing import require_other_queries
 from pyterrier_merge.systems.pool import PoolSection
@@ -81,8 +81,9 @@ class StepsSection(Section):
                 )
             require_other_queries(bench, self.split, "choose.split")
         chosen_on = self.split or split
-        topics, _ = judged(bench.collection.topics(chosen_on), bench.collection.qrels(chosen_on))
+        topics, qrels = judged(bench.collection.topics(chosen_on), bench.collection.qrels(chosen_on))
         check_measure(self.measure(bench), MEASURED, topics["qid"].tolist())
+        require_attainable(self.measure(bench), qrels)
 
     def documents(self, bench: Bench, asked: TestCollection, split: str) -> TestCollection:
         """Return the documents and queries that steps are measured on."""

@@ -70,7 +70,7 @@ class CausalLM:
             ValueError: The base is not a decoder with a language-model head, or weights are missing.
         """
         require_decoder(base)
-        self._base, self._name = base, name
+        self._base = base
         with quiet_loading():
             loader: Any = AutoModelForCausalLM
             model, loading = loader.from_pretrained(base, dtype="auto", output_loading_info=True)

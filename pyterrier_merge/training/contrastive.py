@@ -56,6 +56,7 @@ def load_for_training(
     model, contract = load_retriever(
         folder, encoder.model, device=device, dtype=None if dtype == "stored" else wanted, **given
     )
+    model.model_card_data.model = None  # a reference cycle would hold the weights until garbage collection
     body: Any = model.transformers_model
     if dtype != "stored":
         cast(body, wanted)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pyterrier_merge.encoding.encoders import E5Encoder
 from pyterrier_merge.encoding.text_model import NotFiniteError, TextModel
-from pyterrier_merge.evaluation import check_measure, judged, measure_runs
+from pyterrier_merge.evaluation import check_measure, judged, measure_runs, require_attainable
+from pyterrier_merge.fingerprint import fingerprint_frame
 from pyterrier_merge.retrieval.dense.pipeline import dense_retriever
 from pyterrier_merge.storage import cache_folder
 from pyterrier_merge.training.folder import one_device
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
     from pyterrier_merge.encoding.contract import RetrieverContract
 
 NUM_RESULTS = 100
+
+
+def dev_identity(collection: TestCollection, split: str, metric: Measure) -> list[str]:
+    """Return everything that decides a measure's value for given vectors: documents, topics, judgements, the metric."""
+    data = [fingerprint_frame(read(split)) for read in (collection.topics, collection.qrels)]
+    return [collection.fingerprint, split, str(metric), *data]
 
 
 @dataclass
@@ -49,6 +56,7 @@ class DevMeasure:
         topics = self.collection.topics(self.split)
         self._topics, self._qrels = judged(topics, self.collection.qrels(self.split))
         check_measure(self.metric, NUM_RESULTS, self._topics["qid"].tolist())
+        require_attainable(self.metric, self._qrels)
 
     def __call__(self) -> float:
         """Encode documents and queries, search, and return the mean; NaN if a vector is not finite."""

@@ -157,6 +157,10 @@ class _OnTexts:
         tokenised = tokenise_whole(self._texts, self._tokenizer, self._contract, masked=masked)
         window = settings.max_length or choose_window(tokenised.lengths, self._contract.max_length)
         sequences = tokenised.windows(window, packing=settings.packing)
+        if not masked:
+            sequences = [tokens for tokens in sequences if len(tokens) > 1]  # a single token predicts nothing
+            if not sequences:
+                raise ValueError(f"no text has two tokens for {self._base}: there is nothing to predict")
         plan = make_plan(settings, texts=len(self._texts), windows=len(sequences), window=window)
         plan.log()
         filler = self._tokenizer.pad_token_id

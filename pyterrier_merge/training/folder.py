@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -80,6 +81,8 @@ def trained_folder(
         trained = train(checkpoints)
         if is_main():
             _write(out, identity, trained, overwrite=overwrite)
+    del trained
+    gc.collect()  # the trainer's reference cycles hold the model, and memory may hold only one
     return out
 
 

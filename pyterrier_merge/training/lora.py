@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,13 @@ from ir_measures import nDCG
 from pyterrier_merge.encoding.encoders import E5Encoder
 from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.models import fingerprint_model, locate_model
+from pyterrier_merge.precision import resolve_dtype
 from pyterrier_merge.progress import verbosity
 from pyterrier_merge.storage import user_path
 from pyterrier_merge.training.adapter import add_adapter, lora_config, save_adapter
 from pyterrier_merge.training.checkpoints import Checkpoints
 from pyterrier_merge.training.contrastive import load_for_training, train_on_pairs
-from pyterrier_merge.training.dev import DevMeasure
+from pyterrier_merge.training.dev import DevMeasure, dev_identity
 from pyterrier_merge.training.engine import Dev
 from pyterrier_merge.training.folder import Trained, one_device, trained_folder
 from pyterrier_merge.training.kept import kept_generators
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PROCEDURE = 1  # part of every fingerprint: increase it if the same settings would give another adapter
+PROCEDURE = 2  # part of every fingerprint: increase it if the same settings would give another adapter
 
 
 @verbosity
@@ -89,7 +91,8 @@ def train_lora(
         "encoder": encoder.contract_settings(),
         "pairs": pairs.fingerprint,
         "settings": settings.model_dump(),
-        "dev": None if dev is None else [dev.fingerprint, split, str(metric)],
+        "dev": None if dev is None else dev_identity(dev, split, metric),
+        "dtype": str(resolve_dtype(settings.dtype, device)),
         "procedure": PROCEDURE,
     }
     identity = fingerprint(["lora", content])
@@ -103,9 +106,10 @@ def train_lora(
         with kept_generators(settings.seed):
             add_adapter(model, config)
         measure = None
-        if dev is not None:
+        if dev is not None:  # with the length of the search
+            read = replace(texts.contract, max_length=encoder.max_length or texts.contract.max_length)
             measure = Dev(
-                DevMeasure(model, encoder, texts.contract, dev, split, metric),
+                DevMeasure(model, encoder, read, dev, split, metric),
                 settings.evaluate_every,
                 settings.patience,
             )

@@ -112,13 +112,15 @@ class PairBatches:
         """Yield batches of rows without end, epoch after epoch; each epoch has its own order."""
         epoch, waiting = 0, list[tuple[str, ...]]()
         while True:
-            if len(waiting) < settings.batch_size:
+            batch, left = self._taken(waiting, settings.batch_size)
+            if len(batch) < settings.batch_size:
                 rows = self.pairs.rows(epoch, negatives=settings.negatives, seed=settings.seed)
                 order = np.random.default_rng([settings.seed, _ORDER, epoch]).permutation(len(rows))
                 waiting += [tuple(row) for row in rows.iloc[order].itertuples(index=False)]
+                batch, left = self._taken(waiting, settings.batch_size)
                 epoch += 1
-            batch, waiting = self._taken(waiting, settings.batch_size)
             yield batch
+            waiting = left[-len(self.pairs) :]  # rows that can share few batches would pile up
 
     def _taken(self, waiting: list[tuple[str, ...]], size: int) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
         """Return the first rows that can share a batch, and the rows left for later batches."""

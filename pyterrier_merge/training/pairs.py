@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from pyterrier_merge.collections.base import TestCollection, require_collection
+from pyterrier_merge.collections.pseudo_queries import KnownItems
 from pyterrier_merge.fingerprint import fingerprint_texts
 from pyterrier_merge.training.negatives import read_texts
 from pyterrier_merge.training.pair_rows import PairRow, checked_name, checked_text, put_together
@@ -59,7 +61,8 @@ def pairs_from_collection(collection: TestCollection, split: str = "train", *, m
     of = positives.groupby("qid", sort=False)["docno"].agg(list)
     rows = [PairRow(qid, query, of.get(qid, []), []) for qid, query in zip(topics["qid"], topics["query"], strict=True)]
     texts = read_texts(collection, positives["docno"])
-    return put_together(name, rows, texts, labelled=collection.labelled, relevant=relevant, origin=collection.origin)
+    made = put_together(name, rows, texts, labelled=collection.labelled, relevant=relevant, origin=collection.origin)
+    return replace(made, kind=str(collection.query)) if isinstance(collection, KnownItems) else made
 
 
 def pairs_from_frame(frame: pd.DataFrame, name: str = "a frame", *, labelled: bool = True) -> TrainingPairs:

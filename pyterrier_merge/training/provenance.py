@@ -42,14 +42,20 @@ def describe(pairs: TrainingPairs) -> dict[str, Any]:
 
     Returns:
         ``objective``; for known items and other pairs without labels also ``items``: ``collection`` and
-        ``fingerprint`` of the collection that their documents belong to, and the sorted ``docnos``.
+        ``fingerprint`` of the collection that their documents belong to, the kind of ``query``, and the sorted
+        ``docnos``.
     """
     if pairs.labels or not pairs.documents or pairs.origin is None:
         return {"objective": "judgements" if pairs.labels else KNOWN_ITEMS}
     name, fingerprint = pairs.origin
     return {
         "objective": KNOWN_ITEMS,
-        "items": {"collection": name, "fingerprint": fingerprint, "docnos": sorted(pairs.documents)},
+        "items": {
+            "collection": name,
+            "fingerprint": fingerprint,
+            "query": pairs.kind,
+            "docnos": sorted(pairs.documents),
+        },
     }
 
 
@@ -72,8 +78,12 @@ def trained_documents(model: str | Path) -> list[TrainedDocuments]:
 
 def trained_queries(model: str | Path) -> list[str]:
     """Return the kinds of known items (``drawn``, ``head`` ...) that a model, or a part of it, was trained on."""
-    reports = [report for report in training_reports(model) if report.get("objective") == KNOWN_ITEMS]
-    return [str(report.get("settings", {}).get("query", "drawn")) for report in reports]
+    found = []
+    for report in training_reports(model):
+        items = report.get("items") or {}
+        if items or report.get("objective") == KNOWN_ITEMS:
+            found.append(str(items.get("query") or report.get("settings", {}).get("query", "drawn")))
+    return found
 
 
 def require_untrained(models: Iterable[str | Path], collection: TestCollection, split: str) -> None:

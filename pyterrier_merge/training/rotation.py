@@ -23,7 +23,7 @@ def rotated(
     qids: Iterable[str],
     positives_of: Docnos,
     negatives_of: Docnos,
-    relevant_of: Docnos,
+    relevant_of: Mapping[str, Collection[str]],
     *,
     epoch: int,
     negatives: int,
@@ -35,7 +35,7 @@ def rotated(
         name: Name of the pairs, for messages.
         qids: Qids of the queries, in order.
         positives_of: Positives of each query, at least one.
-        negatives_of: Negatives of queries; some queries may have none.
+        negatives_of: Negatives of queries, none of them relevant; some queries may have none.
         relevant_of: Documents of each query that are never its negatives.
         epoch: Number of the epoch, from 0.
         negatives: Negatives per row.

@@ -44,6 +44,7 @@ class TrainingPairs:
         relevant: ``qid`` and ``docno`` of all documents known to be relevant, which are never mined as negatives;
             the positives when None.
         origin: Name and fingerprint of the collection that the documents belong to; None if unknown.
+        kind: For known items, how their queries were made, such as ``head``; else empty.
 
     Raises:
         ValueError: There is no query, a query is blank, occurs twice or has no positive, or a docno has no text.
@@ -58,6 +59,7 @@ class TrainingPairs:
     documents: frozenset[str] = frozenset()
     relevant: pd.DataFrame | None = None
     origin: tuple[str, str] | None = None
+    kind: str = ""
 
     def __post_init__(self) -> None:
         qids = self.queries["qid"]
@@ -88,7 +90,7 @@ class TrainingPairs:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Fingerprint of queries, positives, negatives and texts, in their order; it ignores the name."""
+        """Fingerprint of queries, positives, negatives, relevant documents and texts, in their order."""
         return fingerprint_texts(self._content())
 
     def sample(
@@ -183,7 +185,7 @@ class TrainingPairs:
             ValueError: The run lacks columns or has none of the queries, a setting is out of range, a margin is given
                 but a positive does not score above 0, or no negative has a text.
         """
-        relevant = self.positives if self.relevant is None else pd.concat([self.relevant, self.positives])
+        relevant = frame_of((qid, docno) for qid, docnos in self._relevant_docnos.items() for docno in docnos)
         mined, found = mine(
             self.name, self.queries["qid"], relevant, run, texts,
             ranks=ranks, margin=margin, per_query=per_query, seed=f"{seed}:{trial}", known=self.texts,
@@ -209,8 +211,11 @@ class TrainingPairs:
             raise ValueError(f"epoch and negatives are at least 0, found {epoch!r} and {negatives!r}")
         if negatives and self.negatives.empty:
             raise ValueError(f"{self.name} has no negatives: call with_negatives(run, collection), or use 0 negatives")
-        of = grouped(self.positives), grouped(self.negatives)
-        relevant = of[0] if self.relevant is None else grouped(pd.concat([self.relevant, self.positives]))
+        relevant = self._relevant_docnos
+        own = {
+            qid: [docno for docno in of if docno not in relevant[qid]] for qid, of in grouped(self.negatives).items()
+        }
+        of = grouped(self.positives), own
         return rotated(self.name, self.queries["qid"], *of, relevant, epoch=epoch, negatives=negatives, seed=seed)
 
     def short_of(self, negatives: int) -> int:
@@ -233,12 +238,26 @@ class TrainingPairs:
         return count
 
     def _content(self) -> Iterator[str]:
-        for frame in (self.queries, self.positives, self.negatives):
+        relevant = self.positives if self.relevant is None else self.relevant
+        for frame in (self.queries, self.positives, self.negatives, relevant):
             yield str(len(frame))
             for column in frame.columns[:2]:
                 yield from frame[column]
         for docno in sorted(set(self._docnos)):
             yield from (docno, self.texts[docno])
+
+    @cached_property
+    def _relevant_docnos(self) -> dict[str, set[str]]:
+        """The documents that are relevant to each query: also those of equal queries, and copies of their texts."""
+        query_of = dict(zip(self.queries["qid"], self.queries["query"], strict=True))
+        known = self.positives if self.relevant is None else pd.concat([self.positives, self.relevant])
+        copies: dict[str, set[str]] = {}
+        for docno, text in self.texts.items():
+            copies.setdefault(text, set()).add(docno)
+        found: dict[str, set[str]] = {query: set() for query in query_of.values()}
+        for qid, docno in zip(known["qid"], known["docno"], strict=True):
+            found[query_of[qid]] |= {docno, *copies.get(self.texts.get(docno, ""), ())}
+        return {qid: found[query] for qid, query in query_of.items()}
 
     @cached_property
     def _docnos(self) -> pd.Series[str]:

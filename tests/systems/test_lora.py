@@ -18,7 +18,7 @@ from pyterrier_merge.experiment.bench import InMemory
 from pyterrier_merge.experiment.planning import PlanBench
 from pyterrier_merge.experiment.run_folder import RunFolder
 from pyterrier_merge.systems import read_system
-from pyterrier_merge.systems.lora_training import Training
+from pyterrier_merge.systems.lora_training import Made, Training
 from pyterrier_merge.training import folds, lora
 from pyterrier_merge.training.pairs import pairs_from_collection
 
@@ -195,6 +195,29 @@ def test_a_query_that_dev_asks_too_is_not_trained_on(make, sections, labelled, c
     assert caplog.messages.count(left_out) == 1
 
 
+def test_a_query_that_the_table_asks_too_is_not_trained_on(make, sections, labelled, caplog):
+    topics = {split: labelled.topics(split) for split in labelled.splits}
+    topics["test"] = topics["test"].assign(
+        query=[f" {topics['train']['query'][4].upper()}", *topics["test"]["query"][1:]]
+    )
+    qrels = {split: labelled.qrels(split) for split in labelled.splits}
+    bench = make({"source": sections["source"], "LoRA": {"kind": "lora", "of": "source", "train": TRAIN}})
+    bench.collection = from_frames("labelled", [*labelled.corpus_iter()], topics, qrels)
+    [training] = bench.systems["LoRA"]._trainings(bench)
+    assert training.sample.queries["qid"].tolist() == topics["train"]["qid"].drop(4).tolist()
+    assert "1 of 20 queries of train of labelled also occur in test, such as qid 'train-d4'" in training.notes[1]
+
+
+def test_a_training_that_diverged_is_said_to_have(kept, make, sections):
+    [training, _] = make(sections).systems["LoRA"]._trainings(make(sections))
+    made = Made(None, 1, {}, diverged_at=2)
+    assert "The training diverged at step 2: the best state before it is used." in training.describe(made)
+    for steps, said in (([0, 1, 2], False), ([0, 1], True)):
+        folds = pd.DataFrame({"step": steps, "mean": 0.5})
+        notes = training.describe(Made(None, 1, {"folds": folds}))
+        assert ("The training of a fold diverged after step 1: later steps are not compared." in notes) == said
+
+
 def test_what_is_trained_is_found_again(kept, make, sections, tmp_path):
     bench = make(sections)
     for name, found in kept.found.items():
@@ -265,6 +288,8 @@ def test_an_adapter_as_given(kept, make, sections, bert_retriever, mistral_retri
         ({"train": {}, "choose": {"split": "dev", "folds": 2}}, "found split and folds"),
         ({"train": {}, "choose": {"folds": 1}}, "greater than or equal to 2"),
         ({"train": {}, "choose": {"steps": [1], "metric": "RR@10"}}, "leave 'pool' and 'metric' out"),
+        ({"train": {}, "seed": 7}, r"the training has its own: train: \{seed: \.\.\.\}"),
+        ({"train": {"negatives": 2}, "negatives": {"of": "B", "ranks": [9, 3]}}, r"the last one, .*found \[9, 3\]"),
     ],
 )
 def test_wrong_sections_are_refused(section, message):
@@ -285,6 +310,8 @@ def test_wrong_sections_are_refused(section, message):
         ({"choose": {"split": "train"}}, "choose.split: 'train' is trained on"),
         ({"choose": {"split": "test"}}, "choose.split: nothing can be chosen on 'test'"),
         ({"choose": {"split": "dev", "metric": "RR@500"}}, "deeper"),
+        ({"choose": {"folds": 2, "metric": "RR(rel=2)@10"}}, "would be 0 for every query"),
+        ({"device": "cuda:1"}, "the device of a training is 'cpu' or 'cuda', found 'cuda:1'"),
         ({"choose": {"steps": [1, 2]}}, "2 numbers for 1 trials"),
         ({"min_label": 2}, "none of the 20 judgements of 20 queries has a label of at least 2"),
         ({"train": {**TRAIN, "negatives": 1}, "negatives": {"of": "BM25"}}, "rank 100 is deeper than num_results, 20"),

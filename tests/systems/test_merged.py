@@ -1,6 +1,7 @@
 """The kind ``merged``: alphas, a sweep, a mergekit file, a domain model that is trained."""
 
 import copy
+import json
 from dataclasses import asdict
 
 import pandas as pd
@@ -174,6 +175,19 @@ def test_another_training_is_another_model(make_bench, section, cache, change):
     assert len(list(cache_folder("domain-models").iterdir())) == 2
 
 
+def test_other_generated_queries_are_another_model(make_bench, section, cache, tmp_path):
+    file = tmp_path / "queries.jsonl"
+    given = section(domain={"train": {"objective": "known-items", "query": str(file)}}, alpha_lower=1, alpha_upper=0)
+    folders = []
+    for query in ("kidney failure", "high fever"):
+        lines = [json.dumps({"docno": f"d{n}", "predicted_queries": [f"{query} {n}"]}) for n in range(30)]
+        file.write_text("\n".join(lines))
+        system = read_system(given)
+        [(folder, _)] = system.domain.kept(make_bench({}), str(system.source), {}).values()
+        folders.append(folder)
+    assert folders[0] != folders[1]
+
+
 def test_a_part_of_the_documents(make_bench, section, cache, monkeypatch, small_collection):
     """Those with the smallest SHA-256 of their names, which come from a separate program (sha256sum)."""
     seen = []
@@ -204,6 +218,10 @@ def leaking(collection):
             r"sweep\.split: small has no split 'valid' to choose on; it has dev, test: .*alpha",
         ),
         ({"sweep": {"metric": "R@50"}}, "R@50 looks deeper than num_results, 20"),
+        (
+            {"domain": {"train": {"objective": "known-items", "query": "titel"}}, "sweep": {}},
+            "'titel' is neither a file",
+        ),
         ({"sweep": {"collection": "smal"}}, "the experiment has no collection 'smal'; did you mean 'small'"),
         ({"domain": {"collection": "other"}, "sweep": {}}, "the experiment has no collection 'other'; it has small"),
         (
@@ -236,6 +254,8 @@ def test_dev_queries_that_are_test_queries_are_refused(make_bench, section, smal
         ({"domain": {"documents": 0}, "sweep": {}}, "greater than or equal to 1"),
         ({"domain": {"seeds": [1, 1]}, "sweep": {}}, r"each once; found \[1, 1\]"),
         ({"domain": {"seeds": [0.5]}, "sweep": {}}, "valid integer"),
+        ({"domain": {"seeds": [-1]}, "sweep": {}}, "greater than or equal to 0"),
+        ({"domain": {"train": {"objective": "known-items", "negatives": 3}}, "sweep": {}}, "have no hard negatives"),
         ({"sweep": {"pool": {"of": [], "judged": False}}}, "the pool is empty"),
         ({"sweep": {"pool": {"of": ["x"], "depth": 0}}}, "greater than or equal to 1"),
     ],

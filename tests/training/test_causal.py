@@ -1,5 +1,6 @@
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from transformers import (
 )
 
 from pyterrier_merge import CausalTraining, E5Encoder, MergedE5Encoder, train_domain_model
+from pyterrier_merge.training import domain
 from pyterrier_merge.training.batches import WindowBatches
 from pyterrier_merge.training.causal import CausalBatches, CausalLM
 
@@ -61,6 +63,18 @@ def test_the_end_is_told_and_padding_is_not(pad):
     rows = {tuple(row) for row in batch["next_tokens"].tolist()}
     assert rows == {(7, 8, EOS, -100), (9, EOS, -100, -100)}
     assert sorted(batch["attention_mask"].sum(dim=1).tolist()) == [3, 4]
+
+
+def test_windows_of_a_single_token_are_left_out(mistral_language_model, tmp_path, monkeypatch):
+    """A tokenizer without BOS and EOS makes a single token of "fever", which predicts nothing."""
+    real = domain.tokenise_whole
+    without = lambda *given, **options: replace(real(*given, **options), before=[], after=[])  # noqa: E731
+    monkeypatch.setattr(domain, "tokenise_whole", without)
+    some = [*["fever"] * 20, "acute kidney failure"]
+    folder = train(some, mistral_language_model, tmp_path / "some", rank=0, steps=3, batch_size=2)
+    assert all(tensor.isfinite().all() for tensor in weights(folder).values())
+    with pytest.raises(ValueError, match="no text has two tokens"):
+        train(["fever"] * 3, mistral_language_model, tmp_path / "none", rank=0)
 
 
 def test_the_loss_is_transformers_own(mistral_language_model):

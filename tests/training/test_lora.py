@@ -11,6 +11,7 @@ from sentence_transformers import SentenceTransformer
 
 from pyterrier_merge import E5Encoder, LoRAE5Encoder, LoRATraining, MergedE5Encoder, known_items, train_lora
 from pyterrier_merge.collections import from_frames
+from pyterrier_merge.collections.some_queries import with_queries
 from pyterrier_merge.encoding.text_model import TextModel
 from pyterrier_merge.training import contrastive, lora
 from pyterrier_merge.training.pairs import pairs_from_collection
@@ -240,7 +241,8 @@ def test_a_finished_adapter_is_returned_and_another_is_not_overwritten(
     written = (trained / "adapter_model.safetensors").stat().st_mtime_ns
     monkeypatch.setattr(lora, "load_for_training", None)  # nothing is loaded
     assert train(source, some_pairs, trained, dev=small_collection) == trained
-    for changes in ({"seed": 1}, {"dev": None}):
+    fewer = with_queries(small_collection, "dev", small_collection.topics("dev")["qid"][:5])
+    for changes in ({"seed": 1}, {"dev": None}, {"dev": fewer}):
         with pytest.raises(FileExistsError, match="is not the model of this training"):
             train(source, some_pairs, trained, **{"dev": small_collection, **changes})
     assert (trained / "adapter_model.safetensors").stat().st_mtime_ns == written
@@ -301,6 +303,10 @@ def test_the_length_of_the_settings_is_that_of_training_measuring_and_searching(
     assert report(out)["settings"]["max_length"] == 6
     assert report(out)["tokens"] <= 2 * 2 * 4 * 6
     assert LoRAE5Encoder(bert_retriever, out, device="cpu").contract.max_length == 6
+    lengths.clear()  # an encoder with a length of its own searches with that
+    source = encoder_of(bert_retriever, max_length=12)
+    train(source, some_pairs, tmp_path / "longer", dev=small_collection, steps=2, max_length=6)
+    assert set(lengths) == {12}
 
 
 def test_known_items_are_recorded(long_collection, bert_retriever, tmp_path):

@@ -1,3 +1,4 @@
+from collections import Counter
 from dataclasses import replace
 from itertools import chain
 
@@ -95,6 +96,16 @@ def test_paper_prompts_are_those_of_the_papers_scripts(mistral_retriever, monkey
 def test_a_model_without_end_of_sequence_has_none_in_the_papers_way(bert_retriever):
     ours, papers = texts_of(bert_retriever), texts_of(bert_retriever, paper=True)
     assert rows_of(ours.documents(["fever"])) == rows_of(papers.documents(["fever"]))
+
+
+def test_queries_that_share_no_batch_leave_the_others_theirs():
+    """Three of 26 queries have the same positive: at most one of them is in a batch, with the other 23."""
+    rows = [(f"q{n}", f"query {n}", f"d{max(n, 2)}", f"text {max(n, 2)}") for n in range(26)]
+    batches = plan(pairs_of(*rows), 80, batch_size=64)
+    assert {len(batch) for batch in batches} == {24}
+    used = Counter(qid for batch in batches for qid, *_ in batch)
+    assert set(used) == {row[0] for row in rows}
+    assert max(used.values()) == 80
 
 
 def test_the_papers_way_doubles_an_end_that_the_tokenizer_writes_itself(mistral_retriever):

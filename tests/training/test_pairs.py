@@ -3,6 +3,7 @@ import hashlib
 import json
 import logging
 import random
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -200,8 +201,9 @@ def test_the_fingerprint_is_of_the_content():
         pairs.with_negatives(run, pairs.texts),
         TrainingPairs("x", pairs.queries, pairs.positives, none, {**pairs.texts, "d0": "other"}),
         TrainingPairs("x", pairs.queries.iloc[::-1], pairs.positives, none, pairs.texts),
+        replace(pairs, relevant=pd.concat([pairs.positives, pd.DataFrame({"qid": ["q0"], "docno": ["d1"]})])),
     ]
-    assert len({pairs.fingerprint, *(other.fingerprint for other in different)}) == 5
+    assert len({pairs.fingerprint, *(other.fingerprint for other in different)}) == 6
 
 
 def test_rows_rotate_as_tevatron_does():
@@ -248,6 +250,24 @@ def test_other_queries_texts_fill_nothing_that_is_relevant():
     pairs = TrainingPairs("two", queries, positives, negatives, {"p": "p", "n": "n"})
     with pytest.raises(ValueError, match="'q1' has no negatives, and all positives are relevant to it"):
         pairs.rows(0, negatives=1)
+
+
+def test_what_answers_an_equal_query_or_copies_an_answer_is_no_negative():
+    """q0 and q1 ask the same, and c is a copy of q0's answer."""
+    queries = pd.DataFrame([("q0", "a"), ("q1", "a"), ("q2", "b"), ("q3", "c")], columns=["qid", "query"])
+    positives = pd.DataFrame([("q0", "p"), ("q1", "r"), ("q2", "s"), ("q3", "c")], columns=["qid", "docno"])
+    texts = {"p": "same", "r": "r", "s": "s", "c": "same", "n": "n"}
+    pairs = TrainingPairs("four", queries, positives, positives[:0], texts)
+    ranking = ["r", "c", "p", "s", "n"]
+    run = pd.DataFrame([("q0", docno, -rank) for rank, docno in enumerate(ranking)], columns=["qid", "docno", "score"])
+    mined = pairs.with_negatives(run, texts)
+    assert mined.negatives["docno"].tolist() == ["s", "n"]
+    given = replace(pairs, negatives=pd.DataFrame([("q0", docno) for docno in ranking], columns=["qid", "docno"]))
+    for epoch in range(20):
+        found = given.rows(epoch, negatives=1).set_index("qid")["negative_1"]
+        assert found["q0"] in ("s", "n")
+        assert found["q1"] == "s"  # a positive of another query, and no answer to this one
+        assert found["q3"] in ("r", "s")  # not p, whose text is its own answer
 
 
 OLD = [

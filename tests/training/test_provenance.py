@@ -30,10 +30,17 @@ def test_known_items_are_described_by_their_documents(parent, tmp_path):
     docnos = sorted(items.qrels("train")["docno"])
     assert describe(pairs) == {
         "objective": "known-items",
-        "items": {"collection": "parent", "fingerprint": parent.fingerprint, "docnos": docnos},
+        "items": {"collection": "parent", "fingerprint": parent.fingerprint, "query": "head", "docnos": docnos},
     }
     [trained] = trained_documents(model(tmp_path / "model", {"steps": 3, **describe(pairs)}))
     assert (trained.collection, trained.fingerprint, trained.docnos) == ("parent", parent.fingerprint, set(docnos))
+
+
+def test_the_kind_of_items_is_that_of_the_pairs_also_of_an_adapter(parent, tmp_path):
+    crops = describe(pairs_from_collection(known_items(parent, 20, query="crop")))
+    for objective in ("known-items", "lora"):
+        report = {**crops, "objective": objective, "settings": {"query": "drawn"}}
+        assert trained_queries(model(tmp_path / objective, report)) == ["crop"]
 
 
 def test_labelled_pairs_and_texts_alone_name_no_document(tmp_path):

@@ -154,7 +154,8 @@ class Pisa(Engine):
         def retriever(path: Path) -> tuple[Any, int]:
             settings = self.settings()
             index = PisaIndex(str(path), stemmer=settings["stemmer"], stops=settings["stopwords"], threads=threads)
-            return index.bm25(k1=k1, b=b, verbose=verbose), int(index.num_docs())
+            # not verbose: threads would share the progress bar's iterator, which is an error
+            return index.bm25(k1=k1, b=b), int(index.num_docs())
 
         built = folder.stat().st_mtime_ns  # an index that replaced another has its own bounds
         bounded = cache_folder("bounds") / fingerprint([folder.resolve(), built, k1, b])

@@ -418,7 +418,8 @@ def test_index_path_is_used_and_never_mistaken(small, tmp_path):
 def test_pisa_is_quiet_unless_told(small, home, capfd):
     bm25(small)(queries("kidney"))
     assert capfd.readouterr() == ("", "")
-    bm25(collection_of({**TEXTS, "d8": "more"}), verbose=True)(queries("kidney"))
+    loud = bm25(collection_of({**TEXTS, "d8": "more"}), verbose=True, threads=2)
+    assert len(loud(queries(*["kidney"] * 500))) > 500
     assert "Number of terms" in "".join(capfd.readouterr())
 
 
