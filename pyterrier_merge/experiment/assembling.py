@@ -21,7 +21,7 @@ from pyterrier_merge.spelling import did_you_mean
 
 logger = logging.getLogger(__name__)
 
-JUDGED_AT = 10  # depth at which the share of judged results is shown
+JUDGED = Judged @ 10  # the share of judged results that is shown
 
 
 def compared(
@@ -45,7 +45,7 @@ def compared(
         advice = did_you_mean(unknown[0], bench.systems, "the systems are")
         raise ValueError(f"unknown baseline {unknown[0]!r}: {advice}")
     topics, qrels = judged(bench.collection.topics(bench.split), bench.collection.qrels(bench.split))
-    measures = [*bench.measures, *([] if Judged @ JUDGED_AT in bench.measures else [Judged @ JUDGED_AT])]
+    measures = [*bench.measures, *([] if JUDGED in bench.measures else [JUDGED])]
     found: dict[str, list[pd.DataFrame]] = {}
     names: dict[str, str] = {}
     failed: dict[str, str] = {}
@@ -106,6 +106,8 @@ def _assembled(
     every = pd.concat(values) if values else pd.DataFrame(columns=[*columns, "trial", "value"])
     averaged = every.groupby(columns, sort=False)["value"].mean().reset_index()
     table = mean_values(averaged, measures)
+    if JUDGED not in bench.measures:
+        table[str(JUDGED)] = table["name"].map(_judged_shares(found, every, topics))
     table["labels"] = pd.Series([bench.num_labels(name) for name in names], dtype="Int64")
     own = averaged[averaged["measure"].isin(list(map(str, bench.measures)))].reset_index(drop=True)
     distinct = tuple(dict.fromkeys(same.get(name, name) for name in baselines))
@@ -137,6 +139,16 @@ def _assembled(
         seconds=dict(_seconds(bench, names)),
         notes=(*_notes(bench, topics, names), *intervals, *_depths(bench, found)),
     )
+
+
+def _judged_shares(
+    found: Mapping[str, list[pd.DataFrame]], every: pd.DataFrame, topics: pd.DataFrame
+) -> dict[str, float]:
+    """Mean share of judged results over the queries that a system answers; ir_measures counts 0 for the others."""
+    sums = every[every["measure"] == str(JUDGED)].groupby("name")["value"].sum()
+    asked = set(topics["qid"])
+    answered = {name: sum(len(asked.intersection(run["qid"])) for run in runs) for name, runs in found.items()}
+    return {name: float(sums[name] / count) for name, count in answered.items() if count}
 
 
 def _shown_name(bench: ExperimentBench, name: str) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 import pyterrier as pt
 
 from pyterrier_merge.collections.identical_ids import without_identical_ids
-from pyterrier_merge.evaluation import check_measure, judged
+from pyterrier_merge.evaluation import check_measure, judged, require_attainable
 from pyterrier_merge.executor import Executor, InProcess
 from pyterrier_merge.experiment.system_names import file_name, require_known_uses
 from pyterrier_merge.fingerprint import fingerprint, fingerprint_frame
@@ -112,9 +112,10 @@ class ExperimentBench:
 
     def check(self) -> None:
         """Raise ``ValueError`` for errors that would otherwise appear after hours: models, splits, measures."""
-        topics, _ = judged(self.collection.topics(self.split), self.collection.qrels(self.split))
+        topics, qrels = judged(self.collection.topics(self.split), self.collection.qrels(self.split))
         for measure in self.measures:
             check_measure(measure, self.num_results, topics["qid"].tolist())
+            require_attainable(measure, qrels)
         for name, system in self.systems.items():
             with blamed(name):
                 system.check(self)

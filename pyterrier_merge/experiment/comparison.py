@@ -28,8 +28,8 @@ class Comparison:
         title: Title of the table.
         measures: Names of the measures, the most important first.
         table: One row per measured system: ``name``, the measures (means over the queries), ``Judged@10`` (share of the
-            first ten results that are judged) and ``labels`` (judged queries that one trial used for training or for
-            choosing; missing if unknown, as for transformers and run files).
+            first ten results that are judged, over the queries with results) and ``labels`` (judged queries that one
+            trial used for training or for choosing; missing if unknown, as for transformers and run files).
         per_query: ``name``, ``qid``, ``measure``, ``value``; for a system with several trials, the mean over them.
         tests: Result of :func:`~pyterrier_merge.experiment.significance.paired_tests`; empty without baselines.
         baselines: Names of the systems that the others were tested against.

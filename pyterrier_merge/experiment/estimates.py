@@ -68,8 +68,10 @@ class Estimates:
         new, elsewhere = self._not_made_before(name, needed)
         encoder = next((step.encoder for step in new if step.encoder), None)
         if encoder is None:
-            unknown = any(step.documents is None for step in needed)
-            return done, f"0 (as for {elsewhere})" if elsewhere else NOT_KNOWN if unknown else "-", "-", "-", "-"
+            if any(step.documents is None for step in new):
+                self._sums.append((None, None, None))
+                return done, *[NOT_KNOWN] * 4
+            return done, f"0 (as for {elsewhere})" if elsewhere else "-", "-", "-", "-"
         documents = _sum([step.documents for step in new])
         facts = self._bench.facts(encoder.model)
         stored = _sum([step.documents for step in new if step.stored])

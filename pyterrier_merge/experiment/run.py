@@ -21,7 +21,7 @@ from pyterrier_merge.experiment.bench import ExperimentBench
 from pyterrier_merge.experiment.cluster import executor_of
 from pyterrier_merge.experiment.comparison import Comparison
 from pyterrier_merge.experiment.report.folder import write_files, write_report
-from pyterrier_merge.experiment.run_folder import RunFolder
+from pyterrier_merge.experiment.run_folder import RunFolder, make_way, require_alone
 from pyterrier_merge.experiment.spec import CollectionSection, ExperimentSpec
 from pyterrier_merge.experiment.system_names import file_name
 from pyterrier_merge.progress import verbosity
@@ -77,6 +77,7 @@ def run_experiment(
     for bench in benches.values():
         require_testable(bench)
         bench.check()
+    make_way(user_path(folder), [own.path for own in folders.values()])
     found = {}
     for name, bench in benches.items():
         comparison = compared(bench, spec.tested_against(), spec.significance.plan())
@@ -126,6 +127,7 @@ def choose_merges(
     folders, benches = _opened(spec, folder, only, overwrite, show, executor, verbose)
     for bench in benches.values():
         bench.check()
+    make_way(user_path(folder), [own.path for own in folders.values()])
     found: dict[str, dict[str, list[Prepared]]] = {}
     for label, bench in benches.items():
         found[label] = {name: [bench.prepared(name, k) for k in range(bench.trials(name))] for name in chosen}
@@ -179,6 +181,8 @@ def run_folders(spec: ExperimentSpec, folder: str | Path, *, overwrite: bool = F
     """
     written = spec.identity()
     paths = {section.label: collection_folder(folder, spec, section.label) for section in spec.collection}
+    if not overwrite:
+        require_alone(user_path(folder), list(paths.values()))
     return {label: RunFolder(path, written, overwrite=overwrite) for label, path in paths.items()}
 
 

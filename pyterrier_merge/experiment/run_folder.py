@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,30 @@ from pyterrier_merge.storage import user_path, write_file
 
 MANIFEST = "manifest.json"
 SPEC = "spec.json"
+
+
+def require_alone(folder: Path, used: Collection[Path]) -> None:
+    """Raise ``FileExistsError`` if an earlier run would remain next to a new one that has other folders."""
+    if others := _others(folder, used):
+        raise FileExistsError(
+            f"{others[0]} holds the run of other collections; choose another folder (--out), or say --overwrite, which "
+            "deletes it"
+        )
+
+
+def make_way(folder: Path, used: Collection[Path]) -> None:
+    """Delete the earlier runs that would remain next to a new one that has other folders."""
+    for other in _others(folder, used):
+        run = RunFolder(other, {}, overwrite=True)
+        with run.writing():
+            run.remove()
+
+
+def _others(folder: Path, used: Collection[Path]) -> list[Path]:
+    """Folders of runs that are not used: ``folder`` itself, for one collection, or those of several within it."""
+    inner = [file.parent for file in folder.glob(f"*/{SPEC}") if len(_read_json(file).get("collection", ())) > 1]
+    found = [*([folder] if (folder / SPEC).is_file() else []), *sorted(inner)]
+    return [path for path in found if path not in used]
 
 
 class RunFolder:
@@ -149,6 +173,13 @@ class RunFolder:
         if _read_json(file) != self.spec:
             self._delete({name for name in self._made() if not name.startswith("runs/")})
             write_file(file, json.dumps(self.spec, indent=2) + "\n")
+
+    def remove(self) -> None:
+        """Delete everything that experiments made here."""
+        self._delete({*self._made(), SPEC, MANIFEST})
+        for folder in (self.path / "runs", self.path):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
     def _note(self, files: set[str]) -> None:
         write_file(self.path / MANIFEST, json.dumps({"files": sorted(files)}, indent=1) + "\n")

@@ -13,7 +13,7 @@ import pandas as pd
 
 from pyterrier_merge.spelling import did_you_mean
 
-ROUNDING = 1e-12  # smaller differences count as equal; a query's value is a fraction of small numbers
+DIGITS = 12  # of differences, so that those that differ only by rounding are equal and have the same rank
 RESAMPLES = 9_999  # random sign flips; the smallest p-value is 2 / (RESAMPLES + 1)
 BATCH = 500  # resamples in memory at a time
 Test = Literal["t", "randomization", "wilcoxon"]
@@ -72,10 +72,14 @@ class TestPlan:
             f"{test}, {CORRECTIONS[self.correction]}-corrected over the {covers} comparisons{each}, p < {self.level:g}"
         )
 
+    def corrects(self, comparisons: pd.DataFrame) -> pd.Series[bool]:
+        """Return whether each p-value is corrected: not if it is alone in its family."""
+        return (_sizes(_families(comparisons, self.family)) > 1) & (self.correction != "none")
+
     def describe_intervals(self) -> str:
         """Return a part of a sentence that names the level of the intervals and whether they are corrected."""
         how = "simultaneous (Bonferroni) over the family" if self.simultaneous else "each on its own, not corrected"
-        return f"{1 - self.level:.0%} confidence intervals of the mean difference by the t distribution, {how}"
+        return f"{100 * (1 - self.level):g}% confidence intervals of the mean difference by the t distribution, {how}"
 
 
 DEFAULT_PLAN = TestPlan()
@@ -114,13 +118,12 @@ def paired_tests(per_query: pd.DataFrame, baselines: Sequence[str], plan: TestPl
             for name in (name for name in names if name not in baselines[: position + 1]):
                 rows.append({"system": name, "baseline": baseline, "measure": str(measure)})
                 difference = (table[name] - table[baseline]).to_numpy(dtype=float)
-                differences.append(np.where(np.abs(difference) < ROUNDING, 0.0, difference))
+                differences.append(np.round(difference, DIGITS) + 0.0)  # no -0.0
     comparisons = pd.DataFrame(rows, columns=["system", "baseline", "measure"])
     family = _families(comparisons, plan.family)
-    sizes = family.groupby(family).transform("size")
     found = [
         _tested(difference, plan, plan.level / (size if plan.simultaneous else 1))
-        for difference, size in zip(differences, sizes, strict=True)
+        for difference, size in zip(differences, _sizes(family), strict=True)
     ]
     columns = ("difference", "low", "high", "effect_size", "wins", "losses", "p_value", "direction")
     comparisons = pd.concat([comparisons, pd.DataFrame(found, columns=columns)], axis=1)
@@ -138,10 +141,14 @@ def _families(comparisons: pd.DataFrame, family: Family) -> pd.Series[Any]:
     return pd.Series(numbers, index=comparisons.index)
 
 
+def _sizes(family: pd.Series[Any]) -> pd.Series[int]:
+    return family.groupby(family).transform("size")
+
+
 def _tested(differences: np.ndarray, plan: TestPlan, alpha: float) -> dict[str, float]:
     mean = float(differences.mean())
     wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
-    if np.ptp(differences) < ROUNDING:  # equal differences: the t distribution needs a variance
+    if np.ptp(differences) == 0:  # the t distribution needs a variance
         spread = {"low": mean, "high": mean, "effect_size": 0.0 if mean == 0 else math.copysign(math.inf, mean)}
     else:
         spread = _spread(differences, alpha)
@@ -176,7 +183,7 @@ def _p_value(differences: np.ndarray, plan: TestPlan) -> float:
     if plan.test == "randomization":
         flips = partial(stats.permutation_test, permutation_type="samples", vectorized=True)  # of signs
         return float(flips((differences,), np.mean, n_resamples=RESAMPLES, batch=BATCH, rng=plan.seed).pvalue)
-    if np.ptp(differences) < ROUNDING:
+    if np.ptp(differences) == 0:
         return 0.0
     return float(stats.ttest_1samp(differences, 0).pvalue)
 

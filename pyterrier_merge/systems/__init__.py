@@ -32,7 +32,7 @@ def system_class(kind: str) -> type[System]:
     Raises:
         ValueError: There is no such kind; the message has the nearest name and all of them.
     """
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:  # a file may have anything there
         raise ValueError(f"unknown kind {kind!r}: {did_you_mean(kind, KINDS, 'kinds are')}")
     file, name = KINDS[kind]
     found: type[System] = getattr(import_module(f"{__name__}.{file}"), name)

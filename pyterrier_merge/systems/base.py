@@ -52,6 +52,13 @@ class Prepared:
     tables: Mapping[str, pd.DataFrame] = field(default_factory=lambda: _NOTHING)
     figures: Mapping[str, Figure] = field(default_factory=lambda: _NOTHING)
 
+    def __post_init__(self) -> None:
+        if self.labels is not None and not isinstance(self.labels, frozenset):
+            raise ValueError(
+                "labels of a prepared system is a frozenset with the names of judged queries, such as used_labels "
+                f"returns, or None if they are unknown; found {self.labels!r}"
+            )
+
 
 class Bench(Protocol):
     """The interface of an experiment for its systems."""

@@ -11,7 +11,7 @@ import pyterrier as pt
 from ir_measures.measures import Measure
 from pydantic import AfterValidator, Field, model_validator
 
-from pyterrier_merge.evaluation import check_measure, judged, measure_runs, parsed_measure
+from pyterrier_merge.evaluation import check_measure, judged, measure_runs, parsed_measure, require_attainable
 from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.schematic import labelled
 from pyterrier_merge.systems.base import Bench, Prepared, System, all_labels, all_trials, shared_trials
@@ -56,6 +56,11 @@ class FusionSystem(System):
             )
         if self.method == "linear" and self.weights is None and len(self.of) > 2:
             raise ValueError("weights are chosen for two systems alone: give 'weights', or say method: rrf")
+        unused = {"k": self.method == "linear", "split": not self.chooses, "metric": not self.chooses}
+        fields = type(self).model_fields
+        if named := [name for name in unused if unused[name] and getattr(self, name) != fields[name].default]:
+            how = "linear with given weights" if self.weights else self.method
+            raise ValueError(f"{how} does not use {', '.join(named)}: leave out what does not apply")
         return self
 
     @property
@@ -71,8 +76,9 @@ class FusionSystem(System):
         """Check the queries for choosing the weight."""
         if self.chooses:
             require_other_queries(bench, self.split, "split")
-            topics, _ = judged(bench.collection.topics(self.split), bench.collection.qrels(self.split))
+            topics, qrels = judged(bench.collection.topics(self.split), bench.collection.qrels(self.split))
             check_measure(self._metric(bench), bench.num_results, topics["qid"].tolist())
+            require_attainable(self._metric(bench), qrels)
 
     def prepare(self, bench: Bench) -> list[Prepared]:
         """Return one fusion for each trial of the systems."""
@@ -86,9 +92,9 @@ class FusionSystem(System):
         if self.method == "linear":
             how = "as given"
             if weights is None:
-                weights, chosen_on = self._choose(bench, trial)
-                labels = None if labels is None else labels | chosen_on
-                how = f"chosen on {len(chosen_on)} {self.split} queries"
+                weights, queries = self._choose(bench, trial)
+                labels = None if labels is None else labels | used_labels(bench.collection, self.split)
+                how = f"chosen on {queries} {self.split} queries"
             label = f"({', '.join(f'{weight:g}' for weight in weights)})"
             note = f"Linear fusion of {', '.join(self.of)} with weights {label}, {how}."
         stages = [part.transformer for part in parts]
@@ -99,7 +105,8 @@ class FusionSystem(System):
     def _metric(self, bench: Bench) -> Measure:
         return bench.measures[0] if self.metric is None else parsed_measure(self.metric)
 
-    def _choose(self, bench: Bench, trial: int) -> tuple[tuple[float, ...], frozenset[str]]:
+    def _choose(self, bench: Bench, trial: int) -> tuple[tuple[float, ...], int]:
+        """The weights, and the number of queries that they were chosen on."""
         topics, qrels = judged(bench.collection.topics(self.split), bench.collection.qrels(self.split))
         runs = [bench.results(name, self.split, min(trial, bench.trials(name) - 1)) for name in self.of]
         for name, run in zip(self.of, runs, strict=True):
@@ -108,7 +115,7 @@ class FusionSystem(System):
         fused = {str(weights): fuse_linear(runs, weights, bench.num_results) for weights in mixtures}
         means = measure_runs(fused, qrels, [self._metric(bench)]).groupby("name")["value"].mean()
         best = max(mixtures, key=lambda weights: (round(means[str(weights)], 12), -abs(weights[0] - 0.5)))
-        return best, used_labels(bench.collection, self.split)
+        return best, len(topics)
 
 
 class Fusion(pt.Transformer):

@@ -25,14 +25,21 @@ from pyterrier_merge.systems.base import (
     all_trials,
     shared_trials,
 )
-from pyterrier_merge.systems.settings import Positive
+from pyterrier_merge.systems.settings import EncoderSettings, Positive
 
 if TYPE_CHECKING:
     from pyterrier_merge.encoding.encoders import E5Encoder
 
 
 def _named_or_section(given: Any) -> Any:
-    return given if isinstance(given, str) else system_of(given)
+    if isinstance(given, str):
+        return given
+    found = system_of(given)
+    if not isinstance(found, EncoderSettings):
+        raise ValueError(  # noqa: TRY004 (pydantic's)
+            f"a system of kind {getattr(found, 'kind', None)} has no encoder; give one of kind encoder, merged or lora"
+        )
+    return found
 
 
 class RerankSystem(System):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pyterrier_merge.fingerprint import fingerprint, fingerprint_file
+import pandas as pd
+
+from pyterrier_merge.fingerprint import fingerprint, fingerprint_rows
 from pyterrier_merge.storage import user_path
 from pyterrier_merge.systems.base import Bench, PlanningBench, Prepared, Step, System
 from pyterrier_merge.systems.given import KeptResults, compared_with_collection
@@ -24,9 +26,10 @@ class TrecRunSystem(System):
     file: Path
 
     def check(self, bench: Bench) -> None:  # noqa: ARG002 (of every kind)
-        """Check that the file exists."""
+        """Check that the file exists and can be read."""
         if not user_path(self.file).is_file():
             raise ValueError(f"file: no run file {self.file}")
+        self._read()
 
     def plan(self, bench: PlanningBench) -> list[Step]:
         """Return the step that compares its names with the collection's, which is always repeated."""
@@ -34,10 +37,12 @@ class TrecRunSystem(System):
 
     def prepare(self, bench: Bench) -> list[Prepared]:
         """Read and check the file."""
+        run = self._read()
+        notes = (f"Run file {self.file.name}.", *compared_with_collection(run, bench, self.file.name))
+        identity = fingerprint(["run", fingerprint_rows(run)])  # of what was read: the file may change meanwhile
+        return [Prepared(transformer=KeptResults(run), identity=identity, labels=None, notes=notes)]
+
+    def _read(self) -> pd.DataFrame:
         from pyterrier_merge.collections.reading.runs import read_run
 
-        file = user_path(self.file)
-        run = read_run(file)
-        notes = (f"Run file {self.file.name}.", *compared_with_collection(run, bench, self.file.name))
-        identity = fingerprint(["run", fingerprint_file(file)])
-        return [Prepared(transformer=KeptResults(run), identity=identity, labels=None, notes=notes)]
+        return read_run(user_path(self.file))

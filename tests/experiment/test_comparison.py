@@ -16,7 +16,7 @@ from pyterrier_merge.collections import from_frames
 from pyterrier_merge.evaluation import in_one_order
 from pyterrier_merge.experiment import assembling
 from pyterrier_merge.experiment.report import markdown
-from pyterrier_merge.systems import System, read_system
+from pyterrier_merge.systems import Prepared, System, read_system
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,9 @@ def test_latex_compiles_of_names_with_special_characters(collection):
     assert r"a\_b \& 50\% \#1 (a)" in text
     assert r"x\textasciicircum{}2 \textasciitilde{} \{y\}\textbackslash{}z \$" in text
     assert text.count(r"\\") == 3
+    text = compare({"[a]": POOR, "*b": GOOD}, collection, measures=[RR]).to_latex()
+    assert "\n{}[a] (a) &" in text  # not an argument of the command before it
+    assert "\n{}*b &" in text
 
 
 def test_each_run_is_ordered_once(collection, monkeypatch):
@@ -129,12 +132,22 @@ def test_the_verdict_in_words(collection):
     assert f"poor ({11 / 12 - RR_POOR:+.4f}, corrected p = " in said
 
 
+def test_the_verdict_says_whether_a_p_value_is_corrected(collection):
+    def said(**options):
+        return compare({"poor": POOR, "fair": FAIR, "good": GOOD}, collection, measures=[RR], **options).verdict()
+
+    assert ", corrected p = " in said(baselines=["poor", "fair"])
+    assert ", p = " in said(baselines=["poor", "fair"], correction="none")
+    by_baseline = said(baselines=["poor", "fair"], family="measure")  # two against poor, and one against fair
+    assert re.search(r" poor \([^)]*, corrected p = .* fair \([^)]*, p = ", by_baseline)
+
+
 def test_a_p_value_is_never_shown_as_0(collection):
     """A paired t-test over thousands of queries gives less than a float holds."""
     found = compare({"poor": POOR, "good": GOOD}, collection, measures=[RR], baselines=["poor"])
     tests = found.tests.assign(p_value=0.0, corrected_p=0.0, significant=True)
     smallest = dataclasses.replace(found, tests=tests)
-    assert "corrected p <1e-300)" in smallest.verdict()
+    assert ", p <1e-300)" in smallest.verdict()
     assert markdown.tests_table(smallest)["corrected_p"].tolist() == ["<1e-300"]
 
 
@@ -207,6 +220,7 @@ def test_queries_without_results_score_0_and_are_counted(collection):
     found = compare({"part": GOOD[GOOD["qid"] != "q0"], "poor": POOR}, collection, measures=[RR])
     assert found.table.set_index("name")["RR"]["part"] == pytest.approx((4 + 1 / 2) / 6)
     assert found.unanswered == {"part": 1}
+    assert found.table.set_index("name")["Judged@10"]["part"] == pytest.approx(0.1)  # of its own results
     assert "Queries without any result count as 0: part (1 of 6)." in found.verdict()
 
 
@@ -254,6 +268,9 @@ def test_the_share_of_judged_results(collection):
     other = GOOD[~GOOD["docno"].isin([f"d{n}" for n in range(15, 20)])]  # five judged documents are not found
     said = compare({"good": GOOD, "other": other}, well, measures=[RR]).verdict()
     assert "Between 50% (other) and 100% (good) of the first ten results are judged" in said
+    half = GOOD[GOOD["qid"].isin(["q0", "q1"])]
+    for measures in ([RR], [RR, Judged @ 10]):  # queries without results are no unjudged results
+        assert "are judged" not in compare({"half": half, "good": GOOD}, well, measures=measures).verdict()
     assert list(compare({"good": GOOD}, collection, measures=[Judged @ 10]).table) == ["name", "Judged@10", "labels"]
 
 
@@ -287,6 +304,7 @@ def test_what_is_saved(collection, tmp_path):
         ({"measures": []}, ValueError, "objects of ir_measures in a list"),
         ({"measures": ["nDCG@10"]}, ValueError, "expected a measure of ir_measures"),
         ({"measures": [R @ 1000]}, ValueError, "R@1000 looks deeper than num_results, 100"),
+        ({"measures": [P(rel=2) @ 5]}, ValueError, "would be 0 for every query: it needs judgements with a label of 2"),
         ({"test": "sign"}, ValueError, "unknown test 'sign': choose one of t, randomization, wilcoxon"),
         ({"collection": "hpo"}, TypeError, "expected a test collection"),
         ({"measures": [RR, RR]}, ValueError, "measures: expected each once; found RR, RR"),
@@ -364,6 +382,18 @@ def test_any_error_of_a_system_is_its_reason(collection):
 
     found = compare({"good": GOOD, "odd": Odd(), "poor": POOR}, collection, measures=[RR])
     assert found.failed == {"odd": "KeyError: 'what'"}
+
+
+def test_labels_of_the_wrong_type_are_a_reason_before_any_search(collection):
+    class Counting(System):
+        kind: str = "counting"
+
+        def prepare(self, bench):
+            return [Prepared(transformer=pt.Transformer.from_df(GOOD), identity="counting", labels=7)]
+
+    found = compare({"good": GOOD, "counting": Counting(), "poor": POOR}, collection, measures=[RR])
+    assert found.table["name"].tolist() == ["good", "poor"]
+    assert re.search("labels of a prepared system is a frozenset .*; found 7$", found.failed["counting"])
 
 
 def test_a_search_that_fails_is_tried_once(collection):

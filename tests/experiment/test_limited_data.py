@@ -121,6 +121,14 @@ def test_figures_are_drawn_against_labels(found, tmp_path):
         labels_plot(nobody)
 
 
+def test_systems_of_one_line_with_as_many_labels_are_both_drawn(found):
+    lines = {name: "trained" if name.startswith("LoRA") else line for name, line in found.lines.items()}
+    twins = type(found)(**{**vars(found), "lines": lines})
+    drawn = set(labels_plot(twins, twins).axes[0].get_legend_handles_labels()[1])
+    second = row(found, "LoRA on merged")["name"]
+    assert drawn == {"BM25", "source", "merged, alphas chosen on train", "trained", second}
+
+
 def test_a_report_draws_several_amounts(found, tmp_path):
     labels = np.where(found.table["name"].str.startswith("LoRA on"), 8, found.table["labels"])
     lines = {name: "LoRA" if name.startswith("LoRA") else line for name, line in found.lines.items()}

@@ -250,6 +250,13 @@ def test_the_files_of_systems_are_checked_too(spec, tmp_path):
         plan({**spec, "systems": {**spec["systems"], **run}}, tmp_path / "run")
 
 
+def test_a_pipeline_makes_the_total_unknown(spec, tmp_path):
+    systems = {"BM25": {"kind": "bm25"}, "own": {"kind": "pipeline", "function": "pyterrier_merge:bm25"}}
+    found = plan({**spec, "systems": systems}, tmp_path / "run")
+    assert steps(found)["own", "what pyterrier_merge:bm25 does"] == ("not known", "not known")
+    assert "In all on hpo: an unknown number of documents to encode, disk not known, time not known." in found.notes
+
+
 def test_each_collection_has_its_own_work(spec, tmp_path):
     two = {**spec, "collection": ["hpo", "scifact"]}
     run_experiment(ExperimentSpec.model_validate(two), tmp_path / "run", only=("source",))

@@ -218,6 +218,31 @@ def test_dev_queries_of_one_that_are_test_queries_of_the_other_are_refused(folde
         run_experiment(spec, tmp_path / "run")
 
 
+def lexical(folders):
+    """Two systems that take no time."""
+    given = settings(folders, "nothing") | {"baselines": ["BM25"]}
+    return {**given, "systems": {"BM25": {"kind": "bm25"}, "flat": {"kind": "bm25", "k1": 0}}}
+
+
+def test_a_folder_of_one_collection_is_not_that_of_several(folders, tmp_path, cache):
+    """The old report would stay on top of the new ones, or the old ones below the new one."""
+    several = ExperimentSpec.model_validate(lexical(folders))
+    one = ExperimentSpec.model_validate(lexical({"here": folders["here"]}))
+    for first, second in ((one, several), (several, one)):
+        folder = tmp_path / f"run{len(first.collection)}"
+        run_experiment(first, folder)
+        (folder / "notes.txt").write_text("mine")
+        before = {file for file in folder.rglob("*") if file.is_file()}
+        with pytest.raises(FileExistsError, match=r"holds the run of other collections.*--overwrite"):
+            run_experiment(second, folder)
+        assert {file for file in folder.rglob("*") if file.is_file()} == before
+        run_experiment(second, folder, overwrite=True)
+        reports = {str(file.parent.relative_to(folder)) for file in folder.rglob("report.md")}
+        assert reports == ({"."} if second is one else {"here", "over_there"})
+        assert (folder / "notes.txt").read_text() == "mine"
+        assert (folder / "runs").exists() == (second is one)
+
+
 @pytest.mark.parametrize("labels", [("a", "A"), ("a b", "a_b"), ("a", "a")])
 def test_labels_are_names_of_folders(folders, bert_retriever, labels):
     both = dict(zip(("x", "y"), folders.values(), strict=True))
@@ -229,10 +254,7 @@ def test_labels_are_names_of_folders(folders, bert_retriever, labels):
 
 
 def test_the_command_says_where_the_reports_are(folders, tmp_path, cache):
-    given = settings(folders, "nothing")
-    given["systems"] = {"BM25": {"kind": "bm25"}, "flat": {"kind": "bm25", "k1": 0}}
-    given["baselines"] = ["BM25"]
-    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(given))
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(lexical(folders)))
     result = CliRunner().invoke(app, ["run", str(tmp_path / "spec.yaml"), "--out", str(tmp_path / "out"), "--quiet"])
     assert result.exit_code == 0, result.output
     for label in ("here", "over_there"):

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from pyterrier_merge.experiment.significance import TestPlan, paired_tests
 
@@ -112,6 +113,7 @@ def test_the_plan_says_what_was_corrected_together():
     assert "p-values not corrected" in TestPlan(correction="none").describe(found)
     assert "not corrected" in TestPlan().describe_intervals()
     assert "99% confidence intervals" in TestPlan(level=0.01).describe_intervals()
+    assert "99.5% confidence intervals" in TestPlan(level=0.005).describe_intervals()
 
 
 def test_simultaneous_intervals_are_those_of_a_level_divided_by_the_size_of_the_family():
@@ -133,6 +135,13 @@ def test_the_wilcoxon_test_reads_ranks():
     scores = frame(base=[0.0] * 8, new=[0.01 * number for number in range(1, 9)])
     found = paired_tests(scores, ["base"], TestPlan(test="wilcoxon", correction="none"))
     assert found["p_value"].item() == pytest.approx(2 / 256)
+
+
+def test_differences_that_are_equal_but_for_rounding_have_the_same_rank():
+    """.4 - .3, .3 - .2 and .7 - .8 are all .1 far from 0, so their signed ranks are 2, 2 and -2; and .2 has rank 4."""
+    scores = frame(base=[0.3, 0.2, 0.8, 0.1], new=[0.4, 0.3, 0.7, 0.3])
+    found = paired_tests(scores, ["base"], TestPlan(test="wilcoxon", correction="none"))
+    assert found["p_value"].item() == stats.wilcoxon([1, 1, -1, 2]).pvalue
 
 
 @pytest.mark.parametrize("test", ["t", "randomization", "wilcoxon"])

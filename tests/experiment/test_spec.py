@@ -186,6 +186,47 @@ def test_each_wrong_field_is_named(tmp_path, change, message):
         read_spec(write(tmp_path, {**SMALLEST, **change}))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (with_system(**{**MERGED, "sweep": {"grid": [0.5, "a"]}}), r"other\.sweep\.grid\.1: .*number; found 'a'"),
+        (with_system(**{**MERGED, "sweep": {"grid": [[0.5, "a"]]}}), r"other\.sweep\.grid\.0\.1: .*; found 'a'"),
+        (with_system(**{**MERGED, "sweep": {"grid": "a"}}), r"other\.sweep\.grid: expected a list, found 'a'"),
+        (with_system(**{**MERGED, "domain": [5]}), r"other\.domain\.0: expected a valid string; found 5"),
+        (with_system(**SOURCE, device=7), r"other\.device: expected a valid string; found 7"),
+        (with_system(**SOURCE, device=[0]), r"other\.device\.0: expected a valid string; found 0"),
+        (with_system(kind=["bm25"]), r"other: unknown kind \['bm25'\]: did you mean 'bm25'\? kinds are .*"),
+        (with_system(kind="rerank", first="BM25", by={"kind": "encoder", "model": "m", "devise": 1}),
+         r"other\.by\.devise: unknown field; did you mean 'device'\? there are task, .*, kind, model"),
+        (with_system(kind="rerank", first="BM25", by={**MERGED, "sweep": {"gird": [1]}}),
+         r"other\.by\.sweep\.gird: unknown field; did you mean 'grid'\? there are fraction, .*"),
+    ],
+)  # fmt: skip
+def test_of_a_field_with_several_forms_the_nearest_is_named(tmp_path, change, message):
+    """Pydantic adds the names of the forms to the path, and reports a problem for each."""
+    with pytest.raises(ValueError, match=rf"spec\.yaml: systems\.{message}$"):
+        read_spec(write(tmp_path, {**SMALLEST, **change}))
+
+
+@pytest.mark.parametrize(
+    ("change", "messages"),
+    [
+        ({"systems": {0.5: {**MERGED, "devise": 1}}},
+         [r"systems\.0\.5: a name must be text: write it in quotes", r"systems\.0\.5\.devise: unknown .* 'device'.*"]),
+        ({"systems": {7: {**SOURCE, "devise": 1}}},
+         [r"systems\.7: a name must be text: write it in quotes", r"systems\.7\.devise: unknown .* 'device'\?.*"]),
+        ({"measures": [], "systems": {}}, [r"measures: .*at least 1 item.*", r"systems: .*at least 1 item.*"]),
+        ({"measures": ["nDGC"], "splt": "dev"}, [r"measures\.0: .*", r"splt: .*"]),
+        (with_system(kind="pipeline", of=1), [r"systems\.other\.function: this .* missing", r"systems\.other\.of: .*"]),
+        (with_system(kind="rerank"), [rf"systems\.other\.{name}: this field is missing" for name in ("first", "by")]),
+    ],
+)  # fmt: skip
+def test_each_of_several_problems_is_a_line(tmp_path, change, messages):
+    """A list without its wrong items is too short; that is no problem of its own."""
+    with pytest.raises(ValueError, match="".join([r"spec\.yaml: ", *(rf"\n- {line}" for line in messages), "$"])):
+        read_spec(write(tmp_path, {**SMALLEST, **change}))
+
+
 def test_a_field_may_be_called_on(tmp_path):
     """YAML 1.1, as PyYAML reads it, takes the word for a truth value; as a value it still is one."""
     text = yaml.safe_dump(SMALLEST).replace("sweep: {}", "sweep: {on: known-items, items: 50}")

@@ -1,10 +1,13 @@
 """The kind ``fusion``: reciprocal ranks and linear mixtures, computed by hand."""
 
+import dataclasses
+
 import pandas as pd
 import pytest
 from pyterrier.measures import RR
 
 from pyterrier_merge.collections import from_frames
+from pyterrier_merge.systems import read_system
 from pyterrier_merge.systems.fusion import MIXTURES, fuse_linear
 
 
@@ -66,7 +69,12 @@ def test_the_weight_is_chosen_on_dev(make_bench, three, runs):
         f"Linear fusion of one, other with weights ({chosen:g}, {1 - chosen:g}), chosen on 2 dev queries.",
     )
     assert prepared.labels is None  # the parts are frames
-    assert "chosen on 2 dev queries" in prepared.notes[0]
+
+
+def test_queries_whose_judgements_are_free_count_too(make_bench, three, runs):
+    free = dataclasses.replace(three, labelled=False)
+    bench = make_bench({**runs, "both": {"kind": "fusion", "of": ["one", "other"], "method": "linear"}}, free)
+    assert bench.prepared("both").notes[0].endswith("chosen on 2 dev queries.")
 
 
 def test_labels_of_the_parts_count(make_bench, small_collection, bert_retriever, bert_language_model):
@@ -112,6 +120,7 @@ def with_dev(collection, qids):
         ({"split": "valid"}, "split: leaking has no split 'valid' to choose on; it has dev, test"),
         ({}, r"split: 1 of 3 dev queries are test queries too \(such as qid '2'\)"),
         ({"metric": "R@50"}, "R@50 looks deeper than num_results, 20"),
+        ({"metric": "P(rel=2)@5"}, r"P\(rel=2\)@5 would be 0 for every query: it needs judgements with a label of 2"),
     ],
 )
 def test_what_cannot_be_chosen_on_is_refused_before_any_work(make_bench, three, runs, change, message):
@@ -121,6 +130,23 @@ def test_what_cannot_be_chosen_on_is_refused_before_any_work(make_bench, three, 
         make_bench({**runs, "both": section}, collection).check()
 
 
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"method": "linear", "k": 10}, "^linear does not use k: leave out what does not apply$"),
+        ({"split": "valid"}, "^rrf does not use split: "),
+        ({"method": "linear", "weights": [1, 1], "metric": "AP"}, "^linear with given weights does not use metric: "),
+        (
+            {"method": "linear", "weights": [1, 1], "k": 1, "split": "train"},
+            "^linear with given .* does not use k, split: ",
+        ),
+    ],
+)
+def test_fields_that_do_not_apply_are_refused(section, message):
+    with pytest.raises(ValueError, match=message):
+        read_system({"kind": "fusion", "of": ["one", "other"], **section})
+
+
 def test_given_weights_need_no_dev(make_bench, three, runs):
-    section = {"kind": "fusion", "of": ["one", "other"], "method": "linear", "weights": [1, 1], "split": "nowhere"}
+    section = {"kind": "fusion", "of": ["one", "other"], "method": "linear", "weights": [1, 1]}
     make_bench({**runs, "both": section}, with_dev(three, ["2"])).check()

@@ -86,8 +86,20 @@ def test_arguments_are_passed_and_are_part_of_the_identity(make_bench, three, mo
 
 def test_another_source_file_is_another_system(make_bench, three, module):
     before = make_bench({"own": section("first")}, three).prepared("own").identity
-    module.write_text(MODULE + "# changed\n")
-    assert make_bench({"own": section("first")}, three).prepared("own").identity != before
+    module.write_text(MODULE.replace('docno="a"', 'docno="b"'))
+    bench = make_bench({"own": section("first")}, three)
+    bench.check()
+    assert bench.prepared("own").identity != before
+    assert bench.results("own", "test")["docno"].tolist() == ["b", "b"]
+
+
+def test_a_source_file_that_changes_during_a_run_is_not_the_one_that_ran(make_bench, three, module):
+    before = make_bench({"own": section("first")}, three).prepared("own").identity
+    bench = make_bench({"own": section("first")}, three)
+    bench.check()
+    module.write_text(MODULE.replace('docno="a"', 'docno="b"'))
+    assert bench.prepared("own").identity == before
+    assert bench.results("own", "test")["docno"].tolist() == ["a", "a"]
 
 
 def test_any_callable_will_do(make_bench, three, module):

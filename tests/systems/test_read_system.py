@@ -44,6 +44,8 @@ def test_a_system_is_frozen():
         ({"kind": "BM25"}, r"unknown kind 'BM25': did you mean 'bm25'\? kinds are bm25, encoder"),
         ({"kind": "encodr"}, "unknown kind 'encodr': did you mean 'encoder'"),
         ({"kind": None}, "unknown kind None"),
+        ({"kind": ["bm25"]}, r"unknown kind \['bm25'\]: did you mean 'bm25'"),
+        ({"kind": "encoder", "model": "m", "device": [0]}, r"^device\.0: expected a valid string; found 0$"),
         ({}, r"expected a section with 'kind' \(one of bm25, encoder"),
         ("bm25", "expected a section with 'kind'"),
         (None, "expected a section with 'kind'"),

@@ -5,6 +5,8 @@ import gzip
 
 import pytest
 
+from pyterrier_merge.collections.reading import runs
+
 LINES = "1 Q0 a 1 2.5 them\n1 Q0 b 2 1.5 them\n2\tQ0\tc 7 0.5\tthem\n"
 
 
@@ -43,6 +45,21 @@ def test_another_content_is_another_system(make_bench, three, tmp_path):
     assert make_bench({"theirs": file}, three).prepared("theirs").identity != before
 
 
+def test_a_file_that_changes_during_a_run_is_not_the_one_that_was_read(make_bench, three, tmp_path, monkeypatch):
+    file = tmp_path / "run"
+    file.write_text(LINES)
+    before = make_bench({"theirs": file}, three).prepared("theirs").identity
+    read = runs.read_run
+
+    def changed_later(path):
+        found = read(path)
+        file.write_text(LINES.replace("2.5", "3.5"))
+        return found
+
+    monkeypatch.setattr(runs, "read_run", changed_later)
+    assert make_bench({"theirs": file}, three).prepared("theirs").identity == before
+
+
 def test_other_splits_have_no_results(make_bench, three, tmp_path):
     (tmp_path / "run").write_text(LINES)
     assert make_bench({"theirs": tmp_path / "run"}, three).results("theirs", "dev").empty
@@ -74,8 +91,12 @@ def test_what_does_not_match_is_told(make_bench, three, tmp_path, caplog):
 )
 def test_wrong_files_are_the_reason(make_bench, three, tmp_path, lines, message):
     (tmp_path / "run").write_text(lines)
+    bench = make_bench({"theirs": tmp_path / "run"}, three)
     with pytest.raises(ValueError, match=message):
-        make_bench({"theirs": tmp_path / "run"}, three).runs("theirs")
+        bench.runs("theirs")
+    if "another collection" not in message:  # that is known when the collection is read
+        with pytest.raises(ValueError, match=rf"systems\.theirs: .*{message}"):
+            bench.check()
 
 
 def test_a_missing_file_shows_before_any_work(make_bench, three, tmp_path):

@@ -100,14 +100,20 @@ def labels_plot(
 
 
 def _points(comparisons: Sequence[Comparison], measure: str) -> dict[str, list[Point]]:
-    """The points of each line; a system without a line is its own line."""
+    """The points of each line; a system without a line is its own line.
+
+    A point that another comparison has too is drawn once. Two systems of one comparison are never the same point.
+    """
     found: dict[str, dict[int, Point]] = defaultdict(dict)
     for comparison in comparisons:
+        own: set[tuple[str, int]] = set()
         for name, labels in zip(comparison.table["name"], comparison.table["labels"], strict=True):
             if pd.isna(labels):
                 continue
             values = values_of(name, measure, comparison.per_query, comparison.per_trial)
             array = values.to_numpy()
             line = comparison.lines.get(name, name)
+            line = name if (line, int(labels)) in own else line
+            own.add((line, int(labels)))
             found[line].setdefault(int(labels), Point(int(labels), float(array.mean()), *mean_interval(array)))
     return {line: list(points.values()) for line, points in found.items()}

@@ -21,7 +21,7 @@ def latex_table(comparison: Comparison) -> str:
     table, marks, top = marked_table(comparison), signs(comparison), best(comparison)
     rows = []
     for place, row in enumerate(table.to_dict("records")):
-        cells = [_escaped(row["system"])]
+        cells = [_first(_escaped(row["system"]))]
         measured = comparison.table.iloc[place] if place < len(comparison.table) else None
         for column in table.columns[1:]:
             if measured is None or column not in comparison.measures:
@@ -45,6 +45,11 @@ def latex_table(comparison: Comparison) -> str:
     ]
     said = [f"% {line}" for line in textwrap.wrap(explained(comparison), 100)]
     return "\n".join([*said, *lines]) + "\n"
+
+
+def _first(cell: str) -> str:
+    """The first cell of a row, which must not look like an argument of the command before it."""
+    return f"{{}}{cell}" if cell.lstrip().startswith(("[", "*")) else cell
 
 
 def _escaped(text: str) -> str:

@@ -96,7 +96,7 @@ def _caption(comparison: Comparison, name: str) -> str:
     if name == "means":
         return "Means over the queries, each with its 95 % confidence interval"
     if name == "cost":
-        return f"{first} against the time of a search, on the machine of this run"
+        return f"{first} against the time of a search, on the machine that searched"
     if name == "labels":
         return f"{first} against the number of labelled queries that a system used"
     for baseline, letter in letters(comparison).items():

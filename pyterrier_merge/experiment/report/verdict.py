@@ -36,7 +36,8 @@ def verdict(comparison: Comparison) -> str:
 
 
 def _against_baselines(comparison: Comparison, best: str, measure: str) -> list[str]:
-    tests = comparison.tests[comparison.tests["measure"] == measure]
+    tests = comparison.tests.assign(corrected=comparison.plan.corrects(comparison.tests))
+    tests = tests[tests["measure"] == measure]
     if comparison.untested and not comparison.baselines:
         return [f"Nothing was tested, because the baseline failed: {_listed(list(comparison.untested))}."]
     if tests.empty:
@@ -60,7 +61,8 @@ def _difference(row: Mapping[Any, Any], best: str) -> str:
     sign = 1 if row["system"] == best else -1
     other = row["baseline"] if row["system"] == best else row["system"]
     p = p_shown(row["corrected_p"])
-    return f"{other} ({sign * row['difference']:+.4f}, corrected p {p if p[0] == '<' else f'= {p}'})"
+    said = f"{'corrected p' if row['corrected'] else 'p'} {p if p[0] == '<' else f'= {p}'}"
+    return f"{other} ({sign * row['difference']:+.4f}, {said})"
 
 
 def _ahead(row: Mapping[Any, Any], best: str) -> bool:
@@ -73,7 +75,9 @@ def _equals(name: str, other: str) -> str:
 
 def _cautions(comparison: Comparison) -> list[str]:
     said = []
-    judged = comparison.table.set_index("name").get("Judged@10", pd.Series(dtype=float))
+    judged = comparison.table.set_index("name").get("Judged@10", pd.Series(dtype=float)).dropna()
+    if "Judged@10" in comparison.measures:  # a measure counts queries without results as 0
+        judged = judged.drop(list(comparison.unanswered))
     if len(judged) > 1 and judged.min() < judged.max() - FEWER_JUDGED:
         said.append(
             f"Between {judged.min():.0%} ({judged.idxmin()}) and {judged.max():.0%} ({judged.idxmax()}) of the first "

@@ -39,6 +39,11 @@ said.captions = [...document.querySelectorAll("#query-view caption")].map((capti
 said.first = [...document.querySelectorAll("#query-view tbody tr:first-child")].map((row) => row.innerText);
 said.elements = document.querySelectorAll("#query-view b").length;
 said.wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
+const p = [...$("#tests thead").rows[0].cells].findIndex((cell) => cell.textContent === "p_value");
+const cells = () => [...$("#tests tbody").rows].map((row) => row.cells[p].textContent);
+$("#tests tbody").rows[1].cells[p].textContent = "<1e-300";
+const sorted = $(`#tests thead th:nth-child(${p + 1}) button`);
+sorted.click(); sorted.click(); said.p = cells();
 document.body.append(Object.assign(document.createElement("pre"), { id: "said", textContent: JSON.stringify(said) }));
 """
 
@@ -100,4 +105,6 @@ def test_a_reader_sorts_filters_and_looks_at_a_query(page, tmp_path, width):
     assert [row.split()[:3] for row in said["first"]] == [["1", "?", "not"]] * 2
     assert all("<b>text" in row for row in said["first"])
     assert said["elements"] == 0
+    assert said["p"][0] == "<1e-300"
+    assert [float(value) for value in said["p"][1:]] == sorted(float(value) for value in said["p"][1:])
     assert said["wide"] is False  # the page itself does not scroll sideways, on a phone neither

@@ -16,7 +16,8 @@ from pyterrier_merge.collections import from_frames
 from pyterrier_merge.experiment.report import drill_down as room
 from pyterrier_merge.experiment.report import markdown
 from pyterrier_merge.experiment.report.drill_down import drill_down, shortened
-from pyterrier_merge.experiment.report.marks import legend
+from pyterrier_merge.experiment.report.html import source
+from pyterrier_merge.experiment.report.marks import legend, p_shown
 from pyterrier_merge.experiment.report.page import html_page
 from pyterrier_merge.systems import System
 
@@ -225,6 +226,18 @@ def test_the_citation_is_that_of_the_readme(page):
     readme = Path(__file__).parents[3].joinpath("README.md").read_text()
     [bibtex] = re.findall(r"```bibtex\n(.*?)```", readme, flags=re.DOTALL)
     assert bibtex.strip() in page.text_content()
+
+
+def test_every_p_value_is_sorted_as_a_figure():
+    [pattern] = re.findall(r"^const FIGURE = /(.*)/;$", source("page.js"), re.MULTILINE)
+    assert all(re.search(pattern, p_shown(p)) for p in (0.0, 1e-300, 2.5e-7, 0.05, 1.0))
+
+
+def test_the_plot_of_costs_is_explained(found):
+    text = html_page(found, pictures={"cost": "<svg></svg>"}, files={}, made_with={"packages": {}})
+    [caption] = lxml.html.fromstring(text).iter("figcaption")
+    assert words(caption) == "nDCG@10 against the time of a search, on the machine that searched. cost.png"
+    assert "not drawn" not in text
 
 
 def test_of_several_trials_the_pictures_of_the_first_are_shown(found):

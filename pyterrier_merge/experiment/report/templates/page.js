@@ -6,10 +6,10 @@ const make = (tag, text = "", attributes = {}) => {
   return element;
 };
 
-// "0.4375 a+ b-", "1,234", "1.2e-05", "+inf": figures; a cell without one is last in both orders
-const FIGURE = /^[+-]?(inf|[\d,]*\.?\d+(e[+-]?\d+)?)( [a-z]+[+-])*$/;
+// "0.4375 a+ b-", "1,234", "1.2e-05", "<1e-300", "+inf": figures; a cell without one is last in both orders
+const FIGURE = /^<?[+-]?(inf|[\d,]*\.?\d+(e[+-]?\d+)?)( [a-z]+[+-])*$/;
 const BLANK = ["", "?", "failed", "+nan", "nan"];
-const figure = (text) => parseFloat(text.replaceAll(",", "").replace("inf", "Infinity"));
+const figure = (text) => parseFloat(text.replaceAll(/[,<]/g, "").replace("inf", "Infinity"));
 
 function sortable(table) {
   const body = table.tBodies[0];
