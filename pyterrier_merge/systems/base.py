@@ -55,8 +55,8 @@ class Prepared:
     def __post_init__(self) -> None:
         if self.labels is not None and not isinstance(self.labels, frozenset):
             raise ValueError(
-                "labels of a prepared system is a frozenset with the names of judged queries, such as used_labels "
-                f"returns, or None if they are unknown; found {self.labels!r}"
+                "labels of a prepared system is a frozenset with the names of judged queries, or None if they are unknown; "
+                f"found {self.labels!r}"
             )
 
 
