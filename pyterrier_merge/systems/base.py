@@ -55,7 +55,7 @@ class Prepared:
     def __post_init__(self) -> None:
         if self.labels is not None and not isinstance(self.labels, frozenset):
             raise ValueError(
-                "labels of a prepared system is a frozenset with the names of judged queries, or None if they are unknown; "
+                "labels of a prepared system is a frozenset with the names of judged queries, or None if unknown; "
                 f"found {self.labels!r}"
             )
 
