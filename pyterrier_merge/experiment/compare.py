@@ -21,7 +21,7 @@ from pyterrier_merge.progress import verbosity
 from pyterrier_merge.systems.base import System
 from pyterrier_merge.systems.given import ResultsSystem, TransformerSystem
 from pyterrier_merge.systems.trec_run import TrecRunSystem
-from pyterrier_merge.tuning.sweep import Sweep
+from pyterrier_merge.tuning.result import Sweep
 
 if TYPE_CHECKING:
     from ir_measures.measures import Measure

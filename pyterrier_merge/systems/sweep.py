@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pyterrier_merge.encoding.merged import MergedE5Encoder
     from pyterrier_merge.recipe import MergeRecipe
     from pyterrier_merge.tuning.folds import FoldedSweep
-    from pyterrier_merge.tuning.sweep import Sweep
+    from pyterrier_merge.tuning.result import Sweep
 
 
 class SweepSection(Sampling):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pyterrier_merge.recipe import MergeRecipe
-    from pyterrier_merge.tuning.sweep import Sweep
+    from pyterrier_merge.tuning.result import Sweep
 
 WIDTH = 7.5  # inches
 

@@ -23,9 +23,10 @@ from pyterrier_merge.storage import user_path
 from pyterrier_merge.training.provenance import trained_queries
 from pyterrier_merge.tuning.agreement import KINDS, UnlabelledChoice, choose, why_unused
 from pyterrier_merge.tuning.measured import source_share
+from pyterrier_merge.tuning.result import Sweep
 from pyterrier_merge.tuning.score import ScoringTask, scores
 from pyterrier_merge.tuning.space import PAPER_GRID, Grid, Space
-from pyterrier_merge.tuning.sweep import Sweep, sweep
+from pyterrier_merge.tuning.sweep import sweep
 
 if TYPE_CHECKING:
     from ir_measures.measures import Measure

@@ -7,7 +7,7 @@ from matplotlib.text import Text
 from pyterrier_merge import compare
 from pyterrier_merge.collections import from_frames
 from pyterrier_merge.tuning.heatmap import alpha_heatmap
-from pyterrier_merge.tuning.sweep import Sweep
+from pyterrier_merge.tuning.result import Sweep
 
 
 @pytest.mark.parametrize("uppers", [[1], [0, 1], [0, 0.25, 0.5, 0.75, 1]])
