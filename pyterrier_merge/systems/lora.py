@@ -20,7 +20,6 @@ from pyterrier_merge.systems.negatives import NegativesSection
 from pyterrier_merge.systems.sampling import Sampling
 from pyterrier_merge.systems.settings import EncoderSettings, Positive
 from pyterrier_merge.systems.steps import StepsSection
-from pyterrier_merge.training.folder import one_device
 from pyterrier_merge.training.pairs import TrainingPairs, pairs_from_collection, pairs_from_tevatron
 from pyterrier_merge.training.settings import LoRATraining
 
@@ -107,13 +106,15 @@ class LoRASystem(Sampling, EncoderSettings):
         if self.pairs is None:
             require_other_queries(bench, self.split, "split")
         if self.device is not None:
+            from pyterrier_merge.training.folder import one_device
+
             one_device(self.device)
         if self.negatives is not None:
             self.negatives.check(bench)
+        given = self._given_pairs(bench)
         if self.pairs is not None:
-            given = pairs_from_tevatron(self.pairs, bench.collection)
             require_unasked(bench, given.queries, "pairs", f"queries in {self.pairs.name}")
-        pairs, left_out = self._pairs(bench)
+        pairs, left_out = self._new_pairs(bench, given)
         if left_out:
             logger.warning("%s", left_out)
         if self.train.negatives and self.negatives is None and pairs.negatives.empty:
@@ -190,12 +191,13 @@ class LoRASystem(Sampling, EncoderSettings):
             return MergedE5Encoder.from_recipe(encoder.recipe, **(encoder.settings() | given))
         return E5Encoder(encoder.model, **(encoder.settings() | given))
 
-    def _pairs(self, bench: Bench) -> tuple[TrainingPairs, str]:
-        """Return the training pairs, and a note on queries left out because they are measured or chosen on."""
+    def _given_pairs(self, bench: Bench) -> TrainingPairs:
         if self.pairs is not None:
-            pairs = pairs_from_tevatron(self.pairs, bench.collection)
-        else:
-            pairs = pairs_from_collection(bench.collection, self.split, min_label=self.min_label)
+            return pairs_from_tevatron(self.pairs, bench.collection)
+        return pairs_from_collection(bench.collection, self.split, min_label=self.min_label)
+
+    def _new_pairs(self, bench: Bench, pairs: TrainingPairs) -> tuple[TrainingPairs, str]:
+        """Return the pairs without queries that are measured or chosen on, and a note on those left out."""
         chosen_on = self.choose.split if self.choose else None
         left_out = []
         for split in (bench.split, chosen_on):
@@ -212,7 +214,7 @@ class LoRASystem(Sampling, EncoderSettings):
     def _trainings(self, bench: Bench) -> list[Training]:
         """Return the training of each trial: trial k of the sample with trial k of the base system."""
         bases = self._bases(bench)
-        pairs, left_out = self._pairs(bench)
+        pairs, left_out = self._new_pairs(bench, self._given_pairs(bench))
         samples = self.samples(pairs)
         trials = max(len(bases), len(samples))
         if {len(bases), len(samples)} - {1, trials}:

@@ -1,9 +1,22 @@
 """``read_system``: a section of a file becomes a system."""
 
+import subprocess
+import sys
+
 import pytest
 from pydantic import ValidationError
 
 from pyterrier_merge.systems import KINDS, System, read_system, system_class
+
+
+def test_reading_a_file_loads_no_library_of_models():
+    """Every kind is imported; torch and transformers alone would take seconds."""
+    script = (
+        "import sys; from pyterrier_merge.systems import KINDS, system_class; [system_class(kind) for kind in KINDS]; "
+        "print([name for name in ('torch', 'transformers', 'mergekit', 'ray') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("kind", KINDS)
