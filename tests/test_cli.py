@@ -175,6 +175,12 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(experiment):
     assert set(experiment.rglob("*.*")) - before <= set(experiment.rglob("__pycache__/*"))
 
 
+def test_a_rate_is_for_a_plan(experiment):
+    result = call("run", "spec.yaml", "--rate", 10)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "error: --rate is for the times of a plan: give --dry-run, too\n"
+
+
 def test_options_of_a_cluster_come_before_the_file(experiment, monkeypatch):
     asked = []
 
@@ -214,6 +220,26 @@ def test_sweep_chooses_and_searches_nothing_for_the_table(experiment, bert_retri
     [[one]] = json.loads(call("sweep", "spec.yaml", "--json").stdout)["hpo"].values()
     assert [row["alpha_lower"] for row in one["sweep"]] == [0.5, 0.5, 1, 1]
     assert call("run", "spec.yaml", "--quiet", "--only", "merged").stdout.count("merged") > 1  # it goes on from there
+
+
+def test_sweep_goes_on_after_a_failure_and_looks_into_rerankers(experiment, bert_retriever, bert_language_model):
+    merged = {"kind": "merged", "source": str(bert_retriever), "domain": str(bert_language_model)}
+    content = yaml.safe_load((experiment / "spec.yaml").read_text())
+    chosen = merged | {"sweep": {"grid": [[0.5, 1]]}}
+    content["systems"] = {
+        "BM25": content["systems"]["BM25"],
+        "no model": merged | {"domain": str(experiment / "empty"), "sweep": {"grid": [[0.5, 1]]}},
+        "reranked": {"kind": "rerank", "first": "BM25", "by": chosen},
+    }
+    shutil.copytree(bert_language_model, experiment / "empty")
+    (experiment / "empty" / "model.safetensors").write_bytes(
+        (bert_retriever / "model.safetensors").read_bytes()  # a copy of the source: merging fails
+    )
+    (experiment / "spec.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    result = call("sweep", "spec.yaml", "--quiet")
+    assert result.exit_code == 1
+    assert "error: no model: " in result.stderr
+    assert (experiment / "runs" / "tiny" / "reranked-sweep.csv").is_file()
 
 
 def test_sweep_needs_something_to_choose(experiment):

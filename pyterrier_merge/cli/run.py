@@ -76,6 +76,8 @@ def run(
         from pyterrier_merge.experiment.run import collection_folder, run_experiment
         from pyterrier_merge.experiment.spec import read_spec
 
+        if rate is not None and not dry_run:
+            raise ValueError("--rate is for the times of a plan: give --dry-run, too")
         experiment = on_cluster(read_spec(spec), ray, workers, gpus_per_worker)
         folder = out or Path("runs") / experiment.name
 

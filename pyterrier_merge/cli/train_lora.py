@@ -32,11 +32,14 @@ def train_lora(
     split: Annotated[str, typer.Option(help="The split whose judgements are trained on.")] = "train",
     dev: Annotated[str | None, typer.Option(metavar="SPLIT", help="The split that chooses the best step.")] = None,
     pool: Annotated[
-        int, typer.Option(min=0, help="Number of BM25's results to search for each dev query; 0 for all documents.")
-    ] = 100,
+        int | None,
+        typer.Option(min=0, help="BM25 results to search for each dev query; 0 for all documents, 100 when not given."),
+    ] = None,
     fraction: Annotated[float | None, typer.Option(help="Train on this share of the queries, drawn at random.")] = None,
     queries: Annotated[int | None, typer.Option(help="Train on this number of queries, drawn at random.")] = None,
-    trial: Annotated[int, typer.Option(min=0, help="Which draw.")] = 0,
+    trial: Annotated[
+        int | None, typer.Option(min=0, help="Which draw of queries or negatives, from 0; 0 when not given.")
+    ] = None,
     negatives_run: Annotated[
         Path | None, typer.Option(help="A TREC run of the training queries to draw hard negatives from.")
     ] = None,
@@ -54,15 +57,22 @@ def train_lora(
         from pyterrier_merge.training.pairs import pairs_from_collection
         from pyterrier_merge.training.settings import LoRATraining
 
+        sampled = fraction is not None or queries is not None
+        if trial is not None and not sampled and negatives_run is None:
+            raise ValueError("--trial is a draw of queries or negatives: give --fraction, --queries or --negatives-run")
+        if pool is not None and dev is None:
+            raise ValueError("--pool is for the dev queries: give --dev SPLIT")
         told = read_settings(LoRATraining, settings or ())
+        if "patience" in told.model_fields_set and dev is None:
+            raise ValueError("--set patience=... stops at the best step on dev queries: give --dev SPLIT")
         given = read_collection(collection)
         pairs = pairs_from_collection(given, split)
-        if fraction is not None or queries is not None:
-            pairs = pairs.sample(fraction=fraction, number=queries, trial=trial)
+        if sampled:
+            pairs = pairs.sample(fraction=fraction, number=queries, trial=trial or 0)
         if negatives_run is not None:
-            pairs = _with_negatives(pairs, given, negatives_run, told.negatives, trial)
+            pairs = _with_negatives(pairs, given, negatives_run, told.negatives, trial or 0)
         encoder = E5Encoder(source, task=given.task if task is None else task, device=device)
-        chosen_on = _dev(given, dev, pool) if dev is not None else None
+        chosen_on = _dev(given, dev, 100 if pool is None else pool) if dev is not None else None
         folder = train(
             encoder, pairs, user_path(out), told,
             dev=chosen_on, split=dev or "dev", overwrite=overwrite, verbose=False if quiet else None,

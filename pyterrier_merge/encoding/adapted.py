@@ -9,9 +9,10 @@ from pyterrier_merge.encoding.self_test import TEXTS
 from pyterrier_merge.encoding.tokens import tokenise
 from pyterrier_merge.models.adapter_weights import merge_adapter
 from pyterrier_merge.models.adapters import adapted_files
-from pyterrier_merge.models.files import transformer_folder
+from pyterrier_merge.models.files import TRAINING, read_json, transformer_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from sentence_transformers import SentenceTransformer
@@ -43,6 +44,7 @@ def load_adapted(
 
     from pyterrier_merge.encoding.forward_pass import ForwardPass
 
+    settings |= _without_prompts(adapter, settings)
     with adapted_files(source, adapter) as folder:
         model, contract = load_retriever(folder, name, device=device, **settings)
         run = ForwardPass(model, device)
@@ -61,3 +63,14 @@ def load_adapted(
             "of its modules, or its change is too small for the type of the source's weights (try dtype='float32')"
         )
     return model, contract
+
+
+def _without_prompts(adapter: Path, settings: Mapping[str, Any]) -> dict[str, str]:
+    """The prompts that an adapter of this package was trained without, and that would else be those of the family."""
+    file = adapter / "config_sentence_transformers.json"
+    if not (adapter / TRAINING).is_file() or not file.is_file():
+        return {}
+    stated = read_json(file).get("prompts") or {}
+    given = {"query": ("query_prompt", "task"), "document": ("document_prompt",)}
+    empty = [kind for kind, names in given.items() if not stated.get(kind) and not any(map(settings.get, names))]
+    return {f"{kind}_prompt": "" for kind in empty}

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+Key = TypeVar("Key")
 SECONDS = "seconds"  # attribute of results: duration of the search
 
 
@@ -106,8 +107,10 @@ class ExperimentBench:
     def __post_init__(self) -> None:
         self._ready: dict[str, tuple[Prepared, ...]] = {}
         self.failed: dict[str, str] = {}  # system -> why it cannot be prepared
+        self.unanswered: dict[tuple[str, str], str] = {}  # system and split -> why it cannot be searched
         self._splits: dict[str, pd.DataFrame] = {}  # splits searched so far, by which a stage recognises topics
         self._kept_parts: list[float | None] = []  # per search in progress: seconds of stored results it read
+        self._building = 0.0  # seconds in which indexes were built, which no search includes
         require_known_uses(self.systems)
 
     def check(self) -> None:
@@ -118,6 +121,7 @@ class ExperimentBench:
             require_attainable(measure, qrels)
         for name, system in self.systems.items():
             with blamed(name):
+                self.num_trials(name)
                 system.check(self)
             self.check_models(name)
 
@@ -144,6 +148,14 @@ class ExperimentBench:
     def trials(self, name: str) -> int:
         """Return how many trials a system has."""
         return len(self._prepared(name))
+
+    def num_trials(self, name: str) -> int:
+        """Return how many trials a system will have, from the fields alone."""
+        return self.systems[name].num_trials(self.num_trials)
+
+    def by_folds(self, name: str) -> bool:
+        """Return whether a system answers only the table's queries; see :meth:`System.by_folds`."""
+        return self.systems[name].by_folds(self.by_folds)
 
     def prepared(self, name: str, trial: int = 0) -> Prepared:
         """Return a system whose transformer answers the topics of a split from stored results."""
@@ -173,7 +185,9 @@ class ExperimentBench:
                 self.tell(name, f"searching {len(topics):,} {split} queries{numbered}")
             return self._timed(system.transformer, topics, name)
 
-        with self._failing(name):
+        if (name, split) in self.unanswered:
+            raise SystemFailedError(f"it builds on {name!r}, which failed: {self.unanswered[name, split]}")
+        with self._failing(self.unanswered, (name, split)):
             found = self._stored(file, key, search)
         if self._kept_parts and kept:  # otherwise the search that reads it included its time
             self._kept_parts[-1] = _added(self._kept_parts[-1], found.attrs.get(SECONDS))
@@ -183,15 +197,17 @@ class ExperimentBench:
     def _timed(self, transformer: pt.Transformer, topics: pd.DataFrame, name: str) -> pd.DataFrame:
         """Search, and record the seconds it took, plus those of the stored results it is made from."""
         self._before_search()
-        if callable(ready := getattr(transformer, "ready", None)):
-            ready()  # building an index now is not part of the search
-        self._kept_parts.append(0.0)
         started = time.perf_counter()
+        if callable(ready := getattr(transformer, "ready", None)):
+            ready()
+            self._building += time.perf_counter() - started
+        self._kept_parts.append(0.0)
+        started = time.perf_counter() - self._building  # a part that is searched for the first time may build its own
         try:
             found = self.answer(transformer, topics, name)
         finally:
             parts = self._kept_parts.pop()
-        own = None if isinstance(transformer, KeptResults) else time.perf_counter() - started
+        own = None if isinstance(transformer, KeptResults) else time.perf_counter() - self._building - started
         found.attrs[SECONDS] = _added(own, parts)
         return found
 
@@ -255,17 +271,17 @@ class ExperimentBench:
         if name in self.failed:
             raise SystemFailedError(f"it builds on {name!r}, which failed: {self.failed[name]}")
         if name not in self._ready:
-            with self._failing(name):
+            with self._failing(self.failed, name):
                 self._ready[name] = tuple(self.systems[name].prepare(self))
         return self._ready[name]
 
     @contextmanager
-    def _failing(self, name: str) -> Iterator[None]:
+    def _failing(self, reasons: dict[Key, str], key: Key) -> Iterator[None]:
         """Store why a system failed, for systems that build on it."""
         try:
             yield
         except Exception as error:
-            self.failed.setdefault(name, reason_of(error))
+            reasons.setdefault(key, reason_of(error))
             raise
 
     def split_of(self, topics: pd.DataFrame) -> str | None:

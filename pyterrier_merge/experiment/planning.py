@@ -10,7 +10,7 @@ from typing import TypeVar
 import pandas as pd
 
 from pyterrier_merge.collections.catalogue import FACTS
-from pyterrier_merge.experiment.bench import ExperimentBench, blamed
+from pyterrier_merge.experiment.bench import ExperimentBench, Key, blamed
 from pyterrier_merge.experiment.run_folder import RunFolder
 from pyterrier_merge.experiment.system_names import file_name
 from pyterrier_merge.models.facts import ModelFacts, model_facts
@@ -140,13 +140,13 @@ class PlanBench(ExperimentBench):
         return found
 
     @contextmanager
-    def _failing(self, name: str) -> Iterator[None]:
+    def _failing(self, reasons: dict[Key, str], key: Key) -> Iterator[None]:
         """A missing result is not a failure."""
         try:
-            with super()._failing(name):
+            with super()._failing(reasons, key):
                 yield
         except NotKeptError:
-            self.failed.pop(name, None)
+            reasons.pop(key, None)
             raise
 
     def _planned(self, name: str) -> tuple[Step, ...]:

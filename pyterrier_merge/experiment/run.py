@@ -17,7 +17,7 @@ from pyterrier_merge.collections.reading.runs import require_plain
 from pyterrier_merge.evaluation import judged
 from pyterrier_merge.executor import Executor, InProcess
 from pyterrier_merge.experiment.assembling import compared
-from pyterrier_merge.experiment.bench import ExperimentBench
+from pyterrier_merge.experiment.bench import ExperimentBench, reason_of
 from pyterrier_merge.experiment.cluster import executor_of
 from pyterrier_merge.experiment.comparison import Comparison
 from pyterrier_merge.experiment.report.folder import write_files, write_report
@@ -119,9 +119,10 @@ def choose_merges(
 
     Raises:
         ValueError: None of the systems has a sweep.
-        RuntimeError: A domain model cannot be trained, or no choice is possible; the message has the reason.
+        RuntimeError: For some systems, no choice is possible; the message has the reasons. The files of the others are
+            written.
     """
-    chosen = [name for name, system in _chosen(spec, only).items() if getattr(system, "sweep", None) is not None]
+    chosen = [name for name, system in _chosen(spec, only).items() if _has_sweep(system)]
     if not chosen:
         raise ValueError("no system has a 'sweep' section, so there is nothing to choose")
     folders, benches = _opened(spec, folder, only, overwrite, show, executor, verbose)
@@ -129,13 +130,26 @@ def choose_merges(
         bench.check()
     make_way(user_path(folder), [own.path for own in folders.values()])
     found: dict[str, dict[str, list[Prepared]]] = {}
+    failed: dict[str, str] = {}
     for label, bench in benches.items():
-        found[label] = {name: [bench.prepared(name, k) for k in range(bench.trials(name))] for name in chosen}
+        found[label] = {}
+        for name in chosen:
+            try:
+                found[label][name] = [bench.prepared(name, trial) for trial in range(bench.trials(name))]
+            except (ValueError, RuntimeError) as error:
+                failed[f"{name} on {label}" if len(benches) > 1 else name] = reason_of(error)
         with folders[label].writing():
             folders[label].claim()
-            write_files(*_own_files(bench, chosen), folders[label].file)
+            write_files(*_own_files(bench, list(found[label])), folders[label].file)
             folders[label].note()
+    if failed:
+        raise RuntimeError("; ".join(f"{name}: {reason}" for name, reason in failed.items()))
     return found
+
+
+def _has_sweep(system: System) -> bool:
+    """Whether a system, or the encoder of its own that it scores with, chooses a merge."""
+    return any(getattr(one, "sweep", None) is not None for one in (system, getattr(system, "by", None)))
 
 
 def _opened(

@@ -14,7 +14,7 @@ def require_change(merges: Sequence[TensorMerge], recipe: MergeRecipe) -> None:
     If a domain model has a weight, something should change: in the model as a whole, by each domain model in at least
     one tensor, in each segment's layers as a whole, and in each part of them that has weights of its own. A single
     tensor or layer may stay unchanged, and so may the embeddings, the final norm and a projection head, because they
-    are often frozen in training.
+    are often frozen in training. If all layers are those of domain models (all alphas 0), so may any of them.
 
     Args:
         merges: What happened to each tensor, including those of all layers.
@@ -36,6 +36,8 @@ def require_change(merges: Sequence[TensorMerge], recipe: MergeRecipe) -> None:
                 f"domain model {name!r} adds nothing: all {len(shared)} tensors in which it has a weight equal the "
                 f"source's ({recipe}); is it a copy of the source? Give the intended model, or leave it out"
             )
+    if all(merge.weights is not None and merge.weights[0] == 0 for merge in merges if merge.layer is not None):
+        return  # it is the domain model, whichever weights were frozen in its training
     for segment, span in zip(recipe.segments, recipe.layer_ranges(1 + max(layers)), strict=True):
         inside = [merge for merge in asked if merge.layer in span]
         for part in (None, *(name for name, _ in segment.parts)):

@@ -90,6 +90,9 @@ class Bench(Protocol):
     def trials(self, name: str) -> int:
         """Return how many trials (seeds) another system has."""
 
+    def by_folds(self, name: str) -> bool:
+        """Return whether another system answers only the table's queries; see :meth:`System.by_folds`."""
+
     def prepared(self, name: str, trial: int = 0) -> Prepared:
         """Return another system; its transformer answers from stored results if there are any."""
 
@@ -132,6 +135,9 @@ class PlanningBench(Bench, Protocol):
     @property
     def documents(self) -> int | None:
         """Number of documents of the collection; None if it is unknown before the download."""
+
+    def num_trials(self, name: str) -> int:
+        """Return how many trials another system will have."""
 
     def queries(self, split: str) -> int | None:
         """Return the number of a split's queries; None if it is unknown before the download."""
@@ -178,6 +184,25 @@ class System(Section, ABC):
         """Return the names of the systems that it builds on."""
         return ()
 
+    def num_trials(self, of: Callable[[str], int]) -> int:  # noqa: ARG002 (of every kind)
+        """Return its number of trials, from the fields alone.
+
+        Args:
+            of: Gives the number of another system's trials.
+
+        Raises:
+            ValueError: The numbers of the systems that it builds on do not go together.
+        """
+        return 1
+
+    def by_folds(self, of: Callable[[str], bool]) -> bool:
+        """Return whether it answers only the table's queries, because each fold of them has a merge of its own.
+
+        Args:
+            of: Says so of another system.
+        """
+        return any(map(of, self.uses()))
+
     def check(self, bench: Bench) -> None:
         """Raise ``ValueError`` for errors that would otherwise appear after hours, such as a missing split."""
 
@@ -211,6 +236,19 @@ def all_labels(parts: Iterable[Prepared]) -> frozenset[str] | None:
     return None if None in found else frozenset[str]().union(*(labels for labels in found if labels))
 
 
+def most_trials(counts: Mapping[str, int]) -> int:
+    """Return the number of trials of a system that builds on others, from the number of each by name.
+
+    Raises:
+        ValueError: They differ; a system with one trial takes part in all of another's.
+    """
+    most = max(counts.values())
+    if any(count not in (1, most) for count in counts.values()):
+        found = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise ValueError(f"numbers of trials differ ({found}): use the same number of seeds or samples, or one")
+    return most
+
+
 def shared_trials(systems: Sequence[tuple[str, Sequence[Prepared]]]) -> list[list[Prepared]]:
     """Return the systems of each trial of a system that builds on them.
 
@@ -220,8 +258,5 @@ def shared_trials(systems: Sequence[tuple[str, Sequence[Prepared]]]) -> list[lis
     Raises:
         ValueError: They have different numbers of trials; a system with one trial takes part in all of another's.
     """
-    most = max(len(trials) for _, trials in systems)
-    if any(len(trials) not in (1, most) for _, trials in systems):
-        counts = ", ".join(f"{name} {len(trials)}" for name, trials in systems)
-        raise ValueError(f"these systems have different numbers of trials ({counts}): give them as many seeds, or one")
+    most = most_trials({name: len(trials) for name, trials in systems})
     return [[trials[min(trial, len(trials) - 1)] for _, trials in systems] for trial in range(most)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -49,6 +50,23 @@ def require_other_queries(bench: Bench, split: str, field: str, *, on: str | Non
         )
     chosen_on, _ = judged(chosen.topics(split), chosen.qrels(split))
     require_unasked(bench, chosen_on, field, f"{split} queries" + ("" if on is None else f" of {chosen.name}"))
+
+
+def require_not_by_folds(bench: Bench, names: Iterable[str], field: str, split: str = "") -> None:
+    """Reject systems that are chosen by folds where their answers to other queries, or their encoder, are needed.
+
+    Args:
+        bench: The table's bench.
+        names: Names of the systems.
+        field: The field of the file, for messages.
+        split: The split that they are to answer.
+    """
+    for name in names:
+        if split != bench.split and bench.by_folds(name):
+            raise ValueError(
+                f"{field}: {name!r} chooses its alphas by folds, so it answers the {bench.split} queries alone and has "
+                "no single encoder: name another system"
+            )
 
 
 def require_unasked(bench: Bench, queries: pd.DataFrame, field: str, whose: str) -> None:

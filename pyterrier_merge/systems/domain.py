@@ -75,7 +75,8 @@ class TrainedDomain(Section):
         Args:
             bench: The bench with the collection.
             base: Name of the model that the training starts from.
-            settings_of_encoder: Settings of the merge's encoder; the training reads texts in the same way.
+            settings_of_encoder: Settings of the merge's encoder; the training reads texts in the same way, and runs on
+                the CPU if the encoder does.
         """
         from pyterrier_merge.encoding.encoders import E5Encoder
         from pyterrier_merge.training.domain import train_domain_model
@@ -87,8 +88,9 @@ class TrainedDomain(Section):
             if not kept:
                 contract = E5Encoder(base, **settings_of_encoder).contract
                 train_domain_model(
-                    texts(), located, folder, settings=settings, contract=contract, verbose=bench.verbose
-                )
+                    texts(), located, folder, settings=settings, contract=contract,
+                    device=_device(settings_of_encoder), verbose=bench.verbose,
+                )  # fmt: skip
             found.append((str(folder), self._described(settings, collection.name)))
         return found
 
@@ -105,7 +107,7 @@ class TrainedDomain(Section):
         made_from = [self.documents, base_content, read, PROCEDURE]
         found = {}
         for settings in self.settings():
-            dtype = str(resolve_dtype(settings.dtype, one_device(None)))
+            dtype = str(resolve_dtype(settings.dtype, one_device(_device(settings_of_encoder))))
             data = self._data(bench, settings).fingerprint
             identity = fingerprint([data, made_from, settings.model_dump(), dtype])
             folder = cache_folder("domain-models") / f"{collection.name}-{identity}"
@@ -139,6 +141,11 @@ class TrainedDomain(Section):
         if isinstance(settings, KnownItemTraining):
             documents = "known items"
         return f"trained on {documents} of {collection}, unlabelled ({said})"
+
+
+def _device(settings_of_encoder: Mapping[str, Any]) -> str | None:
+    """The device of the training; an encoder may use several GPUs, and a training chooses its own."""
+    return "cpu" if settings_of_encoder.get("device") == "cpu" else None
 
 
 def _order(doc: dict[str, str]) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -14,8 +14,8 @@ from pydantic import AfterValidator, Field, model_validator
 from pyterrier_merge.evaluation import check_measure, judged, measure_runs, parsed_measure, require_attainable
 from pyterrier_merge.fingerprint import fingerprint
 from pyterrier_merge.schematic import labelled
-from pyterrier_merge.systems.base import Bench, Prepared, System, all_labels, all_trials, shared_trials
-from pyterrier_merge.systems.choosing import require_answers, require_other_queries, used_labels
+from pyterrier_merge.systems.base import Bench, Prepared, System, all_labels, all_trials, most_trials, shared_trials
+from pyterrier_merge.systems.choosing import require_answers, require_not_by_folds, require_other_queries, used_labels
 
 MIXTURES = tuple(round(step / 20, 2) for step in range(21))  # weights of the first system to try on dev
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -72,10 +72,15 @@ class FusionSystem(System):
         """Return the systems that are fused."""
         return self.of
 
+    def num_trials(self, of: Callable[[str], int]) -> int:
+        """Return the number of trials of the systems that are fused."""
+        return most_trials({name: of(name) for name in self.of})
+
     def check(self, bench: Bench) -> None:
         """Check the queries for choosing the weight."""
         if self.chooses:
             require_other_queries(bench, self.split, "split")
+            require_not_by_folds(bench, self.of, "of", self.split)
             topics, qrels = judged(bench.collection.topics(self.split), bench.collection.qrels(self.split))
             check_measure(self._metric(bench), bench.num_results, topics["qid"].tolist())
             require_attainable(self._metric(bench), qrels)

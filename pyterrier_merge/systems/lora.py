@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,8 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import model_validator
 
 from pyterrier_merge.collections.some_queries import with_queries
-from pyterrier_merge.systems.base import Bench, PlanningBench, Prepared, Step, all_labels, index_step
-from pyterrier_merge.systems.choosing import asked_again, require_other_queries, require_unasked, used_labels
+from pyterrier_merge.systems.base import Bench, PlanningBench, Prepared, Step, all_labels, index_step, most_trials
+from pyterrier_merge.systems.choosing import (
+    asked_again,
+    require_not_by_folds,
+    require_other_queries,
+    require_unasked,
+    used_labels,
+)
 from pyterrier_merge.systems.dense import dense, described
 from pyterrier_merge.systems.lora_training import Base, Choice, Training, train_on
 from pyterrier_merge.systems.negatives import NegativesSection
@@ -81,6 +87,8 @@ class LoRASystem(Sampling, EncoderSettings):
             raise ValueError("train.negatives is 0, so no hard negative would be used: set the number per query")
         if self.train.negatives and self.negatives is None and self.pairs is None:
             raise ValueError("train.negatives needs 'negatives', with a system: they are drawn from its results")
+        if self.train.patience != LoRATraining.model_fields["patience"].default and self.choose is None:
+            raise ValueError("train.patience stops at the best step on other queries: say 'choose', with a split")
         if self.train.stop_at is not None and self.choose is not None:
             raise ValueError("the number of steps is chosen: leave train.stop_at out")
         if self.seed and not self.sampled and self.negatives is None:
@@ -99,8 +107,14 @@ class LoRASystem(Sampling, EncoderSettings):
         found = [self.of, self.negatives and self.negatives.of, *(pool.of if pool else ())]
         return tuple(dict.fromkeys(name for name in found if name))
 
+    def num_trials(self, of: Callable[[str], int]) -> int:
+        """Return the number of samples, or of trials of the system that it is trained on."""
+        return most_trials({self.of or "source": of(self.of) if self.of else 1, "samples": self.trials or 1})
+
     def check(self, bench: Bench) -> None:
         """Check the queries for training and choosing: the table's queries must not be among them."""
+        if self.of is not None:
+            require_not_by_folds(bench, [self.of], "of")
         if self.train is None:
             return
         if self.pairs is None:
@@ -131,7 +145,10 @@ class LoRASystem(Sampling, EncoderSettings):
         kept: Sequence[bool | None] | None = bench.if_cheap(
             lambda: [training.done() for training in self._trainings(bench)], *self.models()
         )
-        made = [Step(what=f"training of an adapter{folds}", kept=done) for done in kept or [None] * self._trials()]
+        made = [
+            Step(what=f"training of an adapter{folds}", kept=done)
+            for done in kept or [None] * self.num_trials(bench.num_trials)
+        ]
         return [*made, *self._indexes(bench)]
 
     def prepare(self, bench: Bench) -> list[Prepared]:
@@ -147,20 +164,18 @@ class LoRASystem(Sampling, EncoderSettings):
         """Return the given fields: those that differ from their defaults, because a stored spec has all fields."""
         return [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
 
-    def _trials(self) -> int:
-        return self.trials or 1
-
     def _indexes(self, bench: PlanningBench) -> list[Step]:
         """Return one index step per trial, with the base's encoder, because the adapter may not exist yet."""
         from pyterrier_merge.encoding.encoders import E5Encoder
 
+        trials = self.num_trials(bench.num_trials)
         if self.source is not None:
             found = [E5Encoder(self.source, **self.encoder_settings(bench))]
         else:
             found = [step.encoder for step in bench.steps(str(self.of)) if step.encoder is not None][-1:]
         if not found:
-            return [Step(what="index", searching=True, documents=None)] * self._trials()
-        return [index_step(bench, copy.copy(found[0]), over="") for _ in range(self._trials())]
+            return [Step(what="index", searching=True, documents=None)] * trials
+        return [index_step(bench, copy.copy(found[0]), over="") for _ in range(trials)]
 
     def _bases(self, bench: Bench) -> list[Base]:
         """Return the base of each trial's adapter."""
@@ -216,11 +231,7 @@ class LoRASystem(Sampling, EncoderSettings):
         bases = self._bases(bench)
         pairs, left_out = self._new_pairs(bench, self._given_pairs(bench))
         samples = self.samples(pairs)
-        trials = max(len(bases), len(samples))
-        if {len(bases), len(samples)} - {1, trials}:
-            raise ValueError(
-                f"{self.of!r} has {len(bases)} trials, and there are {len(samples)} samples: use equal numbers, or 1"
-            )
+        trials = most_trials({self.of or "source": len(bases), "samples": len(samples)})
         found = []
         for trial in range(trials):
             number = trial % len(samples)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -12,7 +12,17 @@ import pandas as pd
 from pydantic import BeforeValidator, Field, model_validator
 
 from pyterrier_merge.fingerprint import fingerprint
-from pyterrier_merge.systems.base import Bench, Figure, PlanningBench, Prepared, Step, all_labels, index_step
+from pyterrier_merge.models.facts import model_facts
+from pyterrier_merge.systems.base import (
+    Bench,
+    Figure,
+    PlanningBench,
+    Prepared,
+    Step,
+    all_labels,
+    index_step,
+    most_trials,
+)
 from pyterrier_merge.systems.choosing import used_labels
 from pyterrier_merge.systems.dense import dense, described
 from pyterrier_merge.systems.domain import TrainedDomain
@@ -92,10 +102,7 @@ class MergedSystem(EncoderSettings):
             raise ValueError("a merge needs 'source' and 'domain', or 'mergekit'")
         if self.sweep is None and self._weighted() and not all(given):
             raise ValueError(f"{self.method} needs 'alpha_lower' and 'alpha_upper', or 'sweep'")
-        seeds = len(self.domain.settings()) if isinstance(self.domain, TrainedDomain) else 1
-        trials = (self.sweep and self.sweep.trials) or 1
-        if 1 not in (seeds, trials) and seeds != trials:
-            raise ValueError(f"{seeds} seeds and {trials} samples to choose on: give as many of both, or one")
+        self.num_trials(lambda _: 1)
         if self.sweep is not None and not self._weighted():
             raise ValueError(f"{self.method} takes no weights, so there are no alphas to choose: leave 'sweep' out")
         names = ("domain",) if isinstance(self.domain, TrainedDomain) else self._domain_names()
@@ -114,12 +121,23 @@ class MergedSystem(EncoderSettings):
         """Return the systems whose results form the pool."""
         return self.sweep.pool.of if self.sweep and self.sweep.pool else ()
 
+    def num_trials(self, of: Callable[[str], int]) -> int:  # noqa: ARG002 (of every kind)
+        """Return the number of seeds of the training, or of samples of the sweep."""
+        seeds = len(self.domain.settings()) if isinstance(self.domain, TrainedDomain) else 1
+        return most_trials({"seeds": seeds, "samples to choose on": (self.sweep and self.sweep.trials) or 1})
+
+    def by_folds(self, of: Callable[[str], bool]) -> bool:  # noqa: ARG002 (of every kind)
+        """Return whether the alphas are chosen by folds."""
+        return isinstance(self.sweep, SweepSection) and self.sweep.folds is not None
+
     def check(self, bench: Bench) -> None:
         """Check the named collections, and the queries for choosing alphas: never the queries of the table."""
         if isinstance(self.domain, TrainedDomain):
             self.domain.check(bench)
         if self.sweep is not None:
             self.sweep.check(bench)
+            if model_facts(str(self.source)).loadable:  # otherwise after its download
+                self._require_fitting_space()
 
     def plan(self, bench: PlanningBench) -> list[Step]:
         """Return the training of each seed, the merges that each trial tries, and the index of the chosen one."""
@@ -147,11 +165,7 @@ class MergedSystem(EncoderSettings):
         """Train, choose and merge: one ready system for each seed of the training, or sample of the sweep."""
         if self.mergekit is not None:
             return [self._prepared(bench, self._read_recipe(), f"as {self.mergekit.name} says", ())]
-        if self.sweep is not None:
-            from pyterrier_merge.tuning.sweep import fitted
-
-            recipe = self._recipe(self._domain_names() or ("domain",))
-            fitted(self.sweep.varied(len(recipe.domains)), recipe)  # an error before a training
+        self._require_fitting_space()
         made = list(self._domains(bench))
         asked = self.sweep.asked(bench.on(self.sweep.collection)) if self.sweep else []
         trials = max(len(made), len(asked))
@@ -159,6 +173,14 @@ class MergedSystem(EncoderSettings):
             self._merge(bench, domains, f"domain model {made_from}", queries)
             for (domains, made_from), queries in islice(zip(cycle(made), cycle(asked or [None])), trials)
         ]
+
+    def _require_fitting_space(self) -> None:
+        """Raise ``ValueError`` if the space of the sweep does not fit the layers of the source model."""
+        if self.sweep is not None:
+            from pyterrier_merge.tuning.sweep import fitted
+
+            recipe = self._recipe(self._domain_names() or ("domain",))
+            fitted(self.sweep.varied(len(recipe.domains)), recipe)
 
     def _domains(self, bench: Bench) -> Iterator[tuple[tuple[str, ...], str]]:
         """The domain models of each trial, and a description of them."""

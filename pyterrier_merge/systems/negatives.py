@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, model_validator
 
 from pyterrier_merge.systems.base import Bench, Section
+from pyterrier_merge.systems.choosing import require_not_by_folds
 from pyterrier_merge.systems.settings import Positive
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class NegativesSection(Section):
         return self
 
     def check(self, bench: Bench) -> None:
-        """Raise ``ValueError`` if the system's results end before the last rank."""
+        """Raise ``ValueError`` if the system's results end before the last rank, or are of other queries."""
+        require_not_by_folds(bench, [self.of], "negatives.of")
         if self.ranks[1] > bench.num_results:
             raise ValueError(f"negatives.ranks: rank {self.ranks[1]} is deeper than num_results, {bench.num_results}")
 

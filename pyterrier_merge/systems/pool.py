@@ -8,7 +8,7 @@ from pydantic import model_validator
 
 from pyterrier_merge.collections.pool import pooled
 from pyterrier_merge.systems.base import Bench, PlanningBench, Section
-from pyterrier_merge.systems.choosing import require_answers
+from pyterrier_merge.systems.choosing import require_answers, require_not_by_folds
 from pyterrier_merge.systems.settings import Positive
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ class PoolSection(Section):
         if not self.judged and not self.of:
             raise ValueError("the pool is empty: name systems in 'of', or leave 'judged' out")
         return self
+
+    def check(self, bench: Bench, split: str) -> None:
+        """Raise ``ValueError`` if a system cannot answer the queries to choose on."""
+        require_not_by_folds(bench, self.of, "pool.of", split)
 
     def documents(self, bench: Bench, asked: TestCollection, split: str) -> TestCollection:
         """Return the pool: documents of the bench's collection that matter to the queries.

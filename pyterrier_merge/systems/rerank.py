@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -23,8 +24,10 @@ from pyterrier_merge.systems.base import (
     System,
     all_labels,
     all_trials,
+    most_trials,
     shared_trials,
 )
+from pyterrier_merge.systems.choosing import require_not_by_folds
 from pyterrier_merge.systems.settings import EncoderSettings, Positive
 
 if TYPE_CHECKING:
@@ -71,6 +74,11 @@ class RerankSystem(System):
         """Return the first stage, and the encoder's system or the systems that it builds on."""
         return (self.first, *((self.by,) if isinstance(self.by, str) else self.by.uses()))
 
+    def num_trials(self, of: Callable[[str], int]) -> int:
+        """Return the number of trials of the first stage and of the encoder."""
+        by = {self.by: of(self.by)} if isinstance(self.by, str) else {"by": self.by.num_trials(of)}
+        return most_trials({self.first: of(self.first)} | by)
+
     def check(self, bench: Bench) -> None:
         """Check the depth, and its own encoder."""
         if self._depth(bench) > bench.num_results:
@@ -78,7 +86,11 @@ class RerankSystem(System):
                 f"depth: {self.depth} results are to be scored, and systems have {bench.num_results} "
                 f"(num_results); give a depth of {bench.num_results} or less"
             )
-        if not isinstance(self.by, str):
+        if isinstance(self.by, str):
+            require_not_by_folds(bench, [self.by], "by")
+        elif self.by.by_folds(bench.by_folds):
+            raise ValueError("by: alphas that are chosen by folds give no single encoder: choose them on other queries")
+        else:
             self.by.check(bench)
 
     def plan(self, bench: PlanningBench) -> list[Step]:

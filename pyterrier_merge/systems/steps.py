@@ -81,6 +81,8 @@ class StepsSection(Section):
                 )
             require_other_queries(bench, self.split, "choose.split")
         chosen_on = self.split or split
+        if self.pool is not None:
+            self.pool.check(bench, chosen_on)
         topics, qrels = judged(bench.collection.topics(chosen_on), bench.collection.qrels(chosen_on))
         check_measure(self.measure(bench), MEASURED, topics["qid"].tolist())
         require_attainable(self.measure(bench), qrels)

@@ -105,6 +105,8 @@ class SweepSection(Sampling):
             require_other_queries(bench, self.split, "sweep.split", on=self.collection)
         elif self.split != bench.split:
             raise ValueError(f"sweep.split: folds are made of the table's own queries: say split: {bench.split}")
+        if self.pool is not None:
+            self.pool.check(bench, self.split)
         topics, qrels = judged(there.collection.topics(self.split), there.collection.qrels(self.split))
         if self.folds:
             fold_numbers(topics, self.folds, seed=self.seed, name=f"sweep.folds: {there.collection.name}, {self.split}")

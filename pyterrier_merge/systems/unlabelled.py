@@ -46,8 +46,14 @@ class UnlabelledSection(Section):
     trials: ClassVar[None] = None
 
     def varied(self, domains: int) -> Space:  # noqa: ARG002 (same interface as a sweep over queries)
-        """Return the space of a merge with the given number of domain models."""
-        return Space.halves(self.grid)
+        """Return the space of a merge with the given number of domain models.
+
+        Raises:
+            ValueError: The grid has too many points.
+        """
+        space = Space.halves(self.grid)
+        space.points()
+        return space
 
     def measure(self, bench: Bench) -> Measure:
         """Return the measure for the choice."""

@@ -40,7 +40,7 @@ from pyterrier_merge.training.settings import (
 )
 from pyterrier_merge.training.windows import tokenise_whole
 
-PROCEDURE = 3  # part of every fingerprint: increase it if the same settings would give another model
+PROCEDURE = 4  # part of every fingerprint: increase it if the same settings would give another model
 
 
 @verbosity
@@ -221,6 +221,7 @@ class _OnItems:
         def save(folder: Path) -> None:
             if wrapped is not None:
                 wrapped.merge_and_unload(safe_merge=True)
+            model.prompts = {"query": texts.contract.query_prompt, "document": texts.contract.document_prompt}
             model.save_pretrained(str(folder), create_model_card=False)
 
         report = _report(self._encoder.model, settings, self._device, dtype)

@@ -34,6 +34,8 @@ def fold_numbers(
     Raises:
         ValueError: A fold would have no query, or fewer than ``left`` distinct queries outside it.
     """
+    if not isinstance(folds, int):
+        raise ValueError(f"folds is a whole number, found {folds!r}")  # noqa: TRY004 (of a user)
     texts = sorted(set(queries["query"]), key=lambda text: hashlib.sha256(f"folds:{seed}:{text}".encode()).digest())
     largest = -(-len(texts) // max(folds, 1))
     if folds < 2 or len(texts) < folds or len(texts) - largest < left:

@@ -134,6 +134,12 @@ class KnownItemTraining(ContrastiveTraining):
     rank: Whole = 0
     dropout: Share = 0.0
 
+    @model_validator(mode="after")
+    def _drops_from_an_adapter(self) -> KnownItemTraining:
+        if self.dropout and not self.rank:
+            raise ValueError("dropout is of an adapter's input: set 'rank', or leave 'dropout' out")
+        return self
+
 
 class LoRATraining(ContrastiveTraining):
     """A low-rank adapter (Hu et al., 2022) trained on labelled pairs.

@@ -112,6 +112,9 @@ class ByFold(pt.Transformer):
         self.retrievers = list(retrievers)
         self.folds = dict(folds)
 
+    def __repr__(self) -> str:
+        return f"ByFold({', '.join(map(repr, dict.fromkeys(self.retrievers)))})"
+
     def ready(self) -> None:
         """Build the indexes that are missing."""
         for retriever in dict.fromkeys(self.retrievers):

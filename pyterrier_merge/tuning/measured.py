@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -111,7 +111,9 @@ class Measuring:
             recipe = self.space.recipe(self.models, point)
             same = next((one for one in wanted if one.keeps_source), recipe) if recipe.keeps_source else recipe
             wanted.setdefault(same, self.space.point(point))
-        bottom, top = self.space.recipe(self.models, zeros), self.models.unmerged
+        # by weights alone: a method such as ties would change the domain model
+        bottom = replace(self.space.recipe(self.models, zeros), method="linear", parameters=(), base=None)
+        top = self.models.unmerged
         require_attainable(self.task.metric, self.task.qrels)
         recipes = [top, *([bottom] if domain else []), *wanted]
         found = scores(recipes, self.task, self.executor, verbose=self.verbose)

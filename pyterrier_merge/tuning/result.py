@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
@@ -37,11 +37,11 @@ class Sweep:
         on: Description of the queries and documents it was measured on.
         point: The chosen value of each parameter.
         best: A new encoder with the chosen merge.
-        certainty: The gain over the source without the winner's curse; None for a single query. After a search or
-            finer grids it is too favourable, because the same queries proposed the points.
+        certainty: The gain over the source without the winner's curse; None for a single query. If ``adaptive``, it
+            is too favourable.
         rule: The rule of the choice.
         screening: The results of all points on a pool, if the table has only the best of them; None without a pool.
-        adaptive: Whether the values of earlier points proposed later ones (a search, or finer grids).
+        adaptive: Whether the same queries proposed the points of the table: in a search, in finer grids, or on a pool.
     """
 
     table: pd.DataFrame
@@ -59,13 +59,13 @@ class Sweep:
 
     @property
     def alpha_lower(self) -> float | None:
-        """The chosen alpha of the lower half of the layers (of the lowest segment)."""
-        return self.best.alpha_lower
+        """The chosen alpha of the lower half of the layers; None in other spaces, see ``point``."""
+        return cast("float | None", self.point.get("alpha_lower"))
 
     @property
     def alpha_upper(self) -> float | None:
-        """The chosen alpha of the upper half of the layers (of the highest segment)."""
-        return self.best.alpha_upper
+        """The chosen alpha of the upper half of the layers; None in other spaces, see ``point``."""
+        return cast("float | None", self.point.get("alpha_upper"))
 
     @property
     def chose_source(self) -> bool:
@@ -96,23 +96,22 @@ class Sweep:
         return score_plot(self, path)
 
     def _chosen(self) -> str:
-        best, source = float(self.table[self.metric].iloc[self.chosen_row]), float(self.source.mean())
+        chosen, source = float(self.table[self.metric].iloc[self.chosen_row]), float(self.source.mean())
         if self.chose_source and self.rule == "best":
             return f"no merge was better than the source ({self.metric} {source:.4f}) on {self.on}."
         point = in_words(self.point)
-        figures = f"{self.metric}, {best:.4f} (source {source:.4f}), on {self.on}"
+        value = f"{self.metric} {chosen:.4f} (source {source:.4f})"
         if self.rule == "one-standard-error":
             return (
-                f"{point} is the nearest to the source of the merges within one standard error (of the paired "
-                f"difference) of the best {figures}."
+                f"{point}, with {value}, is the nearest to the source of the merges within one standard error (of the "
+                f"paired difference) of the best, {self.table[self.metric].max():.4f}, on {self.on}."
             )
         if len(self.table) == 1:
-            chosen = f"{point}, the only merge to choose, has the {figures}."
-        elif point[1:2].isdigit():
-            chosen = f"alphas {point} have the best {figures}."
+            said = f"{point}, the only merge to choose, has {value} on {self.on}."
         else:
-            chosen = f"{point} has the best {figures}."
-        return f"no pair of the grid beats the source: {chosen}" if best < source else chosen
+            has = f"alphas {point} have" if point[1:2].isdigit() else f"{point} has"
+            said = f"{has} the best {self.metric}, {chosen:.4f} (source {source:.4f}), on {self.on}."
+        return f"no merge was better than the source: {said}" if chosen < source else said
 
     def _sure(self) -> str:
         if self.certainty is None:

@@ -39,7 +39,7 @@ class Screening:
         agreed = "" if self.tau is None else f"; Kendall's tau of pool and collection is {self.tau:.2f} among them"
         return (
             f"{len(self.table)} merges were measured on a pool ({self.on}), and {whole} of them on the whole "
-            f"collection{agreed}. The same queries chose these, which the p-value does not account for."
+            f"collection{agreed}."
         )
 
 

@@ -93,6 +93,8 @@ class Space:
 
     @classmethod
     def _of(cls, shape: Literal["segments", "parts", "profile"], names: tuple[str, ...], grid: Grid) -> Space:
+        if isinstance(grid, (str, Mapping)) or not isinstance(grid, Iterable):
+            raise ValueError(f"a grid is a list of numbers, or of points; found {grid!r}")  # noqa: TRY004 (of a user)
         entries: list[Any] = list(grid)
         if not entries:
             raise ValueError("the grid of alphas is empty")
@@ -235,12 +237,14 @@ class Space:
         parameters = dict(models.parameters) | settings
         if self.methods:
             parameters = {name: value for name, value in parameters.items() if name in get_method(method).parameters}
-        return replace(
+        found = replace(
             models,
             segments=tuple(self._segments(models, point)),
             method=method,
             parameters=parameters,  # type: ignore[arg-type]  # the recipe makes pairs of them
         )
+        # all ones are the source itself, also if the recipe merges embeddings
+        return found.unmerged if all(point[name] == 1 for name, _ in self.alphas) else found
 
     def require_recipes(self, models: MergeRecipe) -> None:
         """Raise ``ValueError`` if a method or setting of the space does not go with these models; no file is read."""

@@ -41,7 +41,7 @@ def sweep(
     refine: int = 0,
     rule: Rule = "best",
     screen: TestCollection | None = None,
-    confirm: int = CONFIRM,
+    confirm: int | None = None,
     metric: Measure | None = None,
     split: str = "dev",
     num_results: int = 100,
@@ -68,7 +68,7 @@ def sweep(
         rule: ``best``, or ``one-standard-error``: see :func:`~pyterrier_merge.tuning.rule.choose`.
         screen: Measure all points on these documents first, such as a pool (:func:`~.collections.pool.pooled`) of the
             collection, and the best ``confirm`` of them on the whole collection.
-        confirm: Number of points to confirm.
+        confirm: Number of points to confirm; 3 when None.
         metric: An ``ir_measures`` measure; the collection's first when None.
         split: The split to choose on. For the test split, use :func:`~pyterrier_merge.sweep_folds`.
         num_results: Results for each query.
@@ -88,21 +88,27 @@ def sweep(
         raise ValueError(
             "alphas are not chosen on test queries: give another split, or choose by folds, with sweep_folds"
         )
+    if search is not None and not isinstance(search, Search):
+        raise ValueError(f"search is the budget of a search, such as Search(trials=40); found {search!r}")
+    if isinstance(refine, bool) or not isinstance(refine, int) or refine < 0:
+        raise ValueError(f"refine is a number of finer grids, 0 or more; found {refine!r}")
+    if search is not None and refine:
+        raise ValueError("a search already tries fine differences: leave 'refine' out")
+    if confirm is not None and screen is None:
+        raise ValueError("'confirm' is of the best merges on a pool: give 'screen', too")
     measuring = measuring_of(
         encoder, collection, grid, space, rule, metric, split, num_results, root, executor, verbose
     )
-    task = measuring.task
+    task, confirm = measuring.task, CONFIRM if confirm is None else confirm
     if screen is not None:
         require_screen(screen, task, confirm)
         measuring = replace(measuring, task=replace(task, collection=screen))
-    if search is not None and refine:
-        raise ValueError("a search already tries fine differences: leave 'refine' out")
     measured = measuring.grid(refine) if search is None else searched(measuring, search)
     screening = None
     if screen is not None:
         measured, screening = confirmed(measured, replace(measuring, task=task), screen, confirm)
     found = _found(encoder, measured, measuring.space, task, rule)
-    return replace(found, screening=screening, adaptive=bool(search or refine))
+    return replace(found, screening=screening, adaptive=bool(search or refine or screen is not None))
 
 
 def measuring_of(
@@ -124,6 +130,8 @@ def measuring_of(
         raise TypeError(f"sweep sets the alphas of a MergedE5Encoder; found {encoder!r}, which has none")
     if grid is not None and space is not None:
         raise ValueError("give either a grid, or a space with its own values")
+    if space is not None and not isinstance(space, Space):
+        raise ValueError(f"space is a Space, such as Space.profile(2); found {space!r}")
     require_untrained(encoder.recipe.models, collection, split)
     recipe = encoder.recipe
     space = space or Space.segments(len(recipe.segments), PAPER_GRID if grid is None else grid)
@@ -138,13 +146,18 @@ def fitted(space: Space, recipe: MergeRecipe) -> Space:
     """Return the space for the layers of a recipe's source model; a profile needs their number.
 
     Raises:
-        ValueError: The model has fewer layers than the space has alphas for them.
+        ValueError: The model has fewer layers than the space has alphas for them, or another number than
+            :meth:`Space.layers`.
     """
-    if space.shape == "parts" or (space.shape == "segments" and len(space.alphas) <= len(recipe.segments)):
+    by_layer = space.alphas[0][0].startswith("layer_")
+    few = space.shape == "segments" and len(space.alphas) <= len(recipe.segments)
+    if space.shape == "parts" or (few and not by_layer):
         return space
     depth = layers_of(recipe)
-    if len(space.alphas) > depth:
-        raise ValueError(f"the space has {len(space.alphas)} alphas over the layers, and {recipe.source} has {depth}")
+    if len(space.alphas) > depth or (by_layer and len(space.alphas) != depth):
+        raise ValueError(
+            f"the space has {len(space.alphas)} alphas over the layers, and {recipe.source} has {depth} layers"
+        )
     return replace(space, depth=space.depth or depth) if space.shape == "profile" else space
 
 

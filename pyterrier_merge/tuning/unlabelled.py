@@ -109,6 +109,8 @@ def choose_unlabelled(
     space, recipe = Space.halves(grid), encoder.recipe
     if len(recipe.segments) != 2 or any(segment.domain_weights is not None for segment in recipe.segments):
         raise ValueError("without labels, two alphas are chosen: the recipe needs two segments without domain weights")
+    space.points()
+    space.require_recipes(recipe)
     metric = metric or collection.measures[0]
     require_choosable(collection, metric)
     folder = user_path(root) if root else None
@@ -147,7 +149,7 @@ def require_choosable(collection: TestCollection, metric: Measure) -> None:
             items, or BM25, which the rule compares with, does not support its language.
         ModuleNotFoundError: The collection is Japanese, and the extra ``japanese`` is not installed.
     """
-    check_measure(metric, NUM_RESULTS)
+    check_measure(metric, NUM_RESULTS, ["item-a", "item-b"])  # as known items are named
     require_attainable(metric, pd.DataFrame({"label": [1]}))
     known_items(collection)
     bm25(collection)
@@ -166,7 +168,11 @@ def _chosen(
     seed: int,
 ) -> LabelFree:
     pairs: list[Any] = list(dict.fromkeys(pair for found in sweeps.values() for pair in found.per_query.columns))
-    named = {f"({lower:g}, {upper:g})": encoder.recipe.with_alphas(lower, upper) for lower, upper in pairs}
+    names = [f"({lower:g}, {upper:g})" for lower, upper in pairs]
+    names = names if len(set(names)) == len(names) else list(map(str, pairs))
+    space = Space.halves(pairs) if pairs else Space.halves()
+    points = [space.point({"alpha_lower": lower, "alpha_upper": upper}) for lower, upper in pairs]
+    named = {name: space.recipe(encoder.recipe, point) for name, point in zip(names, points, strict=True)}
     values = {way: found.per_query[pairs].set_axis(list(named), axis=1) for way, found in sweeps.items()}
     source = {way: found.source for way, found in sweeps.items()}
     kept = list(map(source_share, named.values()))

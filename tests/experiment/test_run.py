@@ -239,6 +239,10 @@ def test_the_seconds_of_a_search_are_kept_and_a_fusion_counts_its_parts(settings
     assert second["rrf"] > sum(first.values())
     together = seconds({**fused, **parts})
     assert together == second
+    before = len(built)
+    afresh = run_experiment(changed(settings, systems={**fused, **parts}), tmp_path / "afresh")["hpo"].seconds
+    assert len(built) > before
+    assert 15 * afresh["rrf"] < 1  # its parts are built during its search
 
 
 def test_a_changed_setting_is_run_anew(spec, settings, tmp_path):

@@ -206,9 +206,12 @@ def test_different_numbers_of_seeds_cannot_be_fused(bert_retriever, tiny):
     given = settings(bert_retriever, [0, 3])
     other = {**given["systems"]["merged"], "domain": {"train": TRAIN, "seeds": [0, 1, 2]}}
     given["systems"] |= {"other": other, "hybrid": {"kind": "fusion", "of": ["BM25", "merged", "other"]}}
-    [found] = run_experiment(ExperimentSpec.model_validate(given), tiny / "run").values()
-    assert list(found.failed) == ["hybrid"]
-    assert "different numbers of trials (BM25 1, merged 2, other 3)" in found.failed["hybrid"]
+    message = r"systems\.hybrid: numbers of trials differ \(BM25 1, merged 2, other 3\)"
+    with pytest.raises(ValueError, match=message):  # before any training
+        run_experiment(ExperimentSpec.model_validate(given), tiny / "run")
+    reranked = {**given["systems"], "hybrid": {"kind": "rerank", "first": "merged", "by": other}}
+    with pytest.raises(ValueError, match=r"systems\.hybrid: numbers of trials differ \(merged 2, by 3\)"):
+        run_experiment(ExperimentSpec.model_validate({**given, "systems": reranked}), tiny / "run")
 
 
 def test_every_seed_chooses_its_own_alphas(bert_retriever, small_collection, tiny):

@@ -79,6 +79,9 @@ def test_a_segment_that_the_domain_model_has_from_the_source_is_named(dtype, mer
     with pytest.raises(ValueError, match=message):
         MergedWeights(MergeRecipe.halves(bert_retriever, domain, 0.5, 0.25)).write(tmp_path)
     assert merge(MergeRecipe.halves(bert_retriever, domain, 0.5, 1), dtype)
+    assert merge(MergeRecipe.halves(bert_retriever, domain, 0, 0), dtype)  # the domain model itself
+    with pytest.raises(ValueError, match="segment 0 was not merged"):
+        merge(MergeRecipe.halves(bert_retriever, domain, 0.5, 0), dtype)
 
 
 def test_what_stays_within_a_segment_that_moves_is_no_error(merge, frozen, bert_retriever):

@@ -3,10 +3,12 @@
 import dataclasses
 
 import pandas as pd
+import pyterrier as pt
 import pytest
 from pyterrier.measures import RR
 
 from pyterrier_merge.collections import from_frames
+from pyterrier_merge.experiment.assembling import compared
 from pyterrier_merge.systems import read_system
 from pyterrier_merge.systems.fusion import MIXTURES, fuse_linear
 
@@ -150,3 +152,22 @@ def test_fields_that_do_not_apply_are_refused(section, message):
 def test_given_weights_need_no_dev(make_bench, three, runs):
     section = {"kind": "fusion", "of": ["one", "other"], "method": "linear", "weights": [1, 1]}
     make_bench({**runs, "both": section}, with_dev(three, ["2"])).check()
+
+
+@pytest.mark.parametrize("order", [("picky", "fused"), ("fused", "picky")])
+def test_a_system_that_answers_no_dev_query_is_still_compared(make_bench, three, runs, order):
+    def answer(topics):
+        if (topics["qid"] == "3").any():
+            raise ValueError("dev queries are too hard")
+        return runs["one"][runs["one"]["qid"].isin(topics["qid"])]
+
+    systems = {
+        "one": runs["one"],
+        "picky": pt.apply.generic(answer),
+        "fused": {"kind": "fusion", "of": ["one", "picky"], "method": "linear"},
+    }
+    bench = make_bench({name: systems[name] for name in ("one", *order)}, three)
+    found = compared(bench, [])
+    assert found.table["name"].tolist() == ["one", "picky"]
+    assert list(found.failed) == ["fused"]
+    assert "dev queries are too hard" in found.failed["fused"]

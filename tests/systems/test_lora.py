@@ -284,6 +284,7 @@ def test_an_adapter_as_given(kept, make, sections, bert_retriever, mistral_retri
         ({"train": {}, "pairs": "f", "split": "dev"}, "the pairs are in f"),
         ({"train": {}, "pairs": "f", "choose": {"folds": 2}}, "folds are measured on the collection's judgements"),
         ({"train": {"stop_at": 1}, "choose": {"folds": 2}}, "leave train.stop_at out"),
+        ({"train": {"patience": 1}}, "train.patience stops at the best step on other queries: say 'choose'"),
         ({"train": {}, "choose": {}}, "choose by one of 'split', 'folds' and 'steps'; found none"),
         ({"train": {}, "choose": {"split": "dev", "folds": 2}}, "found split and folds"),
         ({"train": {}, "choose": {"folds": 1}}, "greater than or equal to 2"),
@@ -335,9 +336,20 @@ def test_what_cannot_be_trained_on_says_so(kept, make, sections):
         bench = make({**sections, "other": {"kind": "lora", "of": below, "train": TRAIN, "max_length": 24}})
         with pytest.raises(ValueError, match=message):
             bench.prepared("other")
-    three = {**sections["on merged"], "trials": 3}
-    with pytest.raises(ValueError, match="'merged' has 2 trials, and there are 3 samples"):
-        make({**sections, "on merged": three}).prepared("on merged")
+    three = make({**sections, "on merged": {**sections["on merged"], "trials": 3}})
+    message = r"numbers of trials differ \(merged 2, samples 3\): use the same number"
+    with pytest.raises(ValueError, match=rf"systems\.on merged: {message}"):
+        three.check()
+    with pytest.raises(ValueError, match=message):
+        three.prepared("on merged")
+
+
+def test_the_number_of_trials_is_known_beforehand(kept, make, sections):
+    whole = {**sections["on merged"], "queries": None, "trials": None, "seed": 0}
+    rerank = {"kind": "rerank", "first": "source", "by": "on merged"}
+    bench = make({**sections, "on merged": whole, "reranked": rerank})
+    assert [bench.num_trials(name) for name in ("source", "on merged", "reranked")] == [1, 2, 2]
+    assert bench.num_trials("merged") == bench.trials("merged")
 
 
 def test_pairs_of_a_file_are_not_those_of_the_table(make, sections, labelled, tmp_path):
@@ -352,7 +364,7 @@ def test_pairs_of_a_file_are_not_those_of_the_table(make, sections, labelled, tm
 
 def test_seeds_and_samples_of_a_merge_go_together(sections):
     merged = {**sections["merged"], "domain": {"train": {}, "seeds": [0, 1, 2]}}
-    with pytest.raises(ValueError, match="3 seeds and 2 samples to choose on"):
+    with pytest.raises(ValueError, match=r"numbers of trials differ \(seeds 3, samples to choose on 2\)"):
         read_system(merged)
 
 

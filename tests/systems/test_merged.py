@@ -356,6 +356,42 @@ def test_more_alphas_than_layers_are_an_error_before_the_training(make_bench, se
         given = section(domain={"train": TRAIN}, sweep={"space": space, "search": {"trials": 2}})
         with pytest.raises(ValueError, match=r"the space has (40|8) alphas over the layers, and .* has 4"):
             make_bench({"m": given}).prepared("m")
+        with pytest.raises(ValueError, match=r"systems\.m: the space has (40|8) alphas"):
+            make_bench({"m": given}).check()
+
+
+BY_FOLDS = {"grid": [[0.5, 1], [1, 1]], "folds": 3, "split": "test"}
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"kind": "fusion", "of": ["BM25", "m"], "method": "linear"}, "of: 'm' chooses its alphas by folds"),
+        ({"kind": "fusion", "of": ["BM25", "rrf"], "method": "linear"}, "of: 'rrf' chooses its alphas by folds"),
+        ({"kind": "rerank", "first": "BM25", "by": "m"}, "by: 'm' chooses its alphas by folds"),
+        ({"kind": "rerank", "first": "BM25", "by": {"sweep": BY_FOLDS}}, "by: alphas that are chosen by folds"),
+        ({"kind": "lora", "of": "m", "train": {}}, "of: 'm' chooses its alphas by folds"),
+        (
+            {
+                "kind": "lora",
+                "source": "x",
+                "split": "dev",
+                "train": {"negatives": 1},
+                "negatives": {"of": "m", "ranks": [1, 2]},
+            },
+            "negatives.of: 'm' chooses its alphas by folds",
+        ),
+        ({"sweep": {"pool": {"of": ["m"]}}}, "pool.of: 'm' chooses its alphas by folds"),
+    ],
+)
+def test_what_is_chosen_by_folds_answers_the_tables_queries_alone(make_bench, section, other, message):
+    if isinstance(other.get("by"), dict):
+        other = {**other, "by": section(**other["by"])}
+    systems = {"BM25": {"kind": "bm25"}, "m": section(sweep=BY_FOLDS), "rrf": {"kind": "fusion", "of": ["BM25", "m"]}}
+    make_bench({**systems, "reranked": {"kind": "rerank", "first": "rrf", "by": section(alpha_lower=1, alpha_upper=1)}})
+    make_bench(systems).check()
+    with pytest.raises(ValueError, match=rf"systems\.other: {message}"):
+        make_bench({**systems, "other": other if "kind" in other else section(**other)}).check()
 
 
 def test_the_notes_name_the_method_that_was_chosen(make_bench, section, cache):
@@ -376,6 +412,7 @@ def test_folds_of_a_split_in_which_some_queries_have_no_judgements(make_bench, s
     [
         ({"metric": "R@1000"}, "R@1000 looks deeper than num_results, 100"),
         ({"metric": "P(rel=2)@10"}, "would be 0 for every query"),
+        ({"metric": "ERR@10"}, "ERR@10 cannot be computed"),
     ],
 )
 def test_a_choice_without_labels_is_checked_before_any_work(make_bench, section, given, message):

@@ -92,6 +92,7 @@ def test_prompts_and_length_of_the_encoder_count(long_collection, bert_retriever
         long_collection, bert_retriever, tmp_path / "told", settings=settings, contract=contract, device="cpu"
     )
     report = json.loads((told / "training.json").read_text())
+    assert E5Encoder(told, device="cpu").contract.query_prompt == "the "
     assert report["tokens"] <= TINY["steps"] * 2 * TINY["batch_size"] * 10
     plain = train(long_collection, bert_retriever, tmp_path / "plain")
     assert report["tokens"] < json.loads((plain / "training.json").read_text())["tokens"]
@@ -103,6 +104,12 @@ def test_the_loss_falls(long_collection, bert_retriever, tmp_path):
     out = train(long_collection, bert_retriever, tmp_path / "out", steps=40, learning_rate=3e-3)
     losses = json.loads((out / "training.json").read_text())["loss"]
     assert losses[-1] < losses[0]
+
+
+def test_dropout_without_an_adapter_is_refused():
+    assert KnownItemTraining(rank=4, dropout=0.1).dropout == 0.1
+    with pytest.raises(ValueError, match="dropout is of an adapter's input: set 'rank'"):
+        KnownItemTraining(dropout=0.1)
 
 
 def test_what_is_no_collection_is_refused(bert_retriever, small_collection, tmp_path):

@@ -95,6 +95,15 @@ def test_the_folder_has_the_prompts_and_the_length_that_it_was_trained_with(trai
     assert (contract.query_prompt, contract.document_prompt, contract.max_length) == ("the ", "of ", 16)
 
 
+def test_a_training_without_prompts_counts_more_than_the_family(some_pairs, bert_retriever, tmp_path):
+    source = tmp_path / "e5-base-v2"
+    shutil.copytree(bert_retriever, source)
+    out = train(encoder_of(source, query_prompt="", max_length=16), some_pairs, tmp_path / "adapter", steps=2)
+    found = LoRAE5Encoder(source, out, device="cpu", dtype="float32")
+    assert (found.contract.query_prompt, found.contract.document_prompt) == ("", "passage: ")
+    assert LoRAE5Encoder(source, out, device="cpu", query_prompt="my ").contract.query_prompt == "my "
+
+
 @pytest.mark.parametrize("which", ["bert", "mistral"])
 def test_sentence_transformers_reads_it_as_it_is(which, trained, mistral_adapter, bert_retriever, mistral_retriever):
     folder, base = (trained, bert_retriever) if which == "bert" else (mistral_adapter, mistral_retriever)

@@ -4,7 +4,7 @@ import pytest
 from pyterrier.measures import RR, P
 from scipy import stats
 
-from pyterrier_merge import MergedE5Encoder, Space, sweep
+from pyterrier_merge import MergedE5Encoder, Search, Space, sweep
 from pyterrier_merge.collections import from_frames
 from pyterrier_merge.collections.pool import pooled
 
@@ -33,6 +33,9 @@ def test_the_best_of_the_pool_are_confirmed_with_the_source(encoder, small_colle
     assert found.screening.tau == (None if tau != tau else pytest.approx(tau))
     assert "9 merges were measured on a pool (10 dev queries of small, 10 documents)" in found.describe()
     assert "10 dev queries of small, 30 documents" in found.on
+    assert "so both figures are too favourable" in found.describe()
+    assert found.adaptive
+    assert not whole.adaptive
 
 
 @pytest.mark.parametrize(
@@ -40,7 +43,7 @@ def test_the_best_of_the_pool_are_confirmed_with_the_source(encoder, small_colle
     [
         ({"confirm": 0}, "confirm is the number of merges"),
         ({"split": "test"}, "not chosen on test queries: .* by folds, with sweep_folds"),
-        ({"refine": 1, "search": "any"}, "leave 'refine' out"),
+        ({"refine": 1, "search": Search(trials=2)}, "leave 'refine' out"),
         ({"metric": P(rel=2) @ 5}, "would be 0 for every query: .* a label of 2 at least, and the highest label is 1"),
         ({"grid": [0.5], "space": Space.parts()}, "either a grid, or a space"),
     ],

@@ -2,14 +2,17 @@ import copy
 import itertools
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pyterrier as pt
 import pytest
 from pyterrier.measures import ERR, RR, R, nDCG
+from safetensors.torch import load_file, save_file
 
 from pyterrier_merge import E5Encoder, MergedE5Encoder, Space, sweep
+from pyterrier_merge.recipe import Segment
 
 
 @pytest.fixture
@@ -246,7 +249,12 @@ def test_the_rule_of_one_standard_error_keeps_more_of_the_source(encoder, small_
         pair for pair in values if (top - values[pair]).mean() <= (top - values[pair]).std() / np.sqrt(len(top)) + 1e-12
     ]
     assert (found.alpha_lower, found.alpha_upper) == max(near, key=lambda pair: (sum(pair), values[pair].mean()))
-    assert "within one standard error (of the paired difference)" in found.describe()
+    value = found.table.set_index(["alpha_lower", "alpha_upper"])["RR"]
+    said = (
+        f"({found.alpha_lower:g}, {found.alpha_upper:g}), with RR {value[found.alpha_lower, found.alpha_upper]:.4f} ("
+    )
+    assert found.describe().startswith(said)
+    assert f"(of the paired difference) of the best, {value.max():.4f}, on 10 dev" in found.describe()
 
 
 def test_a_finer_grid_around_the_best(encoder, small_collection, tmp_path):
@@ -260,4 +268,53 @@ def test_a_finer_grid_around_the_best(encoder, small_collection, tmp_path):
 
 def test_a_single_point_is_said_to_be_one(encoder, small_collection, tmp_path):
     said = sweep(encoder, small_collection, grid=[(0.5, 1)], metric=RR, root=tmp_path).describe()
-    assert "(0.5, 1), the only merge to choose, has the RR" in said
+    assert "(0.5, 1), the only merge to choose, has RR 0." in said
+
+
+def test_the_source_is_the_source_where_embeddings_are_merged(encoder, small_collection, tmp_path):
+    encoder.recipe = replace(encoder.recipe, embeddings=Segment(0.5))
+    found = sweep(encoder, small_collection, grid=[(0.5, 0.5), (1, 1)], metric=RR, root=tmp_path)
+    assert found.per_query[1.0, 1.0].tolist() == found.source.tolist()
+    assert found.best.recipe.keeps_source == found.chose_source
+
+
+def test_the_domain_model_is_not_changed_by_the_method(encoder, small_collection, tmp_path):
+    settings = {"metric": RR, "root": tmp_path}
+    plain = sweep(encoder, small_collection, grid=[(0, 0)], **settings)
+    ties = Space.halves([0, 1]).with_methods("ties", density=[0.2], normalize=[False])
+    found = sweep(encoder, small_collection, space=ties, **settings)
+    assert found.domain.tolist() == plain.per_query[0.0, 0.0].tolist() == plain.domain.tolist()
+
+
+def test_a_domain_model_whose_upper_half_was_frozen(bert_retriever, bert_language_model, small_collection, tmp_path):
+    domain = shutil.copytree(bert_language_model, tmp_path / "half")
+    own, tensors = (load_file(folder / "model.safetensors") for folder in (bert_retriever, domain))
+    kept = {name: own[name.removeprefix("bert.")] for name in tensors if ".layer.2." in name or ".layer.3." in name}
+    save_file({**tensors, **kept}, domain / "model.safetensors", metadata={"format": "pt"})
+    half = MergedE5Encoder(bert_retriever, domain, alpha_lower=1, alpha_upper=1, dtype="float32", device="cpu")
+    settings = {"metric": RR, "root": tmp_path / "indexes"}
+    found = sweep(half, small_collection, grid=[(0.5, 1), (0, 1)], **settings)
+    assert found.domain.tolist() == found.per_query[0.0, 1.0].tolist()
+    with pytest.raises(ValueError, match="give the segment alpha 1"):
+        sweep(half, small_collection, grid=[(0.5, 0.5)], **settings)
+
+
+def test_alphas_of_halves_are_none_in_other_spaces(encoder, small_collection, tmp_path):
+    found = sweep(encoder, small_collection, space=Space.parts([0.5]), metric=RR, root=tmp_path)
+    assert (found.alpha_lower, found.alpha_upper) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"search": 40}, r"such as Search\(trials=40\); found 40"),
+        ({"space": "halves"}, r"space is a Space, such as Space\.profile\(2\); found 'halves'"),
+        ({"grid": 0.5}, "a grid is a list of numbers, or of points; found 0.5"),
+        ({"refine": 1.5}, "refine is a number of finer grids, 0 or more; found 1.5"),
+        ({"confirm": 5}, "'confirm' is of the best merges on a pool: give 'screen'"),
+        ({"space": Space.layers(2)}, "the space has 2 alphas over the layers, and .* has 4 layers"),
+    ],
+)
+def test_wrong_arguments_are_named(encoder, small_collection, tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        sweep(encoder, small_collection, root=tmp_path, **settings)

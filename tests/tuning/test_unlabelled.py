@@ -4,7 +4,7 @@ import shutil
 import pandas as pd
 import pyterrier as pt
 import pytest
-from pyterrier.measures import P, R, nDCG
+from pyterrier.measures import ERR, P, R, nDCG
 from several_workers import SeveralWorkers
 
 from pyterrier_merge import E5Encoder, MergedE5Encoder, Space, bm25, known_items
@@ -115,11 +115,21 @@ def test_what_cannot_be_chosen_on_is_refused(merged, docs, bert_retriever):
         choose_unlabelled(merged, collection_of(docs), metric=R @ 1000)
     with pytest.raises(ValueError, match="needs judgements with a label of 2"):
         choose_unlabelled(merged, collection_of(docs), metric=P(rel=2) @ 10)
+    with pytest.raises(ValueError, match="ERR@10 cannot be computed"):
+        choose_unlabelled(merged, collection_of(docs), metric=ERR @ 10)
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         choose_unlabelled(merged, collection_of(docs), grid=[1.5])
+    with pytest.raises(ValueError, match="the grid has 1,024 points"):
+        choose_unlabelled(merged, collection_of(docs), grid=[step / 31 for step in range(32)])
     merged.recipe = Space.segments(3).recipe(merged.recipe, {"alpha_1": 0, "alpha_2": 0.5, "alpha_3": 1})
     with pytest.raises(ValueError, match="the recipe needs two segments"):
         choose_unlabelled(merged, collection_of(docs))
+
+
+def test_points_that_look_alike_have_names_of_their_own(merged, docs, tmp_path, all_used):
+    grid = [(0.5, 1), (0.50000001, 1)]
+    found = choose_unlabelled(merged, collection_of(docs), grid=grid, n=40, root=tmp_path)
+    assert list(found.choice.merges.index) == ["(0.5, 1.0)", "(0.50000001, 1.0)"]
 
 
 def test_every_merge_encodes_the_documents_of_a_kind_once_by_the_executor(
