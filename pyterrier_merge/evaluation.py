@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,12 +9,19 @@ from typing import Any
 import ir_measures
 import numpy as np
 import pandas as pd
-import pyterrier as pt
 from ir_measures.measures import Measure
 
 from pyterrier_merge.spelling import nearest
 
 ORDER = "trec_eval"  # part of the names of stored figures, which depend on the order
+# Artificial results and judgements: a relevant document is found for the first query, none for the second.
+_MADE_UP_RUN = pd.DataFrame(
+    [(qid, docno, -rank) for qid in ("1", "2") for rank, docno in enumerate("abc")], columns=["qid", "docno", "score"]
+)
+_MADE_UP_QRELS = pd.DataFrame(
+    [("1", "d", 1), ("1", "b", 2), ("1", "c", 0), ("2", "d", 1), ("2", "b", 0), ("2", "c", 0)],
+    columns=["qid", "docno", "label"],
+)
 
 
 def judged(topics: pd.DataFrame, qrels: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -50,15 +56,6 @@ def in_one_order(results: pd.DataFrame) -> pd.DataFrame:
     return ordered.assign(rank=rank, score=-rank.astype(float))
 
 
-def found_nothing(qrels: pd.DataFrame) -> pd.DataFrame:
-    """Return a placeholder for the results of a system that has none, which ``pt.Experiment`` rejects; it scores 0.
-
-    It is a result of a topic without judgements. The topic's name is a number, because gdeval reads only numbers.
-    """
-    nobodys = "9" * (qrels["qid"].str.len().max() + 1)
-    return pd.DataFrame({"qid": [nobodys], "docno": ["none"], "rank": [0], "score": [0.0]})
-
-
 def parsed_measure(text: str) -> Measure:
     """Return the measure of that name, such as ``nDCG@10``.
 
@@ -70,7 +67,8 @@ def parsed_measure(text: str) -> Measure:
     except (NameError, SyntaxError, ValueError) as error:
         name, _, rest = text.partition("@")
         close = nearest(name, (str(measure.NAME) for measure in ir_measures.measures.registry.values()))
-        hint = f"; did you mean {close + (f'@{rest}' if rest else '')!r}?" if close else ""
+        meant = close + (f"@{rest}" if rest else "") if close else text
+        hint = f"; did you mean {meant!r}?" if meant != text else ""
         raise ValueError(f"{text!r} is not a measure of ir_measures: {error}{hint}") from error
     supported = measure.SUPPORTED_PARAMS
     if unknown := [name for name in measure.params if name not in supported]:  # ir_measures cannot print it
@@ -78,32 +76,31 @@ def parsed_measure(text: str) -> Measure:
     return measure
 
 
-def check_measure(measure: Measure, num_results: int, qids: Sequence[str] = ("1", "2")) -> None:
+def check_measure(measure: Measure, num_results: int) -> None:
     """Compute a measure on artificial results, to find errors at once instead of after hours.
 
     Args:
         measure: The measure.
         num_results: Results for each query; the largest valid cutoff.
-        qids: The topics' names, which gdeval (``ERR``) reads as numbers.
 
     Raises:
         ValueError: It is the name of a measure, the cutoff is not a number from 1 to ``num_results``, or
             ``ir_measures`` cannot compute the measure.
     """
     if not isinstance(measure, Measure):
-        raise ValueError(f"expected a measure of ir_measures, such as nDCG @ 10, found {measure!r}")  # noqa: TRY004
+        raise ValueError(f"expected a measure, such as ir_measures.nDCG @ 10, found {measure!r}")  # noqa: TRY004
     cutoff = measure.params.get("cutoff")
     if cutoff is not None and (type(cutoff) is not int or cutoff < 1):  # pytrec_eval ends the process at 0
         raise ValueError(f"the cutoff of {measure} must be a whole number, at least 1, not {cutoff!r}")
     if cutoff is not None and cutoff > num_results:
         raise ValueError(f"{measure} looks deeper than num_results, {num_results}")
     try:
-        found = pt.Evaluate(*_made_up(qids), [measure], perquery=True)
+        found = measure_runs({"": _MADE_UP_RUN}, _MADE_UP_QRELS, [measure], in_order=True)
     except Exception as error:  # errors of ir_measures' programs have no common class
         reason = re.sub(r"<object object at \w+>", "nothing", str(error))
         raise ValueError(f"{measure} cannot be computed: {type(error).__name__}: {reason}") from error
-    if missing := [qid for qid in qids if math.isnan(found.get(qid, {}).get(str(measure), math.nan))]:
-        raise ValueError(f"{measure} cannot be computed: it has no value for a query such as {missing[0]!r}")
+    if missing := set(_MADE_UP_QRELS["qid"]) - set(found.dropna()["qid"]):
+        raise ValueError(f"{measure} cannot be computed: it has no value for a query such as {min(missing)!r}")
 
 
 def require_attainable(measure: Measure, qrels: pd.DataFrame) -> None:
@@ -116,15 +113,6 @@ def require_attainable(measure: Measure, qrels: pd.DataFrame) -> None:
             f"{measure} would be 0 for every query: it needs judgements with a label of {lowest} at least, and the "
             f"highest label is {highest}"
         )
-
-
-def _made_up(qids: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Results and judgements: a relevant document is found for the first query, none for the others."""
-    results = pd.DataFrame([(qid, docno, -rank, rank) for qid in qids for rank, docno in enumerate("abc")])
-    labels = [(qid, docno, label) for qid in qids for docno, label in (("d", 1), ("b", 2 * (qid == qids[0])), ("c", 0))]
-    return results.set_axis(["qid", "docno", "score", "rank"], axis=1), pd.DataFrame(
-        labels, columns=["qid", "docno", "label"]
-    )
 
 
 def measure_runs(
@@ -144,15 +132,17 @@ def measure_runs(
     Returns:
         Columns ``name``, ``qid``, ``measure`` (its name), ``value``: by run, then measure in the order of ``measures``.
     """
+    numbers = {qid: str(number) for number, qid in enumerate(qrels["qid"].unique(), 1)}  # gdeval (ERR) misreads names
+    qids = {number: qid for qid, number in numbers.items()}
     judgements = qrels.rename(columns={"qid": "query_id", "docno": "doc_id", "label": "relevance"})
-    evaluator = ir_measures.evaluator(list(measures), judgements)
-    known = set(qrels["qid"])
+    evaluator = ir_measures.evaluator(list(measures), judgements.assign(query_id=qrels["qid"].map(numbers)))
     frames = []
     for name, run in runs.items():
-        results = run.loc[run["qid"].isin(known), ["qid", "docno", "score"]]
+        results = run.loc[run["qid"].isin(list(numbers)), ["qid", "docno", "score"]]
         ordered = results if in_order else in_one_order(results)
-        values = evaluator.iter_calc(_by_query(found_nothing(qrels) if ordered.empty else ordered))
-        rows = [(name, qid, str(measure), float(value)) for qid, measure, value in values if qid in known]
+        by_query = {numbers[qid]: found for qid, found in _by_query(ordered).items()}
+        values = evaluator.iter_calc(by_query or {"0": {"none": 0.0}})  # a query without judgements: all others score 0
+        rows = [(name, qids[number], str(measure), float(value)) for number, measure, value in values if number in qids]
         frames.append(pd.DataFrame(rows, columns=["name", "qid", "measure", "value"]))
     order = {str(measure): place for place, measure in enumerate(measures)}
     return pd.concat(
@@ -165,7 +155,7 @@ def _by_query(results: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Map qid to docno to score, which every provider reads without conversion. Results are sorted by query."""
     docnos, scores = results["docno"].tolist(), results["score"].tolist()
     starts = np.flatnonzero(~results["qid"].duplicated().to_numpy())
-    ends = [*starts[1:].tolist(), len(results)]
+    ends = [*starts[1:].tolist(), len(results)][: len(starts)]
     spans = zip(results["qid"].iloc[starts], starts.tolist(), ends, strict=True)
     return {qid: dict(zip(docnos[start:end], scores[start:end], strict=True)) for qid, start, end in spans}
 

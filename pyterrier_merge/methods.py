@@ -83,7 +83,7 @@ class MergeMethod:
         if num_domains == 1 and not has_base and self._cancels_a_single_weight(read):
             raise ValueError(
                 f"{self.name} divides by the sum of the weights, and with the source as base there is only one: alpha "
-                "would change nothing; pass parameters={'normalize': False}, or a base"
+                "would change nothing; pass parameters={'normalize': False}, in a space the setting, or a base"
             )
         return read
 

@@ -7,7 +7,7 @@ import pyterrier as pt
 import pytest
 from pyterrier.measures import AP, RR, P, R, Success, nDCG
 
-from pyterrier_merge.evaluation import check_measure, found_nothing, in_one_order, judged
+from pyterrier_merge.evaluation import check_measure, in_one_order, judged, measure_runs
 
 
 def results(**scores):
@@ -63,12 +63,23 @@ def test_topics_and_judgements_that_have_each_other():
     ["nDCG@10", "RR@10", "R@5", "AP", "ERR@10", "Judged@10", "SetF", "NumRet", "Compat", "infAP"],
 )
 def test_a_system_without_any_result_has_nought(measure):
-    topics = pd.DataFrame({"qid": ["9", "10"], "query": ["x", "y"]})
     qrels = pd.DataFrame({"qid": ["9", "9", "10"], "docno": ["none", "d", "d"], "label": [1, 0, 2]})
-    found = pt.Experiment(
-        [found_nothing(qrels)], topics, qrels, [ir_measures.parse_measure(measure)], names=["x"], perquery=True
-    )
+    nothing = pd.DataFrame(columns=["qid", "docno", "score"])
+    found = measure_runs({"x": nothing}, qrels, [ir_measures.parse_measure(measure)])
     assert dict(zip(found["qid"], found["value"], strict=True)) == {"9": 0, "10": 0}
+
+
+def test_names_of_queries_do_not_matter():
+    """gdeval, which computes ERR, reads a number at the end of a name as the name, and fails for others."""
+    qrels = pd.DataFrame({"qid": ["1", "1", "2"], "docno": ["a", "b", "a"], "label": [1, 2, 1]})
+    run = pd.DataFrame({"qid": ["1", "1", "2"], "docno": ["b", "c", "a"], "score": [2.0, 1.0, 1.0]})
+    measures = [ir_measures.parse_measure(name) for name in ("ERR@10", "nDCG@10", "RR")]
+    plain = measure_runs({"x": run}, qrels, measures)
+    assert plain.loc[plain["measure"] == "ERR@10", "value"].gt(0).all()
+    for names in ({"1": "HP:7-1", "2": "HP:7-2"}, {"1": "q", "2": "two words"}):
+        renamed = (frame.assign(qid=frame["qid"].map(names)) for frame in (run, qrels))
+        found = measure_runs({"x": next(renamed)}, next(renamed), measures)
+        pd.testing.assert_frame_equal(found, plain.assign(qid=plain["qid"].map(names)))
 
 
 @pytest.mark.parametrize(
@@ -81,20 +92,19 @@ def test_measures_that_can_be_computed(measure):
 
 
 @pytest.mark.parametrize(
-    ("measure", "qids", "message"),
+    ("measure", "message"),
     [
-        ("R@101", ("1", "2"), "R@101 looks deeper than num_results, 100"),
-        ("RR@0", ("1", "2"), "the cutoff of RR@0 must be a whole number, at least 1, not 0"),
-        ("alpha_nDCG@10", ("1", "2"), r"cannot be computed: ValueError: Unsupported.*pyndeval"),
-        ("AP_IA", ("1", "2"), "AP_IA cannot be computed"),
-        ("P", ("1", "2"), "P cannot be computed: AssertionError: invalid param cutoff=nothing"),
-        ("ERR@10", ("q1", "q2"), "ERR@10 cannot be computed: CalledProcessError"),
-        ("Accuracy", ("1", "2"), "Accuracy cannot be computed: it has no value for a query such as '2'"),
+        ("R@101", "R@101 looks deeper than num_results, 100"),
+        ("RR@0", "the cutoff of RR@0 must be a whole number, at least 1, not 0"),
+        ("alpha_nDCG@10", r"cannot be computed: ValueError: Unsupported.*pyndeval"),
+        ("AP_IA", "AP_IA cannot be computed"),
+        ("P", "P cannot be computed: AssertionError: invalid param cutoff=nothing"),
+        ("Accuracy", "Accuracy cannot be computed: it has no value for a query such as '2'"),
     ],
 )
-def test_measures_that_cannot_be_computed(measure, qids, message):
+def test_measures_that_cannot_be_computed(measure, message):
     with pytest.raises(ValueError, match=f"(?s){message}"):
-        check_measure(ir_measures.parse_measure(measure), 100, qids)
+        check_measure(ir_measures.parse_measure(measure), 100)
 
 
 def test_a_cutoff_of_nought_does_not_end_the_process():

@@ -53,7 +53,14 @@ def cache(
             print_json(table)
         print_table(console, str(cache_folder()), shown)
         console.print(f"{len(found)} entries, {total}", markup=False, highlight=False)
-        if clean and found and (yes or typer.confirm(f"Delete these {len(found)} entries ({total})?", err=as_json)):
+        if clean and found and (yes or _confirmed(f"Delete these {len(found)} entries ({total})?", err=as_json)):
             for entry in found:
                 remove(entry)
             console.print("deleted", markup=False, highlight=False)
+
+
+def _confirmed(question: str, *, err: bool) -> bool:
+    try:
+        return typer.confirm(question, err=err)
+    except typer.Abort as error:
+        raise ValueError("nobody answered, so nothing was deleted: give --yes") from error

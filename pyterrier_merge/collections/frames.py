@@ -42,7 +42,8 @@ def from_frames(
         docs: Documents with ``docno`` and ``text``; other columns are kept.
         topics: Topics with ``qid`` and ``query``: one frame, the split "test", or a mapping from split to frame.
         qrels: Judgements with ``qid``, ``docno`` and ``label``, for the same splits. Docnos and qids are strings or
-            whole numbers, labels whole numbers. The number of docnos that are not in ``docs`` is logged as a warning.
+            whole numbers, labels whole numbers. The numbers of empty documents, and of docnos that are not in
+            ``docs``, are logged as warnings.
         **description: Its description for reports, including the measures: the arguments of
             :func:`~pyterrier_merge.collections.description.described`.
 
@@ -65,6 +66,8 @@ def from_frames(
     judged = set[str]().union(*(frame["docno"] for frame in qrels_of.values()))
     if lacking := len(judged - {doc["docno"] for doc in documents}):
         logger.warning("%s: %d of the %d judged documents are not in the corpus", name, lacking, len(judged))
+    if empty := sum(not doc["text"].strip() for doc in documents):
+        logger.warning("%s: %d of the %d documents are empty; they are kept", name, empty, len(documents))
     collection = FrameCollection(
         name=name,
         splits=tuple(topics_of),

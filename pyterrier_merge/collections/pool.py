@@ -30,10 +30,17 @@ def pooled(
         judged: Whether the judged documents are in the pool.
 
     Raises:
-        ValueError: ``depth`` is below 1, or there is no such split.
+        ValueError: ``depth`` is below 1, there is no such split, or a run is of other queries.
     """
     if depth < 1:
         raise ValueError(f"the depth of a pool is at least 1, found {depth!r}")
+    asked = collection.topics(split)["qid"]
+    for run in runs:
+        if len(run) and not run["qid"].isin(asked).any():
+            raise ValueError(
+                f"a run has results for other queries than those of {split}, such as {run['qid'].iloc[0]!r}: search "
+                f"topics({split!r})"
+            )
     qrels = collection.qrels(split)
     docnos = set(qrels["docno"]) if judged else set()
     if collection.reranking:

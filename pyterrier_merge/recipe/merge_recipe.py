@@ -87,8 +87,8 @@ class MergeRecipe:
 
     @property
     def alphas(self) -> str:
-        """The alpha of each segment, the lowest first, for tables: ``0.5, 1``; ``-`` for a segment without one."""
-        return ", ".join("-" if segment.alpha is None else f"{segment.alpha:g}" for segment in self.segments)
+        """The weights of each segment, the lowest first, for tables: ``0.5, 1``; ``-`` for a segment without one."""
+        return ", ".join(map(str, self.segments))
 
     @property
     def keeps_source(self) -> bool:

@@ -43,10 +43,13 @@ def require_other_queries(bench: Bench, split: str, field: str, *, on: str | Non
     if split in (bench.split, "test"):
         raise ValueError(f"{field}: nothing can be chosen on {split!r}, which the tables are computed on")
     if split not in chosen.splits:
+        other = "name one of them that is not the test split, or give" if len(chosen.splits) > 1 else "give"
+        if field.startswith("sweep"):
+            other = f"choose by folds or on known items, {other}"
         raise ValueError(
             f"{field}: {chosen.name} has no split {split!r} to choose on; "
-            f"{did_you_mean(split, chosen.splits, 'it has')}: name one of them that is not the test split, or give "
-            "alpha_lower and alpha_upper (weights, steps) and choose nothing"
+            f"{did_you_mean(split, chosen.splits, 'it has')}: {other} alpha_lower and alpha_upper (weights, steps) and "
+            "choose nothing"
         )
     chosen_on, _ = judged(chosen.topics(split), chosen.qrels(split))
     require_unasked(bench, chosen_on, field, f"{split} queries" + ("" if on is None else f" of {chosen.name}"))

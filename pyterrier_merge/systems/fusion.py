@@ -81,8 +81,8 @@ class FusionSystem(System):
         if self.chooses:
             require_other_queries(bench, self.split, "split")
             require_not_by_folds(bench, self.of, "of", self.split)
-            topics, qrels = judged(bench.collection.topics(self.split), bench.collection.qrels(self.split))
-            check_measure(self._metric(bench), bench.num_results, topics["qid"].tolist())
+            _, qrels = judged(bench.collection.topics(self.split), bench.collection.qrels(self.split))
+            check_measure(self._metric(bench), bench.num_results)
             require_attainable(self._metric(bench), qrels)
 
     def prepare(self, bench: Bench) -> list[Prepared]:

@@ -90,8 +90,8 @@ class MergedSystem(EncoderSettings):
     def _one_way(self) -> MergedSystem:
         given = self.alpha_lower is not None, self.alpha_upper is not None
         ways = [name for name, there in (("mergekit", self.mergekit), ("sweep", self.sweep)) if there is not None]
-        ways += ["alpha_lower and alpha_upper"] if any(given) else []
-        if len(ways) > 1:
+        ways += [name for name, there in zip(("alpha_lower", "alpha_upper"), given, strict=True) if there]
+        if len(ways) > 1 and ways != ["alpha_lower", "alpha_upper"]:
             raise ValueError(f"say how to merge in one way; found {' and '.join(ways)}")
         if self.mergekit is not None:
             fields = ("source", "domain", "method", "parameters")

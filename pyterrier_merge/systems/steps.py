@@ -83,8 +83,8 @@ class StepsSection(Section):
         chosen_on = self.split or split
         if self.pool is not None:
             self.pool.check(bench, chosen_on)
-        topics, qrels = judged(bench.collection.topics(chosen_on), bench.collection.qrels(chosen_on))
-        check_measure(self.measure(bench), MEASURED, topics["qid"].tolist())
+        _, qrels = judged(bench.collection.topics(chosen_on), bench.collection.qrels(chosen_on))
+        check_measure(self.measure(bench), MEASURED)
         require_attainable(self.measure(bench), qrels)
 
     def documents(self, bench: Bench, asked: TestCollection, split: str) -> TestCollection:

@@ -112,7 +112,7 @@ class SweepSection(Sampling):
             fold_numbers(topics, self.folds, seed=self.seed, name=f"sweep.folds: {there.collection.name}, {self.split}")
         if self.search:
             require_optuna()
-        check_measure(self.measure(bench), bench.num_results, topics["qid"].tolist())
+        check_measure(self.measure(bench), bench.num_results)
         require_attainable(self.measure(bench), qrels)
         self.asked(there)  # fails for a sample that is too small
 

@@ -43,16 +43,13 @@ class CausalBatches:
         return self.steps
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
-        """Return ``input_ids``, ``attention_mask`` and ``next_tokens``, all ``(batch, length) int64``.
+        """Return ``input_ids``, ``attention_mask`` and ``labels``, all ``(batch, length) int64``.
 
-        ``next_tokens`` has each row's ids from the second on. It includes the end-of-sequence token but not padding,
-        even if both are the same token.
+        The labels are the ids without padding. They include the end-of-sequence token, even if it is also the padding
+        token.
         """
-        ids, attention = self.windows.padded(number)
-        after = torch.full(ids.shape, IGNORED)
-        after[:, :-1] = torch.from_numpy(ids)[:, 1:].masked_fill(~torch.from_numpy(attention)[:, 1:], IGNORED)
-        mask = torch.from_numpy(attention.astype("int64"))
-        return {"input_ids": torch.from_numpy(ids), "attention_mask": mask, "next_tokens": after}
+        ids, attention = map(torch.from_numpy, self.windows.padded(number))
+        return {"input_ids": ids, "attention_mask": attention.long(), "labels": ids.masked_fill(~attention, IGNORED)}
 
 
 class CausalLM:
@@ -94,10 +91,8 @@ class CausalLM:
 
     def loss(self, model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the mean loss of a batch (nats per token)."""
-        output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
-        wanted = batch["next_tokens"]
-        counted = wanted != IGNORED
-        return torch.nn.functional.cross_entropy(output.logits[counted].float(), wanted[counted])
+        loss: torch.Tensor = model(**batch, use_cache=False).loss
+        return loss
 
     def save(self, folder: Path) -> None:
         """Write the language model, with the adapter merged in, and the base's tokenizer."""

@@ -37,12 +37,12 @@ class Checkpoints:
     Attributes:
         folder: Folder for checkpoints only; all other files in it may be deleted.
         identity: Fingerprint of the training; checkpoints of other trainings are deleted.
-        every: Steps between checkpoints.
+        every: Steps between checkpoints; a tenth of the training when None, but at most 200.
     """
 
     folder: Path
     identity: str
-    every: int
+    every: int | None = None
 
     @contextmanager
     def alone(self) -> Iterator[None]:

@@ -55,7 +55,7 @@ class DevMeasure:
     def __post_init__(self) -> None:
         topics = self.collection.topics(self.split)
         self._topics, self._qrels = judged(topics, self.collection.qrels(self.split))
-        check_measure(self.metric, NUM_RESULTS, self._topics["qid"].tolist())
+        check_measure(self.metric, NUM_RESULTS)
         require_attainable(self.metric, self._qrels)
 
     def __call__(self) -> float:

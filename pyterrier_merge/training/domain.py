@@ -53,7 +53,7 @@ def train_domain_model(
     settings: DomainSettings | None = None,
     contract: RetrieverContract | None = None,
     device: str | None = None,
-    checkpoint_every: int = 200,
+    checkpoint_every: int | None = None,
     overwrite: bool = False,
     verbose: bool | None = None,
 ) -> Path:
@@ -88,8 +88,9 @@ def train_domain_model(
         contract: Contract of the encoder to be merged (``encoder.contract``), if its length or prompts differ from
             those in the base's files; these are used when None.
         device: ``cpu`` or ``cuda``; when None, a GPU if there is one.
-        checkpoint_every: Steps between checkpoints (three times the size of the trained weights, next to ``out``).
-        overwrite: Replace what exists at ``out``.
+        checkpoint_every: Steps between checkpoints (three times the size of the trained weights, next to ``out``); a
+            tenth of the training when None, but at most 200.
+        overwrite: Replace another training at ``out``.
         verbose: Show a progress bar with the loss; in terminals and notebooks when None.
 
     Raises:
@@ -97,7 +98,7 @@ def train_domain_model(
             is no text to train on, the base cannot be read as a retriever, ``max_length`` is more than it can read, or
             ``out`` is to be overwritten and is the current folder.
         FileNotFoundError: The base does not exist or has no weights.
-        FileExistsError: ``out`` exists with other content and ``overwrite`` is false.
+        FileExistsError: ``out`` exists with other content and ``overwrite`` is false, or is not a training's folder.
         RuntimeError: The training diverged.
     """
     settings = _settings(objective, settings)

@@ -299,7 +299,7 @@ def _arguments(loop: Loop, checkpoints: Checkpoints, dev: Dev | None) -> Trainin
         eval_strategy="steps" if dev else "no",
         eval_steps=dev.every if dev else None,
         eval_on_start=dev is not None,
-        save_steps=dev.every if dev else checkpoints.every,
+        save_steps=dev.every if dev else checkpoints.every or min(200, math.ceil(loop.steps / 10)),
         save_total_limit=2,
         logging_steps=1,
         logging_nan_inf_filter=False,

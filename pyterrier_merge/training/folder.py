@@ -47,7 +47,7 @@ class Trained:
 
 
 def trained_folder(
-    out: Path, identity: str, train: Callable[[Checkpoints], Trained], *, every: int, overwrite: bool
+    out: Path, identity: str, train: Callable[[Checkpoints], Trained], *, every: int | None, overwrite: bool
 ) -> Path:
     """Run a training, unless its finished folder already exists, and return the folder.
 
@@ -55,14 +55,14 @@ def trained_folder(
         out: Output folder.
         identity: Fingerprint of everything that decides the model.
         train: Trains the model; resumes from the checkpoints.
-        every: Steps between checkpoints.
-        overwrite: Replace what exists at ``out``.
+        every: Steps between checkpoints; a tenth of the training when None, but at most 200.
+        overwrite: Replace another training at ``out``.
 
     Raises:
         ValueError: ``every`` is below 1, or ``out`` is to be overwritten and is the current folder.
-        FileExistsError: ``out`` exists with other content and ``overwrite`` is false.
+        FileExistsError: ``out`` exists with other content and ``overwrite`` is false, or is not a training's folder.
     """
-    if every < 1:
+    if every is not None and every < 1:
         raise ValueError(f"checkpoint_every must be at least 1, but is {every}")
     if trained_as(out) == identity:
         logger.info("%s already holds this model", out)
@@ -73,6 +73,10 @@ def trained_folder(
             "pass overwrite=True"
         )
     refuse_existing(out, overwrite=overwrite)
+    if out.exists() and not (out / TRAINING).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise FileExistsError(
+            f"{out} does not hold a training ({TRAINING}) and is not overwritten: give another folder"
+        )
     checkpoints = Checkpoints(folder=out.with_name(f".{out.name}.progress"), identity=identity, every=every)
     with checkpoints.alone():
         if trained_as(out) == identity:

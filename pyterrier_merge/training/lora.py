@@ -46,7 +46,7 @@ def train_lora(
     dev: TestCollection | None = None,
     split: str = "dev",
     metric: Measure = nDCG @ 10,
-    checkpoint_every: int = 50,
+    checkpoint_every: int | None = None,
     overwrite: bool = False,
     verbose: bool | None = None,
 ) -> Path:
@@ -70,14 +70,15 @@ def train_lora(
         dev: A collection with queries to choose the best step on; a pool is enough.
         split: The split of these queries; never the test split.
         metric: The measure of the choice, over 100 results per query.
-        checkpoint_every: Steps between checkpoints; with ``dev``, each measurement writes one instead.
-        overwrite: Replace what exists at ``out``.
+        checkpoint_every: Steps between checkpoints; a tenth of the training when None, but at most 200. With ``dev``,
+            each measurement writes one instead.
+        overwrite: Replace another training at ``out``.
         verbose: Show a progress bar; in terminals and notebooks when None.
 
     Raises:
         ValueError: The source is an encoder of a merge or of an adapter, or cannot be read, the dev split is the test
             split or shares queries with the pairs, or the model does not have the ``target_modules``.
-        FileExistsError: ``out`` exists with other content and ``overwrite`` is false.
+        FileExistsError: ``out`` exists with other content and ``overwrite`` is false, or is not a training's folder.
         RuntimeError: The training diverged, and there is no measured state to return to.
     """
     encoder = source if isinstance(source, E5Encoder) else E5Encoder(source)

@@ -231,8 +231,10 @@ class TrainingPairs:
         count = round(fraction * len(self)) if fraction is not None else number
         if not isinstance(count, int) or not FEWEST <= count <= len(self):
             smallest = math.ceil(1e4 * FEWEST / len(self)) / 1e4
+            if fraction is None:
+                raise ValueError(f"{self.name}: a sample has {FEWEST} to {len(self)} queries, found {count!r}")
             raise ValueError(
-                f"{self.name}: {'number' if fraction is None else f'fraction {fraction:g}'} gives {count!r} of "
+                f"{self.name}: fraction {fraction:g} gives {count!r} of "
                 f"{len(self)} queries, and a sample has at least {FEWEST}: the smallest fraction is {smallest:g}"
             )
         return count

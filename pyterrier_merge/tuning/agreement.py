@@ -28,8 +28,8 @@ class UnlabelledChoice:
         merges: One row per merge (index: its name). The mean difference from the source on each kind that is used
             (column: the kind); ``gain``, the mean over kinds as a share of the possible gain over the source, and
             ``low``, its lower bound; ``agreed``, whether the bound and the difference on each kind are above 0.
-        kinds: One row per kind (index: its name): ``queries``, ``source`` (its mean), ``used`` (whether the kind is
-            used), and ``why`` if it is not.
+        kinds: One row per kind (index: its name): ``queries`` and ``source`` (its mean), both missing for kinds that
+            were left out, ``used`` (whether the kind is used), and ``why`` if it is not.
         labels: Number of judgements used: 0.
     """
 
@@ -173,12 +173,13 @@ def _use_of_kinds(
     left_out: Mapping[str, str],
 ) -> pd.DataFrame:
     """Return one row per kind: its items, the source's mean, whether it is used, and why not."""
-    rows: list[tuple[str, int, float, str]] = []
+    rows: list[tuple[str, int | None, float, str]] = []
     for kind, frame in values.items():
         own = float(source[kind].mean())
         rows.append((kind, len(frame), own, why_unused(len(frame), own, lexical.get(kind, 0.0))))
-    rows += [(kind, 0, float("nan"), why) for kind, why in left_out.items()]
+    rows += [(kind, None, float("nan"), why) for kind, why in left_out.items()]
     kinds = pd.DataFrame(rows, columns=["kind", "queries", "source", "why"]).set_index("kind")
+    kinds = kinds.astype({"queries": "Int64"})
     kinds.insert(2, "used", kinds["why"] == "")
     return kinds
 

@@ -17,6 +17,7 @@ from pyterrier_merge.tuning.uncertainty import Uncertainty
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SAME = 1e-12  # smaller differences count as 0
 ADAPTIVE = (
     " The same queries proposed these points, so both figures are too favourable: measure the choice on other queries."
 )
@@ -97,6 +98,8 @@ class Sweep:
 
     def _chosen(self) -> str:
         chosen, source = float(self.table[self.metric].iloc[self.chosen_row]), float(self.source.mean())
+        if len(self.table) > 1 and (self.per_query.sub(self.source, axis=0).abs() < SAME).all(axis=None):
+            return f"all merges have the source's {self.metric} for every query ({source:.4f} on {self.on})."
         if self.chose_source and self.rule == "best":
             return f"no merge was better than the source ({self.metric} {source:.4f}) on {self.on}."
         point = in_words(self.point)
@@ -115,13 +118,18 @@ class Sweep:
 
     def _sure(self) -> str:
         if self.certainty is None:
-            return ""
+            return "A single query does not say how sure this is."
         sure = self.certainty
-        return (
+        gained = (
             f"Repeating the choice on resampled queries, the chosen alphas scored {abs(sure.gain):.4f} "
             f"{'above' if sure.gain >= 0 else 'below'} the source on the queries left out ({sure.low:+.4f} to "
-            f"{sure.high:+.4f} in 95 % of resamples); that the best of the grid beats the source has p = "
-            f"{sure.p_value:.2g} (one-sided max-T test over the grid).{ADAPTIVE if self.adaptive else ''}"
+            f"{sure.high:+.4f} in 95 % of resamples)"
+        )
+        if sure.low == sure.high:
+            gained = "Too few queries tell the merges apart to estimate the gain on other queries"
+        return (
+            f"{gained}; that the best of the grid beats the source has p = {sure.p_value:.2g} (one-sided max-T test "
+            f"over the grid).{ADAPTIVE if self.adaptive else ''}"
         )
 
     def _screened(self) -> str:

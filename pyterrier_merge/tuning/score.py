@@ -66,7 +66,7 @@ class ScoringTask:
     def __post_init__(self) -> None:
         if self.memory is not None and self.memory < 0:
             raise ValueError(f"memory is a number of bytes, 0 for one batch at a time; found {self.memory!r}")
-        check_measure(self.metric, self.num_results, self.topics["qid"].tolist())
+        check_measure(self.metric, self.num_results)
 
     def encoder(self, recipe: MergeRecipe) -> MergedE5Encoder:
         """Return the encoder of a recipe: the same object every time, whose recipe changes."""

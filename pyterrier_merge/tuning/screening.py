@@ -57,8 +57,8 @@ def require_screen(screen: TestCollection, task: ScoringTask, confirm: int) -> N
     )
     if different:
         raise ValueError(
-            f"the pool and the collection differ in {len({qid for qid, _ in different})} of their judged {task.split} "
-            f"queries, such as {min(different)[0]!r}: make the pool from the same queries"
+            f"the pool and the collection have different judged {task.split} queries, such as {min(different)[0]!r}: "
+            "make the pool from the same queries"
         )
 
 

@@ -341,4 +341,4 @@ def _by_name(names: tuple[str, ...], values: Sequence[Any]) -> dict[str, Any]:
 
 def _require_whole(what: str, number: Any, least: int) -> None:
     if isinstance(number, bool) or not isinstance(number, int) or number < least:
-        raise ValueError(f"the number of {what} is a whole number of at least {least}; found {number!r}")
+        raise ValueError(f"expected at least {least} {what}, a whole number; found {number!r}")

@@ -82,6 +82,13 @@ def test_says_how_many_judged_documents_are_lacking(caplog):
     assert caplog.messages == ["mine: 2 of the 3 judged documents are not in the corpus"]
 
 
+def test_says_how_many_documents_are_empty(caplog):
+    docs = [{"docno": "a", "text": "fever"}, {"docno": "b", "text": " "}]
+    frames = pd.DataFrame({"qid": ["1"], "query": ["x"]}), pd.DataFrame({"qid": ["1"], "docno": ["a"], "label": [1]})
+    from_frames("some", docs, *frames)
+    assert caplog.messages == ["some: 1 of the 2 documents are empty; they are kept"]
+
+
 def test_fingerprint_is_of_docnos_and_texts():
     def fingerprint(docs, name="mine"):
         return from_frames(name, docs, TOPICS, QRELS).fingerprint

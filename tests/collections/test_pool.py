@@ -5,7 +5,7 @@ from pyterrier_merge.collections.pool import documents_alone, pooled
 
 
 def test_a_pool_holds_the_judged_and_the_first_results(small_collection):
-    run = pd.DataFrame({"qid": ["x"] * 3, "docno": ["d27", "d28", "d29"], "rank": [0, 1, 2]})
+    run = pd.DataFrame({"qid": ["dev-d0"] * 3, "docno": ["d27", "d28", "d29"], "rank": [0, 1, 2]})
     pool = pooled(small_collection, "dev", [run], depth=2)
     docs = list(pool.corpus_iter())
     assert {doc["docno"] for doc in docs} == {f"d{number}" for number in range(10)} | {"d27", "d28"}
@@ -16,7 +16,7 @@ def test_a_pool_holds_the_judged_and_the_first_results(small_collection):
 
 
 def test_a_pool_is_another_corpus(small_collection):
-    run = pd.DataFrame({"qid": ["x"], "docno": ["d29"], "rank": [0]})
+    run = pd.DataFrame({"qid": ["dev-d0"], "docno": ["d29"], "rank": [0]})
     fingerprints = {
         small_collection.fingerprint,
         pooled(small_collection, "dev", [], depth=1).fingerprint,
@@ -32,6 +32,12 @@ def test_a_pool_without_depth_is_refused(small_collection):
         pooled(small_collection, "train", [], depth=1)
 
 
+def test_a_run_of_other_queries_makes_no_pool(small_collection):
+    run = pd.DataFrame({"qid": ["test-d10"], "docno": ["d1"], "rank": [0]})
+    with pytest.raises(ValueError, match="other queries than those of dev, such as 'test-d10'"):
+        pooled(small_collection, "dev", [run], depth=1)
+
+
 def test_a_pool_of_a_reranking_collection_holds_the_candidates_of_its_split(reranking_collection):
     pool = pooled(reranking_collection, "dev", [], depth=1)
     candidates = reranking_collection.candidates("dev")
@@ -41,7 +47,7 @@ def test_a_pool_of_a_reranking_collection_holds_the_candidates_of_its_split(rera
 
 
 def test_a_pool_without_the_judged_documents(small_collection):
-    run = pd.DataFrame({"qid": ["x"] * 2, "docno": ["d28", "d1"], "rank": [0, 1]})
+    run = pd.DataFrame({"qid": ["dev-d0"] * 2, "docno": ["d28", "d1"], "rank": [0, 1]})
     pool = pooled(small_collection, "dev", [run], depth=2, judged=False)
     assert {doc["docno"] for doc in pool.corpus_iter()} == {"d28", "d1"}
     pd.testing.assert_frame_equal(pool.qrels("dev"), small_collection.qrels("dev"))
@@ -59,7 +65,7 @@ def test_documents_of_a_pool_are_looked_up(small_collection, monkeypatch):
 
     monkeypatch.setattr(type(small_collection), "documents_of", looked_up)
     monkeypatch.setattr(type(small_collection), "_documents", lambda _: pytest.fail("a pass over all documents"))
-    run = pd.DataFrame({"qid": ["x"] * 2, "docno": ["d28", "d999"], "rank": [0, 1]})
+    run = pd.DataFrame({"qid": ["dev-d0"] * 2, "docno": ["d28", "d999"], "rank": [0, 1]})
     pool = pooled(small_collection, "dev", [run], depth=2, judged=False)
     assert [doc["docno"] for doc in pool.corpus_iter()] == ["d28"]
     assert pool.num_docs == 1

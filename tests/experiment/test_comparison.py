@@ -302,7 +302,7 @@ def test_what_is_saved(collection, tmp_path):
         ({"split": "tst"}, ValueError, "has no split 'tst'"),
         ({"measures": "nDCG@10"}, ValueError, "objects of ir_measures in a list"),
         ({"measures": []}, ValueError, "objects of ir_measures in a list"),
-        ({"measures": ["nDCG@10"]}, ValueError, "expected a measure of ir_measures"),
+        ({"measures": ["nDCG@10"]}, ValueError, "expected a measure, such as ir_measures"),
         ({"measures": [R @ 1000]}, ValueError, "R@1000 looks deeper than num_results, 100"),
         ({"measures": [P(rel=2) @ 5]}, ValueError, "would be 0 for every query: it needs judgements with a label of 2"),
         ({"test": "sign"}, ValueError, "unknown test 'sign': choose one of t, randomization, wilcoxon"),

@@ -302,8 +302,8 @@ def test_wrong_sections_are_refused(section, message):
     ("change", "message"),
     [
         ({"fraction": 0.01}, "fraction 0.01 gives 0 of 20 queries, and a sample has at least 2"),
-        ({"queries": 1}, "number gives 1 of 20 queries"),
-        ({"queries": 30}, "gives 30 of 20 queries"),
+        ({"queries": 1}, "a sample has 2 to 20 queries, found 1"),
+        ({"queries": 30}, "a sample has 2 to 20 queries, found 30"),
         ({"queries": 4, "choose": {"folds": 5}}, "4 distinct queries cannot be divided into 5 folds"),
         ({"queries": 3, "choose": {"folds": 2}}, "3 distinct queries cannot be divided into 2 folds"),
         ({"split": "test"}, "split: nothing can be chosen on 'test'"),

@@ -412,7 +412,6 @@ def test_folds_of_a_split_in_which_some_queries_have_no_judgements(make_bench, s
     [
         ({"metric": "R@1000"}, "R@1000 looks deeper than num_results, 100"),
         ({"metric": "P(rel=2)@10"}, "would be 0 for every query"),
-        ({"metric": "ERR@10"}, "ERR@10 cannot be computed"),
     ],
 )
 def test_a_choice_without_labels_is_checked_before_any_work(make_bench, section, given, message):

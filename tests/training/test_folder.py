@@ -8,7 +8,7 @@ import pytest
 
 from pyterrier_merge.training.checkpoints import Checkpoints, DivergedError
 from pyterrier_merge.training.engine import Course
-from pyterrier_merge.training.folder import Trained, trained_folder
+from pyterrier_merge.training.folder import Trained, trained_as, trained_folder
 
 CURVE = pd.DataFrame({"step": [1, 2], "loss": [2.0, float("inf")], "tokens": [3, 4], "seconds": [0.1, 0.1]})
 
@@ -58,6 +58,17 @@ def test_of_two_trainings_the_second_waits_for_the_first(tmp_path, caplog, same)
     assert (out / "model").read_text() == ("first" if same else "second")
     assert second_is_in == ([] if same else [[]])
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_data_are_never_overwritten(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "docs.jsonl").write_text("mine")
+    with pytest.raises(FileExistsError, match="does not hold a training"):
+        trained_folder(tmp_path / "out", "one", lambda _: made(), every=1, overwrite=True)
+    assert (tmp_path / "out" / "docs.jsonl").read_text() == "mine"
+    (tmp_path / "out" / "docs.jsonl").unlink()
+    out = trained_folder(tmp_path / "out", "one", lambda _: made(), every=1, overwrite=True)
+    assert trained_as(trained_folder(out, "two", lambda _: made(), every=1, overwrite=True)) == "two"
 
 
 @pytest.mark.parametrize("error", [ValueError("wrong"), KeyboardInterrupt(), OSError("full")])

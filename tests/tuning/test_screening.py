@@ -60,9 +60,7 @@ def test_a_pool_of_other_queries_is_refused(encoder, small_collection, tmp_path)
         sweep(encoder, small_collection, screen=pooled(small_collection, "test", [], depth=1), root=tmp_path)
     topics, qrels = ({"dev": of("dev")[:7]} for of in (small_collection.topics, small_collection.qrels))
     fewer = from_frames("fewer", small_collection.corpus_iter(), topics, qrels)
-    with pytest.raises(ValueError, match="differ in 3 of their judged dev queries, such as 'dev-d7'"):
+    with pytest.raises(ValueError, match="have different judged dev queries, such as 'dev-d7'"):
         sweep(encoder, small_collection, screen=fewer, root=tmp_path)
-    with pytest.raises(
-        ValueError, match="differ in 3 of their judged dev queries"
-    ):  # these would choose by more labels
+    with pytest.raises(ValueError, match="have different judged dev queries"):  # these would choose by more labels
         sweep(encoder, fewer, screen=pooled(small_collection, "dev", [], depth=1), root=tmp_path)

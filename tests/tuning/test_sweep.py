@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 import pytest
-from pyterrier.measures import ERR, RR, R, nDCG
+from pyterrier.measures import AP_IA, RR, R, nDCG
 from safetensors.torch import load_file, save_file
 
 from pyterrier_merge import E5Encoder, MergedE5Encoder, Space, sweep
+from pyterrier_merge.collections import from_frames
 from pyterrier_merge.recipe import Segment
 
 
@@ -49,7 +50,6 @@ def test_a_sweep_scores_each_pair_as_a_search_by_hand_does(encoder, small_collec
 
 
 def test_of_equal_pairs_the_one_with_more_source_wins(encoder, small_collection, tmp_path):
-    from pyterrier_merge.collections import from_frames
 
     unanswerable = small_collection.qrels("dev").assign(docno="elsewhere")
     docs, topics = small_collection.corpus_iter(), {"dev": small_collection.topics("dev")}
@@ -77,7 +77,6 @@ def test_a_damaged_score_is_named(encoder, small_collection, tmp_path, content):
 
 
 def test_other_judgements_are_measured_anew(encoder, small_collection, tmp_path):
-    from pyterrier_merge.collections import from_frames
 
     sweep(encoder, small_collection, grid=[1], metric=RR, root=tmp_path)
     shifted = small_collection.qrels("dev").assign(docno=["d29"] * 10)
@@ -94,7 +93,6 @@ def test_other_judgements_are_measured_anew(encoder, small_collection, tmp_path)
 
 def test_equal_scores_are_ordered_as_trec_eval_orders_them(encoder, tmp_path):
     """Documents of one text: a, the relevant one, is the last of three by hand. RR@10 alone would have it first."""
-    from pyterrier_merge.collections import from_frames
 
     docs = [{"docno": docno, "text": "heart"} for docno in "abc"]
     topics = {"dev": pd.DataFrame({"qid": ["q"], "query": ["heart"]})}
@@ -105,7 +103,6 @@ def test_equal_scores_are_ordered_as_trec_eval_orders_them(encoder, tmp_path):
 
 def test_the_mean_is_over_topics_with_judgements(encoder, small_collection, tmp_path):
     """Two topics without judgements and three judgements without a topic change no figure."""
-    from pyterrier_merge.collections import from_frames
 
     topics, qrels = small_collection.topics("dev"), small_collection.qrels("dev")
     strangers = qrels[:3].assign(qid=["x", "y", "z"])
@@ -133,12 +130,11 @@ def test_the_test_split_is_refused(encoder, small_collection):
     ("metric", "message"),
     [
         (R @ 6, "R@6 looks deeper than num_results, 5"),
-        (ERR @ 5, "ERR@5 cannot be computed"),
-        ("nDCG@5", "expected a measure of ir_measures, such as nDCG @ 10, found 'nDCG@5'"),
+        (AP_IA, "AP_IA cannot be computed"),
+        ("nDCG@5", "expected a measure, such as ir_measures.nDCG @ 10, found 'nDCG@5'"),
     ],
 )
 def test_a_metric_that_cannot_be_computed_is_refused(encoder, small_collection, tmp_path, metric, message):
-    """The qids of the small collection are no numbers, as gdeval's have to be."""
     with pytest.raises(ValueError, match=message):
         sweep(encoder, small_collection, metric=metric, num_results=5, root=tmp_path)
     assert not list(tmp_path.iterdir())
@@ -183,7 +179,6 @@ def test_a_sweep_shows_itself(encoder, small_collection, tmp_path):
 
 
 def test_another_text_field_is_another_index_and_another_score(encoder, bert_retriever, bert_language_model, tmp_path):
-    from pyterrier_merge.collections import from_frames
 
     docs = [{"docno": "a", "text": "heart", "title": "kidney"}, {"docno": "b", "text": "kidney", "title": "heart"}]
     topics = {"dev": pd.DataFrame({"qid": ["q", "r"], "query": ["heart", "kidney"]})}
@@ -200,7 +195,6 @@ def test_another_text_field_is_another_index_and_another_score(encoder, bert_ret
 
 def test_known_items_that_trained_a_model_do_not_choose_its_alphas(encoder, bert_language_model, tmp_path, monkeypatch):
     from pyterrier_merge import known_items
-    from pyterrier_merge.collections import from_frames
     from pyterrier_merge.training.pairs import pairs_from_collection
     from pyterrier_merge.training.provenance import describe
 
@@ -269,6 +263,19 @@ def test_a_finer_grid_around_the_best(encoder, small_collection, tmp_path):
 def test_a_single_point_is_said_to_be_one(encoder, small_collection, tmp_path):
     said = sweep(encoder, small_collection, grid=[(0.5, 1)], metric=RR, root=tmp_path).describe()
     assert "(0.5, 1), the only merge to choose, has RR 0." in said
+
+
+def test_what_does_not_tell_merges_apart_is_said(encoder, small_collection, tmp_path):
+    def chosen_on(docs, queries):
+        topics, qrels = ({"dev": of("dev")[:queries]} for of in (small_collection.topics, small_collection.qrels))
+        collection = from_frames("few", docs, topics, qrels)
+        return sweep(encoder, collection, grid=[0, 1], metric=RR, root=tmp_path).describe()
+
+    docs = list(small_collection.corpus_iter())
+    assert chosen_on(docs, 1).endswith("A single query does not say how sure this is.")
+    alike = chosen_on([{**doc, "text": "fever"} for doc in docs], 5)
+    assert alike.startswith("all merges have the source's RR for every query (0.")
+    assert "Too few queries tell the merges apart to estimate the gain" in alike
 
 
 def test_the_source_is_the_source_where_embeddings_are_merged(encoder, small_collection, tmp_path):

@@ -4,7 +4,7 @@ import shutil
 import pandas as pd
 import pyterrier as pt
 import pytest
-from pyterrier.measures import ERR, P, R, nDCG
+from pyterrier.measures import P, R, nDCG
 from several_workers import SeveralWorkers
 
 from pyterrier_merge import E5Encoder, MergedE5Encoder, Space, bm25, known_items
@@ -115,8 +115,6 @@ def test_what_cannot_be_chosen_on_is_refused(merged, docs, bert_retriever):
         choose_unlabelled(merged, collection_of(docs), metric=R @ 1000)
     with pytest.raises(ValueError, match="needs judgements with a label of 2"):
         choose_unlabelled(merged, collection_of(docs), metric=P(rel=2) @ 10)
-    with pytest.raises(ValueError, match="ERR@10 cannot be computed"):
-        choose_unlabelled(merged, collection_of(docs), metric=ERR @ 10)
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         choose_unlabelled(merged, collection_of(docs), grid=[1.5])
     with pytest.raises(ValueError, match="the grid has 1,024 points"):

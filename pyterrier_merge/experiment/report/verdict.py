@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -78,6 +78,7 @@ def _cautions(comparison: Comparison) -> list[str]:
     judged = comparison.table.set_index("name").get("Judged@10", pd.Series(dtype=float)).dropna()
     if "Judged@10" in comparison.measures:  # a measure counts queries without results as 0
         judged = judged.drop(list(comparison.unanswered))
+    judged = judged.drop([name for name in judged.index if _has_short_lists(comparison.runs[name])])
     if len(judged) > 1 and judged.min() < judged.max() - FEWER_JUDGED:
         said.append(
             f"Between {judged.min():.0%} ({judged.idxmin()}) and {judged.max():.0%} ({judged.idxmax()}) of the first "
@@ -94,3 +95,8 @@ def _listed(parts: list[str]) -> str:
     more = [f"{len(parts) - NAMED} more"] if len(parts) > NAMED else []
     *most, last = [*parts[:NAMED], *more]
     return f"{', '.join(most)} and {last}" if most else last
+
+
+def _has_short_lists(runs: Sequence[pd.DataFrame]) -> bool:
+    """Whether a query has fewer than ten results: the share of judged ones is then of fewer documents."""
+    return any(run.groupby("qid").size().min() < 10 for run in runs)
