@@ -99,8 +99,8 @@ def check_measure(measure: Measure, num_results: int) -> None:
     except Exception as error:  # errors of ir_measures' programs have no common class
         reason = re.sub(r"<object object at \w+>", "nothing", str(error))
         raise ValueError(f"{measure} cannot be computed: {type(error).__name__}: {reason}") from error
-    if missing := set(_MADE_UP_QRELS["qid"]) - set(found.dropna()["qid"]):
-        raise ValueError(f"{measure} cannot be computed: it has no value for a query such as {min(missing)!r}")
+    if set(_MADE_UP_QRELS["qid"]) - set(found.dropna()["qid"]):
+        raise ValueError(f"{measure} cannot be computed: it has no value for a query that finds nothing relevant")
 
 
 def require_attainable(measure: Measure, qrels: pd.DataFrame) -> None:

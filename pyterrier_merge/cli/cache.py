@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Annotated
 
@@ -63,4 +64,6 @@ def _confirmed(question: str, *, err: bool) -> bool:
     try:
         return typer.confirm(question, err=err)
     except typer.Abort as error:
+        if sys.stdin.isatty():
+            raise
         raise ValueError("nobody answered, so nothing was deleted: give --yes") from error

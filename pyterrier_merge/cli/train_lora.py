@@ -63,7 +63,7 @@ def train_lora(
         if pool is not None and dev is None:
             raise ValueError("--pool is for the dev queries: give --dev SPLIT")
         told = read_settings(LoRATraining, settings or ())
-        if "patience" in told.model_fields_set and dev is None:
+        if "patience" in told.model_fields_set and told.patience is not None and dev is None:
             raise ValueError("--set patience=... stops at the best step on dev queries: give --dev SPLIT")
         given = read_collection(collection)
         pairs = pairs_from_collection(given, split)

@@ -21,7 +21,7 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting, such as steps=200. Repeatable.")
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu or cuda; a GPU if there is one.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an existing OUT.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace another training in OUT.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 
 STOPPED = "the last checkpoint is kept beside OUT; give the same command again to go on from it"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pyterrier_merge.encoding.families import TASK, known_family
 from pyterrier_merge.encoding.loading import load_retriever
 from pyterrier_merge.encoding.self_test import TEXTS
 from pyterrier_merge.encoding.tokens import tokenise
@@ -44,7 +45,7 @@ def load_adapted(
 
     from pyterrier_merge.encoding.forward_pass import ForwardPass
 
-    settings |= _without_prompts(adapter, settings)
+    settings |= _without_prompts(adapter, name, settings)
     with adapted_files(source, adapter) as folder:
         model, contract = load_retriever(folder, name, device=device, **settings)
         run = ForwardPass(model, device)
@@ -65,12 +66,14 @@ def load_adapted(
     return model, contract
 
 
-def _without_prompts(adapter: Path, settings: Mapping[str, Any]) -> dict[str, str]:
+def _without_prompts(adapter: Path, name: str, settings: Mapping[str, Any]) -> dict[str, str]:
     """The prompts that an adapter of this package was trained without, and that would else be those of the family."""
     file = adapter / "config_sentence_transformers.json"
     if not (adapter / TRAINING).is_file() or not file.is_file():
         return {}
     stated = read_json(file).get("prompts") or {}
-    given = {"query": ("query_prompt", "task"), "document": ("document_prompt",)}
+    family = known_family(name)
+    by_task = family is None or TASK in family.query_prompt
+    given = {"query": ("query_prompt", "task") if by_task else ("query_prompt",), "document": ("document_prompt",)}
     empty = [kind for kind, names in given.items() if not stated.get(kind) and not any(map(settings.get, names))]
     return {f"{kind}_prompt": "" for kind in empty}

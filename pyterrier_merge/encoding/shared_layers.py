@@ -144,7 +144,8 @@ class SharedLayers:
         try:
             for step in self._steps(recipes):
                 self._encoder.recipe = recipes[step.place]
-                self._encoder.merged()
+                if self._encoder.merged() is not self._model:
+                    raise RuntimeError("the merges of a walk are of different models, so a model was loaded again")
                 self._kept.update({depth: {} for depth in step.kept if not self.reason})
                 with self._patched():
                     found = []

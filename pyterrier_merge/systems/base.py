@@ -236,15 +236,15 @@ def all_labels(parts: Iterable[Prepared]) -> frozenset[str] | None:
     return None if None in found else frozenset[str]().union(*(labels for labels in found if labels))
 
 
-def most_trials(counts: Mapping[str, int]) -> int:
-    """Return the number of trials of a system that builds on others, from the number of each by name.
+def most_trials(counts: Sequence[tuple[str, int]]) -> int:
+    """Return the number of trials of a system that builds on others, from the name and the number of each.
 
     Raises:
         ValueError: They differ; a system with one trial takes part in all of another's.
     """
-    most = max(counts.values())
-    if any(count not in (1, most) for count in counts.values()):
-        found = ", ".join(f"{name} {count}" for name, count in counts.items())
+    most = max(count for _, count in counts)
+    if any(count not in (1, most) for _, count in counts):
+        found = ", ".join(f"{name} {count}" for name, count in counts)
         raise ValueError(f"numbers of trials differ ({found}): use the same number of seeds or samples, or one")
     return most
 
@@ -258,5 +258,5 @@ def shared_trials(systems: Sequence[tuple[str, Sequence[Prepared]]]) -> list[lis
     Raises:
         ValueError: They have different numbers of trials; a system with one trial takes part in all of another's.
     """
-    most = most_trials({name: len(trials) for name, trials in systems})
+    most = most_trials([(name, len(trials)) for name, trials in systems])
     return [[trials[min(trial, len(trials) - 1)] for _, trials in systems] for trial in range(most)]

@@ -67,8 +67,8 @@ def require_not_by_folds(bench: Bench, names: Iterable[str], field: str, split: 
     for name in names:
         if split != bench.split and bench.by_folds(name):
             raise ValueError(
-                f"{field}: {name!r} chooses its alphas by folds, so it answers the {bench.split} queries alone and has "
-                "no single encoder: name another system"
+                f"{field}: {name!r} is, or builds on, a merge that is chosen by folds, so it answers the {bench.split} "
+                "queries alone and has no single encoder: name another system"
             )
 
 

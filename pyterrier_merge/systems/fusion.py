@@ -74,7 +74,7 @@ class FusionSystem(System):
 
     def num_trials(self, of: Callable[[str], int]) -> int:
         """Return the number of trials of the systems that are fused."""
-        return most_trials({name: of(name) for name in self.of})
+        return most_trials([(name, of(name)) for name in self.of])
 
     def check(self, bench: Bench) -> None:
         """Check the queries for choosing the weight."""

@@ -87,7 +87,8 @@ class LoRASystem(Sampling, EncoderSettings):
             raise ValueError("train.negatives is 0, so no hard negative would be used: set the number per query")
         if self.train.negatives and self.negatives is None and self.pairs is None:
             raise ValueError("train.negatives needs 'negatives', with a system: they are drawn from its results")
-        if self.train.patience != LoRATraining.model_fields["patience"].default and self.choose is None:
+        stops_early = self.choose is not None and self.choose.split is not None
+        if self.train.patience not in (None, LoRATraining.model_fields["patience"].default) and not stops_early:
             raise ValueError("train.patience stops at the best step on other queries: say 'choose', with a split")
         if self.train.stop_at is not None and self.choose is not None:
             raise ValueError("the number of steps is chosen: leave train.stop_at out")
@@ -109,7 +110,7 @@ class LoRASystem(Sampling, EncoderSettings):
 
     def num_trials(self, of: Callable[[str], int]) -> int:
         """Return the number of samples, or of trials of the system that it is trained on."""
-        return most_trials({self.of or "source": of(self.of) if self.of else 1, "samples": self.trials or 1})
+        return most_trials([(self.of, of(self.of)) if self.of else ("source", 1), ("samples", self.trials or 1)])
 
     def check(self, bench: Bench) -> None:
         """Check the queries for training and choosing: the table's queries must not be among them."""
@@ -231,7 +232,7 @@ class LoRASystem(Sampling, EncoderSettings):
         bases = self._bases(bench)
         pairs, left_out = self._new_pairs(bench, self._given_pairs(bench))
         samples = self.samples(pairs)
-        trials = most_trials({self.of or "source": len(bases), "samples": len(samples)})
+        trials = most_trials([(self.of or "source", len(bases)), ("samples", len(samples))])
         found = []
         for trial in range(trials):
             number = trial % len(samples)

@@ -124,7 +124,7 @@ class MergedSystem(EncoderSettings):
     def num_trials(self, of: Callable[[str], int]) -> int:  # noqa: ARG002 (of every kind)
         """Return the number of seeds of the training, or of samples of the sweep."""
         seeds = len(self.domain.settings()) if isinstance(self.domain, TrainedDomain) else 1
-        return most_trials({"seeds": seeds, "samples to choose on": (self.sweep and self.sweep.trials) or 1})
+        return most_trials([("seeds", seeds), ("samples to choose on", (self.sweep and self.sweep.trials) or 1)])
 
     def by_folds(self, of: Callable[[str], bool]) -> bool:  # noqa: ARG002 (of every kind)
         """Return whether the alphas are chosen by folds."""

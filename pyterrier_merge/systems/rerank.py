@@ -76,8 +76,8 @@ class RerankSystem(System):
 
     def num_trials(self, of: Callable[[str], int]) -> int:
         """Return the number of trials of the first stage and of the encoder."""
-        by = {self.by: of(self.by)} if isinstance(self.by, str) else {"by": self.by.num_trials(of)}
-        return most_trials({self.first: of(self.first)} | by)
+        by = (self.by, of(self.by)) if isinstance(self.by, str) else ("by", self.by.num_trials(of))
+        return most_trials([(self.first, of(self.first)), by])
 
     def check(self, bench: Bench) -> None:
         """Check the depth, and its own encoder."""

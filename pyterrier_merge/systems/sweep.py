@@ -224,7 +224,10 @@ class SweepSection(Sampling):
             if space.depth is None:
                 return None
         points = [] if self.search else space.points()
-        return list(dict.fromkeys(space.recipe(recipe, point) for point in (*points, *space.ends)))
+        ends = space.ends if self.search or space.shows_ends(self.rule) else ()
+        tried = space.recipes(recipe, [*points, *ends])
+        source = [] if any(one.keeps_source for one in tried) else [recipe.unmerged]
+        return list(dict.fromkeys([*source, *tried, space.domain(recipe)]))
 
     def _unknown_merges(self, tried: Sequence[MergeRecipe] | None) -> int:
         """Number of merges to try that are not known in advance."""

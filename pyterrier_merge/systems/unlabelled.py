@@ -104,5 +104,5 @@ class UnlabelledSection(Section):
             stored=False,
         )
         space = self.varied(1)
-        tried = {space.recipe(recipe, point) for point in (*space.points(), *space.ends)}
+        tried = {*space.recipes(recipe, [*space.points(), space.ends[0]]), space.domain(recipe)}
         return [*[merge] * len(tried), replace(index_step(bench, encoder(bench, recipe), over=""), at_most=True)]

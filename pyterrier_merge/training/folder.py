@@ -67,16 +67,16 @@ def trained_folder(
     if trained_as(out) == identity:
         logger.info("%s already holds this model", out)
         return out
+    if out.exists() and not (out / TRAINING).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise FileExistsError(
+            f"{out} does not hold a training ({TRAINING}) and is not overwritten: give another folder"
+        )
     if out.exists() and not overwrite:
         raise FileExistsError(
             f"{out} exists and is not the model of this training ({identity}); choose another folder, delete it, or "
             "pass overwrite=True"
         )
     refuse_existing(out, overwrite=overwrite)
-    if out.exists() and not (out / TRAINING).is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise FileExistsError(
-            f"{out} does not hold a training ({TRAINING}) and is not overwritten: give another folder"
-        )
     checkpoints = Checkpoints(folder=out.with_name(f".{out.name}.progress"), identity=identity, every=every)
     with checkpoints.alone():
         if trained_as(out) == identity:

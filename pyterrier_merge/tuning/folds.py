@@ -190,7 +190,7 @@ def sweep_folds(
     task = measuring.task
     name = f"{collection.name}, {split}"
     number = fold_numbers(task.topics, folds, seed=seed, name=name).set_axis(task.topics["qid"])
-    measured = measuring.of(measuring.space.points(), ends=measuring.shows_ends)
+    measured = measuring.of(measuring.space.points(), ends=measuring.space.shows_ends(rule))
     rows, honest, encoders = [], pd.Series(index=measured.values.index, dtype=float), []
     for fold in range(folds):
         inside = measured.values.index[number.to_numpy() == fold]

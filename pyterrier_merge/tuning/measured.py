@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -89,11 +89,6 @@ class Measuring:
     def __post_init__(self) -> None:
         require_rule(self.rule)
 
-    @property
-    def shows_ends(self) -> bool:
-        """Whether source and domain model are points, too: a plain grid with the rule ``best`` is shown as it is."""
-        return not self.space.is_plain or self.rule != "best"
-
     def of(self, points: Iterable[Point], *, ends: bool, domain: bool = True) -> Measured:
         """Measure points, the source and the domain model.
 
@@ -105,24 +100,20 @@ class Measuring:
         Raises:
             ValueError: A point has no recipe, or the metric has a value for no query.
         """
-        ones, zeros = self.space.ends
-        wanted: dict[MergeRecipe, dict[str, Value]] = {}
-        for point in (*points, *((ones, zeros) if ends else ())):
-            recipe = self.space.recipe(self.models, point)
-            same = next((one for one in wanted if one.keeps_source), recipe) if recipe.keeps_source else recipe
-            wanted.setdefault(same, self.space.point(point))
-        # by weights alone: a method such as ties would change the domain model
-        bottom = replace(self.space.recipe(self.models, zeros), method="linear", parameters=(), base=None)
-        top = self.models.unmerged
+        wanted = self.space.recipes(self.models, [*points, *(self.space.ends if ends else ())])
+        top, bottom = self.models.unmerged, self.space.domain(self.models)
         require_attainable(self.task.metric, self.task.qrels)
-        recipes = [top, *([bottom] if domain else []), *wanted]
+        together = domain and self.models.base is None  # recipes with and without a base are of different models
+        recipes = [top, *([bottom] if together else []), *wanted]
         found = scores(recipes, self.task, self.executor, verbose=self.verbose)
+        if domain and not together:
+            found |= scores([bottom], self.task, self.executor, verbose=self.verbose)
         values = pd.DataFrame({position: found[recipe] for position, recipe in enumerate(wanted)})
         return Measured(tuple(wanted.values()), tuple(wanted), values, found[top], found[bottom] if domain else None)
 
     def grid(self, refine: int) -> Measured:
         """Measure the points of the space, then ``refine`` finer grids, each around the point chosen so far."""
-        ends = self.shows_ends
+        ends = self.space.shows_ends(self.rule)
         measured = self.of(self.space.points(), ends=ends)
         for _ in range(refine):
             finer = self.space.around(measured.points[measured.choose(self.rule)], measured.points)

@@ -125,8 +125,8 @@ class Sweep:
             f"{'above' if sure.gain >= 0 else 'below'} the source on the queries left out ({sure.low:+.4f} to "
             f"{sure.high:+.4f} in 95 % of resamples)"
         )
-        if sure.low == sure.high:
-            gained = "Too few queries tell the merges apart to estimate the gain on other queries"
+        if sure.low == sure.high == 0:
+            gained = "In at least 95 % of resamples, the choice scored as the source on the queries left out"
         return (
             f"{gained}; that the best of the grid beats the source has p = {sure.p_value:.2g} (one-sided max-T test "
             f"over the grid).{ADAPTIVE if self.adaptive else ''}"

@@ -13,6 +13,7 @@ from pyterrier_merge.methods import get_method
 from pyterrier_merge.recipe import MergeRecipe, Segment, check_alpha
 from pyterrier_merge.spelling import did_you_mean
 from pyterrier_merge.tuning.points import Point, Value
+from pyterrier_merge.tuning.rule import Rule
 
 PAPER_GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
 MOST_POINTS = 1_000  # of a grid, because every point encodes the collection
@@ -161,6 +162,10 @@ class Space:
         """Whether only the alphas of two segments vary: the table of a sweep is then the grid."""
         return list(self.values) == ["alpha_lower", "alpha_upper"]
 
+    def shows_ends(self, rule: Rule) -> bool:
+        """Whether a sweep has the ends among its points: a plain grid with the rule ``best`` is shown as it is."""
+        return not self.is_plain or rule != "best"
+
     @property
     def ends(self) -> tuple[dict[str, Value], dict[str, Value]]:
         """The source (all alphas 1) and the domain model (all 0; several have equal shares)."""
@@ -245,6 +250,22 @@ class Space:
         )
         # all ones are the source itself, also if the recipe merges embeddings
         return found.unmerged if all(point[name] == 1 for name, _ in self.alphas) else found
+
+    def recipes(self, models: MergeRecipe, points: Iterable[Point]) -> dict[MergeRecipe, dict[str, Value]]:
+        """Return the distinct recipes of points, each with its first point; all that keep the source count as one."""
+        found: dict[MergeRecipe, dict[str, Value]] = {}
+        for point in points:
+            recipe = self.recipe(models, point)
+            same = next((one for one in found if one.keeps_source), recipe) if recipe.keeps_source else recipe
+            found.setdefault(same, self.point(point))
+        return found
+
+    def domain(self, models: MergeRecipe) -> MergeRecipe:
+        """Return the recipe of the domain model itself; several have equal shares.
+
+        It is linear: a method such as ties would change the domain model.
+        """
+        return replace(self.recipe(models, self.ends[1]), method="linear", parameters=(), base=None)
 
     def require_recipes(self, models: MergeRecipe) -> None:
         """Raise ``ValueError`` if a method or setting of the space does not go with these models; no file is read."""

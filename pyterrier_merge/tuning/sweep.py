@@ -54,8 +54,9 @@ def sweep(
     ``encoder`` is not changed. The parents are read once and each point is merged in place, so a point costs only its
     encoding. Scores are stored under ``root``: a killed sweep resumes where it was.
 
-    The source and the domain model are always measured (after a pool, the source). They are also points of the table,
-    except for a grid over two alphas with the rule ``best``, whose table is the grid.
+    The source and the domain model are always measured (after a pool, the source). The ends of the space, where all
+    alphas are 1 or 0, are also points of the table, except for a grid over two alphas with the rule ``best``, whose
+    table is the grid. With a method such as ties, all zeros are its merge and not the domain model.
 
     Args:
         encoder: The encoder with the models and settings.

@@ -171,9 +171,8 @@ def _chosen(
     pairs: list[Any] = list(dict.fromkeys(pair for found in sweeps.values() for pair in found.per_query.columns))
     names = [f"({lower:g}, {upper:g})" for lower, upper in pairs]
     names = names if len(set(names)) == len(names) else list(map(str, pairs))
-    space = Space.halves(pairs) if pairs else Space.halves()
-    points = [space.point({"alpha_lower": lower, "alpha_upper": upper}) for lower, upper in pairs]
-    named = {name: space.recipe(encoder.recipe, point) for name, point in zip(names, points, strict=True)}
+    points = [{"alpha_lower": lower, "alpha_upper": upper} for lower, upper in pairs]
+    named = {name: Space.halves().recipe(encoder.recipe, point) for name, point in zip(names, points, strict=True)}
     values = {way: found.per_query[pairs].set_axis(list(named), axis=1) for way, found in sweeps.items()}
     source = {way: found.source for way, found in sweeps.items()}
     kept = list(map(source_share, named.values()))

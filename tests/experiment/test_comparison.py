@@ -268,6 +268,8 @@ def test_the_share_of_judged_results(collection):
     other = GOOD[~GOOD["docno"].isin([f"d{n}" for n in range(15, 20)])]  # five judged documents are not found
     said = compare({"good": GOOD, "other": other}, well, measures=[RR]).verdict()
     assert "Between 50% (other) and 100% (good) of the first ten results are judged" in said
+    short = other.groupby("qid").head(9)  # its share is of fewer documents
+    assert "are judged" not in compare({"short": short, "good": GOOD}, well, measures=[RR]).verdict()
     half = GOOD[GOOD["qid"].isin(["q0", "q1"])]
     for measures in ([RR], [RR, Judged @ 10]):  # queries without results are no unjudged results
         assert "are judged" not in compare({"half": half, "good": GOOD}, well, measures=measures).verdict()

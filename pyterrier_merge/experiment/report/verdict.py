@@ -12,6 +12,7 @@ from pyterrier_merge.experiment.report.marks import p_shown
 if TYPE_CHECKING:
     from pyterrier_merge.experiment.comparison import Comparison
 
+SHORT_LISTS = 0.05  # share of the queries
 FEWER_JUDGED = 0.05  # of the first ten results: with a larger gap in judged ones, unjudged results may decide
 NAMED = 5  # maximum number of systems in a sentence
 
@@ -98,5 +99,5 @@ def _listed(parts: list[str]) -> str:
 
 
 def _has_short_lists(runs: Sequence[pd.DataFrame]) -> bool:
-    """Whether a query has fewer than ten results: the share of judged ones is then of fewer documents."""
-    return any(run.groupby("qid").size().min() < 10 for run in runs)
+    """Whether many queries have fewer than ten results: the share of judged ones is then of fewer documents."""
+    return any((run.groupby("qid").size() < 10).mean() > SHORT_LISTS for run in runs)
