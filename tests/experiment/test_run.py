@@ -410,27 +410,6 @@ def test_alphas_are_not_chosen_on_test_queries_under_another_name(
     run_experiment(one_pair(settings), tmp_path / "run")  # nothing is chosen
 
 
-def test_a_measure_that_cannot_be_computed_shows_before_any_work(settings, tmp_path):
-    """ERR reads qids as numbers, which the spec cannot know of."""
-    with pytest.raises(ValueError, match="ERR@10 cannot be computed"):
-        run_experiment(changed(settings, measures=["ERR@10"]), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_measure_that_cannot_choose_the_alphas_shows_before_any_work(
-    settings, small_collection, tmp_path, monkeypatch
-):
-    topics, qrels = (
-        {"dev": of("dev"), "test": of("test").assign(qid=lambda frame: frame["qid"].str.removeprefix("test-d"))}
-        for of in (small_collection.topics, small_collection.qrels)
-    )
-    numbered = from_frames("numbered", small_collection.corpus_iter(), topics, qrels)
-    monkeypatch.setattr(room, "get_collection", lambda _: numbered)
-    with pytest.raises(ValueError, match="ERR@10 cannot be computed"):
-        run_experiment(changed(settings, measures=["ERR@10"]), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.parametrize(("system", "field"), [("source", "model"), ("merged", "source"), ("merged", "domain")])
 def test_a_misspelt_model_shows_before_any_work(settings, tmp_path, system, field):
     wrong = changed(settings, system, **{field: str(tmp_path / "nowhere")})

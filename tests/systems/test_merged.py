@@ -450,7 +450,7 @@ def test_folds_and_metrics_are_checked_before_any_work(make_bench, section, give
         ({"space": {"layers": 6}}, "15,625 points"),
         ({"space": {"layers": 6, "knots": 2}}, "one shape; found layers and knots"),
         ({"space": {"methods": ["tise"]}}, "unknown merge method 'tise': did you mean 'ties'"),
-        ({"space": {"shares": [0.5]}}, "domain models that share is a whole number of at least 2; found 1"),
+        ({"space": {"shares": [0.5]}}, "expected at least 2 domain models that share, a whole number; found 1"),
         ({"rule": "bst"}, "expected one of best, one-standard-error"),
         ({"grid": [[0.5, 1, 1]]}, "a point has 2 numbers"),
         ({"space": {"methods": ["ties"]}}, "alpha would change nothing; .*'normalize': False"),
