@@ -52,6 +52,11 @@ def refuse_existing(path: str | Path, *, overwrite: bool) -> None:
         raise ValueError(f"{path} is or holds the current folder ({here}), which cannot be replaced: work in another")
 
 
+def is_foreign(path: Path, mark: str) -> bool:
+    """Whether something exists that must not be replaced: neither an empty folder, nor one with the file ``mark``."""
+    return path.exists() and not (path / mark).is_file() and not (path.is_dir() and not any(path.iterdir()))
+
+
 def require_room(folder: Path, needed: int, what: str, *, mend: str = "choose another folder") -> None:
     """Raise ``OSError`` if the disk of ``folder``, which need not exist yet, has less than ``needed`` bytes free.
 

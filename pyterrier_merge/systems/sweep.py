@@ -224,10 +224,8 @@ class SweepSection(Sampling):
             if space.depth is None:
                 return None
         points = [] if self.search else space.points()
-        ends = space.ends if self.search or space.shows_ends(self.rule) else ()
-        tried = space.recipes(recipe, [*points, *ends])
-        source = [] if any(one.keeps_source for one in tried) else [recipe.unmerged]
-        return list(dict.fromkeys([*source, *tried, space.domain(recipe)]))
+        ends = space.ends if self.search or space.shows_ends(self.rule) else space.ends[:1]
+        return list(dict.fromkeys([*space.recipes(recipe, [*points, *ends]), space.domain(recipe)]))
 
     def _unknown_merges(self, tried: Sequence[MergeRecipe] | None) -> int:
         """Number of merges to try that are not known in advance."""

@@ -19,7 +19,7 @@ from pyterrier_merge.models import quiet_loading
 from pyterrier_merge.models.files import TRAINING, read_training
 from pyterrier_merge.models.weights import writing_weights
 from pyterrier_merge.precision import default_device
-from pyterrier_merge.storage import finished_folder, refuse_existing
+from pyterrier_merge.storage import finished_folder, is_foreign, refuse_existing
 from pyterrier_merge.training.checkpoints import Checkpoints
 from pyterrier_merge.training.curve_plot import CURVE
 from pyterrier_merge.training.engine import Course
@@ -67,7 +67,7 @@ def trained_folder(
     if trained_as(out) == identity:
         logger.info("%s already holds this model", out)
         return out
-    if out.exists() and not (out / TRAINING).is_file() and not (out.is_dir() and not any(out.iterdir())):
+    if is_foreign(out, TRAINING):
         raise FileExistsError(
             f"{out} does not hold a training ({TRAINING}) and is not overwritten: give another folder"
         )

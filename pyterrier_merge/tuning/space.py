@@ -12,6 +12,7 @@ import numpy as np
 from pyterrier_merge.methods import get_method
 from pyterrier_merge.recipe import MergeRecipe, Segment, check_alpha
 from pyterrier_merge.spelling import did_you_mean
+from pyterrier_merge.tuning.parameters import alphas_of, by_name, distinct, numbered, require_whole
 from pyterrier_merge.tuning.points import Point, Value
 from pyterrier_merge.tuning.rule import Rule
 
@@ -66,14 +67,14 @@ class Space:
 
         Two segments are :meth:`halves`.
         """
-        _require_whole("segments", number, 1)
-        return cls.halves(grid) if number == 2 else cls._of("segments", _numbered("alpha", number), grid)
+        require_whole("segments", number, 1)
+        return cls.halves(grid) if number == 2 else cls._of("segments", numbered("alpha", number), grid)
 
     @classmethod
     def layers(cls, number: int, grid: Grid = PAPER_GRID) -> Space:
         """``layer_1`` …: an alpha for each of a model's layers. Use a search; a grid would have too many points."""
-        _require_whole("layers", number, 1)
-        return cls._of("segments", _numbered("layer", number), grid)
+        require_whole("layers", number, 1)
+        return cls._of("segments", numbered("layer", number), grid)
 
     @classmethod
     def parts(cls, grid: Grid = PAPER_GRID) -> Space:
@@ -89,8 +90,8 @@ class Space:
             grid: As in :meth:`halves`.
             layers: The model's number of layers; a sweep reads it from the source model when None.
         """
-        _require_whole("knots", knots, 2)
-        return replace(cls._of("profile", _numbered("knot", knots), grid), depth=layers)
+        require_whole("knots", knots, 2)
+        return replace(cls._of("profile", numbered("knot", knots), grid), depth=layers)
 
     @classmethod
     def _of(cls, shape: Literal["segments", "parts", "profile"], names: tuple[str, ...], grid: Grid) -> Space:
@@ -101,11 +102,11 @@ class Space:
             raise ValueError("the grid of alphas is empty")
         as_points = [isinstance(entry, (tuple, list, Mapping)) for entry in entries]
         if not any(as_points):
-            return cls(shape, tuple((name, _values(name, entries)) for name in names))
+            return cls(shape, tuple((name, alphas_of(name, entries)) for name in names))
         if not all(as_points):
             raise ValueError(f"a grid holds numbers, or points ({', '.join(names)}), not both; found {entries!r}")
         whole = cls(shape, tuple((name, (0.0, 1.0)) for name in names))
-        points = [whole.point(entry if isinstance(entry, Mapping) else _by_name(names, entry)) for entry in entries]
+        points = [whole.point(entry if isinstance(entry, Mapping) else by_name(names, entry)) for entry in entries]
         tried = {name: tuple(sorted({point[name] for point in points})) for name in names}
         return cls(shape, tuple(tried.items()), given=tuple(dict.fromkeys(tuple(point.items()) for point in points)))
 
@@ -133,7 +134,7 @@ class Space:
                 raise ValueError(f"values of {name!r} are numbers, booleans or text; found {list(values)!r}")
         takes = [get_method(method).parameters for method in methods]
         named = tuple(
-            (name, _numbers(values, [own[name] for own in takes if name in own])) for name, values in settings.items()
+            (name, distinct(values, [own[name] for own in takes if name in own])) for name, values in settings.items()
         )
         return replace(self, methods=tuple(dict.fromkeys(methods)), settings=named)
 
@@ -148,8 +149,8 @@ class Space:
             ValueError: Fewer than two domain models, or a share outside [0, 1].
         """
         self._require_combinations("shares")
-        _require_whole("domain models that share", domains, 2)
-        return replace(self, shares=tuple((name, _values(name, values)) for name in _numbered("share", domains - 1)))
+        require_whole("domain models that share", domains, 2)
+        return replace(self, shares=tuple((name, alphas_of(name, values)) for name in numbered("share", domains - 1)))
 
     @property
     def values(self) -> dict[str, tuple[Value, ...]]:
@@ -335,31 +336,3 @@ def interpolated(knots: Sequence[float], depth: int) -> list[float]:
         raise ValueError(f"{len(knots)} knots do not fit {depth} layers")
     found: list[float] = np.interp(np.arange(depth), np.linspace(0, depth - 1, len(knots)), knots).round(6).tolist()
     return found
-
-
-def _numbered(name: str, number: int) -> tuple[str, ...]:
-    return tuple(f"{name}_{place}" for place in range(1, number + 1))
-
-
-def _values(name: str, values: Iterable[Any]) -> tuple[float, ...]:
-    checked = tuple(dict.fromkeys(check_alpha(name, value) for value in values))
-    if not checked:
-        raise ValueError(f"no values of {name!r} are given")
-    return checked
-
-
-def _numbers(values: Sequence[Value], defaults: Sequence[Any]) -> tuple[Value, ...]:
-    """Return each value once; whole numbers as floats if a method takes floats, so that they are a range."""
-    continuous = any(isinstance(default, float) for default in defaults)
-    return tuple(dict.fromkeys(float(value) if continuous and type(value) is int else value for value in values))
-
-
-def _by_name(names: tuple[str, ...], values: Sequence[Any]) -> dict[str, Any]:
-    if len(values) != len(names):
-        raise ValueError(f"a point has {len(names)} numbers ({', '.join(names)}); found {values!r}")
-    return dict(zip(names, values, strict=True))
-
-
-def _require_whole(what: str, number: Any, least: int) -> None:
-    if isinstance(number, bool) or not isinstance(number, int) or number < least:
-        raise ValueError(f"expected at least {least} {what}, a whole number; found {number!r}")

@@ -29,7 +29,7 @@ from pyterrier_merge.models import (
 from pyterrier_merge.models.files import MERGE, PROVENANCE
 from pyterrier_merge.precision import DTYPES
 from pyterrier_merge.recipe import MergeRecipe
-from pyterrier_merge.storage import finished_folder, refuse_existing, require_room, user_path, write_file
+from pyterrier_merge.storage import finished_folder, is_foreign, refuse_existing, require_room, user_path, write_file
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -137,8 +137,7 @@ def _require_place(folder: Path, recipe: MergeRecipe, *, overwrite: bool) -> Non
                     f"{folder} is, lies in, or holds the folder of the parent {name!r} ({parent}): choose another"
                 )
     refuse_existing(folder, overwrite=overwrite)
-    replaceable = (folder / "modules.json").is_file() or (folder.is_dir() and not any(folder.iterdir()))
-    if folder.exists() and not replaceable:
+    if is_foreign(folder, "modules.json"):
         raise FileExistsError(f"{folder} is not a retrieval model's folder (no modules.json) and is not overwritten")
 
 
